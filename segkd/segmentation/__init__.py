@@ -1,0 +1,1 @@
+"""Training segmentation models: data, models, metrics, pictures."""

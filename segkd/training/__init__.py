@@ -1,0 +1,1 @@
+"""Training from a config: schema, Lightning module, callbacks, run directory."""
