@@ -1,0 +1,72 @@
+"""What every loss needs: full precision, shape checks that name the shapes, and labels at feature size."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkd.errors import SegkdError
+
+
+@contextmanager
+def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the tensors in float32 (float64 stays) with autocast off.
+
+    Matrix products run in bfloat16 under autocast, and a KL of logits with a gap of 60000 does not survive that.
+    """
+    with torch.autocast(device_type=tensors[0].device.type, enabled=False):
+        yield tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
+
+
+def check_pair(name: str, student: Tensor, teacher: Tensor, dims: int = 4) -> None:
+    """Raise unless both tensors have ``dims`` dimensions and the same shape."""
+    if student.dim() != dims or student.shape != teacher.shape:
+        layout = {2: "(N, C)", 4: "(B, C, H, W)"}[dims]
+        raise SegkdError(
+            f"{name} expects student and teacher of one shape {layout}, got student {tuple(student.shape)} "
+            f"and teacher {tuple(teacher.shape)}"
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise unless the temperature is positive."""
+    if not temperature > 0:
+        raise SegkdError(f"temperature must be above 0, got {temperature}")
+
+
+def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to ``size``; a tensor that has this size is returned as it is."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize labels (B, H, W) to ``size`` by nearest neighbour."""
+    if target.shape[-2:] == torch.Size(size):
+        return target
+    return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
+
+
+def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) -> Tensor | None:
+    """Return (B, h, w) bool at the size of ``like`` (B, C, h, w), False where ignored; None when nothing is to be left out."""
+    if target is None or ignore_index is None:
+        return None
+    if target.dim() != 3 or target.shape[0] != like.shape[0]:
+        raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
+    return resize_labels(target, (like.shape[-2], like.shape[-1])) != ignore_index
+
+
+def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+    """Return log-softmax and softmax along ``dim`` over the valid entries; both are 0 on the others.
+
+    Rows without a valid entry come out as zeros, never NaN, and pass no gradient.
+    """
+    if valid is None:
+        log_p = F.log_softmax(x, dim=dim)
+        return log_p, log_p.exp()
+    # A large finite filling: -inf would make a row without valid entries NaN.
+    log_p = F.log_softmax(x.masked_fill(~valid, -1e30), dim=dim)
+    return log_p.masked_fill(~valid, 0.0), log_p.exp().masked_fill(~valid, 0.0)

@@ -1,0 +1,62 @@
+"""CWD: channel-wise distillation (Shu et al., arXiv 2011.13256)."""
+
+from torch import Tensor, nn
+
+from segkd.losses._common import check_pair, check_temperature, full_precision, masked_log_softmax, valid_pixels
+
+
+def cwd(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    temperature: float = 4.0,
+    ignore_index: int | None = None,
+) -> Tensor:
+    """Return T^2 * sum KL(teacher || student) / (B * C) of the spatial softmax of each channel, see `CWD`."""
+    check_temperature(temperature)
+    check_pair("cwd", student, teacher)
+    valid = valid_pixels(target, ignore_index, student)
+    mask = None if valid is None else valid.flatten(1)[:, None]
+    with full_precision(student, teacher) as (s, t):
+        log_s, _ = masked_log_softmax(s.flatten(2) / temperature, mask, dim=-1)
+        log_t, p_t = masked_log_softmax(t.flatten(2) / temperature, mask, dim=-1)
+        batch, channels = student.shape[:2]
+        return (p_t * (log_t - log_s)).sum() * (temperature**2 / (batch * channels))
+
+
+class CWD(nn.Module):
+    """Channel-wise distillation: each channel, softened over its h*w positions, says where it is active.
+
+    T^2 * sum KL(t || s) / (B * C). The paper's weights are 3 on logits and 50 on features.
+
+    Args:
+        temperature: divides the activations, above 0.
+        ignore_index: leave pixels with this label out of the spatial softmax; None (as in the paper) keeps them.
+
+    Shape:
+        student, teacher: (B, C, h, w) logits or features; target: (B, H, W) labels, read only with ``ignore_index``.
+        Returns a scalar.
+
+    Raises:
+        SegkdError: shapes differ or the temperature is not above 0.
+
+    Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", arXiv 2011.13256.
+
+    Example:
+        >>> import torch
+        >>> CWD()(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)).item()
+        0.0
+    """
+
+    def __init__(self, temperature: float = 4.0, ignore_index: int | None = None) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature, self.ignore_index = temperature, ignore_index
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar."""
+        return cwd(student, teacher, target, self.temperature, self.ignore_index)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print``."""
+        return f"temperature={self.temperature}, ignore_index={self.ignore_index}"

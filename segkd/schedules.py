@@ -1,0 +1,92 @@
+"""The weight of a term as a function of training progress in [0, 1]; adaptive loss weighting is the preset."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from segkd.errors import SegkdError
+
+Schedule = Callable[[float], float]
+"""Maps progress in [0, 1] to the factor that multiplies a term's weight."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A straight line from ``start`` to ``end`` over progress ``begin`` to ``until``, constant outside.
+
+    Args:
+        start: the factor up to progress ``begin``, at least 0.
+        end: the factor from progress ``until`` on, at least 0.
+        begin: where the line starts, in [0, 1].
+        until: where it ends, above ``begin``, at most 1.
+        stages: hold the factor over this many equal stages of training instead of moving it every step. The number of
+            epochs gives the paper's epoch-wise schedule. None moves it continuously.
+
+    Raises:
+        SegkdError: a value is out of range.
+
+    Example:
+        >>> Linear(1.0, 0.0)(0.25)
+        0.75
+        >>> Linear(0.0, 1.0, stages=4)(0.49)
+        0.25
+    """
+
+    start: float
+    end: float
+    begin: float = 0.0
+    until: float = 1.0
+    stages: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.start >= 0 and self.end >= 0):
+            raise SegkdError(f"a linear schedule needs start and end of at least 0, got {self.start} and {self.end}")
+        if not 0 <= self.begin < self.until <= 1:
+            raise SegkdError(f"a linear schedule needs 0 <= begin < until <= 1, got {self.begin} and {self.until}")
+        if self.stages is not None and self.stages < 1:
+            raise SegkdError(f"a linear schedule needs at least one stage, got {self.stages}")
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at ``progress``, which is clamped to [0, 1]."""
+        progress = min(max(progress, 0.0), 1.0)
+        if self.stages is not None:
+            # The small addend keeps an epoch's own first step in that epoch: 0.29 * 100 is 28.999...
+            progress = math.floor(progress * self.stages + 1e-9) / self.stages
+        position = min(max((progress - self.begin) / (self.until - self.begin), 0.0), 1.0)
+        return self.start + (self.end - self.start) * position
+
+
+def alw(
+    rise: Sequence[str] = ("task", "icsd"), fall: Sequence[str] = ("kd",), stages: int | None = None
+) -> dict[str, Schedule]:
+    """Return adaptive loss weighting: ``rise`` terms go linearly from 0 to 1, ``fall`` terms from 1 to 0.
+
+    With the defaults the loss is alpha * (task + ICSD) + (1 - alpha) * KD: pixel KD fades out as the labels fade in,
+    so that the teacher's mistakes weigh less toward the end. alpha is the progress, always clamped to [0, 1]; the
+    released code hard-codes 120 epochs, after which its alpha leaves that range.
+
+    Args:
+        rise: names of the terms that rise; ``"task"`` is the task loss.
+        fall: names of the terms that fall.
+        stages: number of epochs for the paper's epoch-wise alpha; None moves it every step.
+
+    Returns:
+        The schedule of each named term, as `Distiller` takes it.
+
+    Raises:
+        SegkdError: a name stands twice, or no name is given.
+
+    Reference: Mansourian, Ahmadi, Kasaei, arXiv 2308.04243.
+    """
+    if isinstance(rise, str) or isinstance(fall, str):
+        raise SegkdError("alw takes lists of term names, got a single string")
+    names = [*rise, *fall]
+    if not names:
+        raise SegkdError("alw needs at least one term that rises or falls")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SegkdError(f"alw names {twice[0]!r} twice: a term either rises or falls")
+    return {
+        **{name: Linear(0.0, 1.0, stages=stages) for name in rise},
+        **{name: Linear(1.0, 0.0, stages=stages) for name in fall},
+    }

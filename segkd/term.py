@@ -1,0 +1,47 @@
+"""A term: a loss, what it reads on each side, its weight and its connector."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError, nearest
+
+Size = Literal["teacher", "student", "label"]
+
+
+@dataclass
+class Term:
+    """One distillation term of a `Distiller`.
+
+    Args:
+        loss: called ``loss(student, teacher, target)``, returns a scalar. See `segkd.losses`.
+        weight: multiplies the loss, at least 0.
+        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits) or a module path such
+            as ``"encoder.layer4"``, whose output it takes.
+        teacher: the same for the teacher.
+        connector: maps the student's features to the teacher's channels: ``"conv1x1"``, a module, or None. Its parameters
+            are trained: they are in ``distiller.parameters()``.
+        size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
+            the ``"student"``'s or the ``"label"``'s.
+
+    Raises:
+        SegkdError: the weight is negative or not finite, or the size does not exist.
+    """
+
+    loss: Callable[..., Tensor]
+    weight: float = 1.0
+    student: str = "logits"
+    teacher: str = "logits"
+    connector: str | nn.Module | None = None
+    size: Size = "teacher"
+
+    def __post_init__(self) -> None:
+        if not callable(self.loss):
+            raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
+        if self.size not in get_args(Size):
+            raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")

@@ -1,0 +1,275 @@
+"""RDD: relative-difficulty weights on the task loss of each pixel (Liang et al., arXiv 2407.03719)."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError, nearest
+from segkd.losses._common import full_precision, resize
+from segkd.losses.pixel_kd import pixel_kl
+
+Variant = Literal["paper", "released"]
+Combine = Literal["xor", "or", "and"]
+Normalize = Literal["kept", "valid", "all"]
+
+
+class PixelWeights(NamedTuple):
+    """Weights on the task loss of each pixel.
+
+    Attributes:
+        map: (B, H, W) in [0, 1], 0 where ignored: what pictures show.
+        scaled: (B, H, W), the map over its normaliser: the task loss is the sum of ``scaled`` times the pixels' losses.
+    """
+
+    map: Tensor
+    scaled: Tensor
+
+
+def teacher_full_difficulty(
+    logits: Tensor, aux_logits: Tensor, variant: Variant = "paper", size: tuple[int, int] | None = None
+) -> Tensor:
+    """First stage: how easy each pixel is, by the agreement of the teacher's own two heads.
+
+    ``"paper"``: exp(-KL(main || auxiliary)); ``"released"``: exp(-KL(auxiliary || main)), as the authors' code has it.
+
+    Args:
+        logits: (B, C, h, w), the teacher's main head.
+        aux_logits: (B, C, h, w), its auxiliary head (a FCN head on encoder stage 4).
+        variant: ``"paper"`` or ``"released"``.
+        size: (H, W) to resize the weights to, after the exponential; ``"released"`` aligns corners. None keeps (h, w).
+
+    Returns:
+        (B, h, w) or (B, H, W) weights in (0, 1], no gradient.
+
+    Raises:
+        SegkdError: shapes differ or the variant does not exist.
+    """
+    if variant not in get_args(Variant):
+        raise SegkdError(f"rdd has no variant {variant!r}, {nearest(variant, get_args(Variant))}")
+    if logits.shape != aux_logits.shape:
+        raise SegkdError(
+            f"rdd expects the teacher's two heads in one shape, got {tuple(logits.shape)} and {tuple(aux_logits.shape)}"
+        )
+    with torch.no_grad():
+        first, second = (logits, aux_logits) if variant == "paper" else (aux_logits, logits)
+        weights = (-pixel_kl(second, first).clamp(min=0)).exp()
+        if size is None:
+            return weights
+        return resize(weights[:, None], size, align_corners=variant == "released")[:, 0]
+
+
+def true_class_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return the softmax probability of the true class at each pixel, 1 where ``valid`` is False.
+
+    Args:
+        logits: (B, C, H, W) at label size.
+        target: (B, H, W) class ids.
+        valid: (B, H, W) bool.
+    """
+    with torch.no_grad(), full_precision(logits) as (z,):
+        index = target.masked_fill(~valid, 0).long()[:, None]
+        return (z.gather(1, index)[:, 0] - z.logsumexp(1)).exp().masked_fill(~valid, 1.0)
+
+
+def _hard(probability: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:
+    """Return where the probability is at most max(threshold, k-th smallest of the batch), k = min_kept."""
+    limit: float | Tensor = threshold
+    if min_kept > 0 and (count := int(valid.sum())) > 0:
+        kth = probability[valid].kthvalue(min(min_kept, count)).values
+        limit = kth.clamp(min=threshold)
+    return (probability <= limit) & valid
+
+
+def teacher_student_difficulty(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    threshold: float = 0.7,
+    min_kept: int = 0,
+    combine: Combine = "xor",
+    ignore_index: int = 255,
+) -> Tensor:
+    """Second stage: keep the pixels that are hard for one of the two models, by the true class's probability f.
+
+    ``[f_s <= threshold] xor [f_t <= threshold]``, ties included. Labels that are ``ignore_index`` or name no class are
+    never kept.
+
+    Args:
+        student_logits: (B, C, H, W) at label size.
+        teacher_logits: the same shape.
+        target: (B, H, W) labels.
+        threshold: on the probability, in [0, 1].
+        min_kept: raise each model's threshold, if need be, to the min_kept-th smallest f of the batch (as released,
+            100000 there); with fewer valid pixels, to the largest. 0 leaves the threshold alone.
+        combine: ``"xor"``, ``"or"`` or ``"and"``.
+        ignore_index: label to leave out.
+
+    Returns:
+        (B, H, W) bool, no gradient.
+
+    Raises:
+        SegkdError: shapes differ or a value is out of range.
+    """
+    if student_logits.shape != teacher_logits.shape or student_logits.shape[2:] != target.shape[1:]:
+        raise SegkdError(
+            f"rdd expects both logits at label size, got student {tuple(student_logits.shape)}, teacher "
+            f"{tuple(teacher_logits.shape)} and labels {tuple(target.shape)}"
+        )
+    _check(threshold, min_kept, combine)
+    valid = _valid(target, student_logits.shape[1], ignore_index)
+    student = _hard(true_class_probability(student_logits, target, valid), valid, threshold, min_kept)
+    teacher = _hard(true_class_probability(teacher_logits, target, valid), valid, threshold, min_kept)
+    if combine == "xor":
+        return student ^ teacher
+    return student | teacher if combine == "or" else student & teacher
+
+
+def _valid(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    return (target != ignore_index) & (target >= 0) & (target < classes)
+
+
+def _check(threshold: float, min_kept: int, combine: str) -> None:
+    if not 0 <= threshold <= 1:
+        raise SegkdError(f"rdd's threshold is a probability in [0, 1], got {threshold}")
+    if min_kept < 0:
+        raise SegkdError(f"rdd's min_kept is a number of pixels, at least 0, got {min_kept}")
+    if combine not in get_args(Combine):
+        raise SegkdError(f"rdd cannot combine by {combine!r}, {nearest(combine, get_args(Combine))}")
+
+
+class RelativeDifficulty(nn.Module):
+    """Relative difficulty distillation: early on weigh easy pixels, later keep the hard ones worth learning.
+
+    Up to progress ``switch`` the task loss of each pixel is weighted by `teacher_full_difficulty`, after it by
+    `teacher_student_difficulty`. Not a loss: use it as ``Distiller(pixel_weighting=...)``, beside a `PixelKD` term.
+
+    ========== ================= ================================= ====================================
+    variant    first stage       resized to labels                 normaliser of stage 1, stage 2
+    ========== ================= ================================= ====================================
+    paper      KL(main || aux)   align_corners=False               valid pixels, valid pixels
+    released   KL(aux || main)   align_corners=True                all pixels, kept pixels
+    ========== ================= ================================= ====================================
+
+    An empty second-stage mask gives weights (and a loss) of 0, where the released code gives NaN.
+
+    Args:
+        threshold: probability of the true class up to which a pixel is hard; 0.7 in the paper.
+        switch: progress at which the second stage starts, in [0, 1]; 0.1 in the paper. 0 leaves the first stage out,
+            1 the second.
+        min_kept: see `teacher_student_difficulty`.
+        combine: ``"xor"`` as in the paper, ``"or"`` or ``"and"``.
+        variant: ``"paper"`` or ``"released"``.
+        transition: ``"hard"`` switches at ``switch``; ``"linear"`` blends from the first stage's weights at progress 0 to
+            the second's at progress 1 (in the released code, unpublished) and does not read ``switch``.
+        normalize: what the weighted sum is divided by, in both stages: ``"kept"`` pixels (weight above 0), ``"valid"``
+            pixels, ``"all"`` pixels. None takes the variant's.
+        without_auxiliary: for a teacher without auxiliary head: ``"error"``, or ``"second_stage"`` to use that stage alone.
+        ignore_index: label to leave out.
+
+    Raises:
+        SegkdError: a value is out of range or does not exist.
+
+    Reference: Liang et al., "Relative Difficulty Distillation for Semantic Segmentation", arXiv 2407.03719.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.7,
+        switch: float = 0.1,
+        min_kept: int = 0,
+        combine: Combine = "xor",
+        variant: Variant = "paper",
+        transition: Literal["hard", "linear"] = "hard",
+        normalize: Normalize | None = None,
+        without_auxiliary: Literal["error", "second_stage"] = "error",
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        _check(threshold, min_kept, combine)
+        if not 0 <= switch <= 1:
+            raise SegkdError(f"rdd's switch is a progress in [0, 1], got {switch}")
+        for key, value, valid in (
+            ("variant", variant, get_args(Variant)),
+            ("transition", transition, ("hard", "linear")),
+            ("normalize", normalize, (None, *get_args(Normalize))),
+            ("without_auxiliary", without_auxiliary, ("error", "second_stage")),
+        ):
+            if value not in valid:
+                raise SegkdError(f"rdd has no {key} {value!r}, {nearest(value, valid)}")
+        self.threshold, self.switch, self.min_kept, self.combine = threshold, switch, min_kept, combine
+        self.variant, self.transition, self.normalize = variant, transition, normalize
+        self.without_auxiliary, self.ignore_index = without_auxiliary, ignore_index
+
+    @property
+    def needs_auxiliary(self) -> bool:
+        """Whether a teacher without auxiliary head is an error."""
+        uses_first = self.transition == "linear" or self.switch > 0
+        return uses_first and self.without_auxiliary == "error"
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, auxiliary: Tensor | None, target: Tensor, progress: float
+    ) -> PixelWeights:
+        """Return the weights of a batch.
+
+        Args:
+            student: (B, C, h, w) logits of any size, as are the teacher's.
+            teacher: (B, C, h', w'), the main head.
+            auxiliary: the teacher's auxiliary head, or None when it has none.
+            target: (B, H, W) labels.
+            progress: of training, in [0, 1].
+        """
+        if auxiliary is None and self.needs_auxiliary:
+            raise SegkdError(
+                "rdd's first stage needs a teacher with an auxiliary head and this one has none: train one "
+                "(teacher.auxiliary: fit), or use the second stage alone (without_auxiliary: second_stage)"
+            )
+        if auxiliary is None:
+            second_share = 1.0
+        elif self.transition == "linear":
+            second_share = min(max(progress, 0.0), 1.0)
+        else:
+            second_share = float(progress >= self.switch and self.switch < 1)
+        stages = []
+        if auxiliary is not None and second_share < 1:
+            stages.append((1 - second_share, self._first(teacher, auxiliary, target)))
+        if second_share > 0:
+            stages.append((second_share, self._second(student, teacher, target)))
+        return PixelWeights(
+            map=torch.stack([share * weights.map for share, weights in stages]).sum(0),
+            scaled=torch.stack([share * weights.scaled for share, weights in stages]).sum(0),
+        )
+
+    def _first(self, teacher: Tensor, auxiliary: Tensor, target: Tensor) -> PixelWeights:
+        size = (target.shape[1], target.shape[2])
+        # The two heads may differ in size; the weights are then taken at the main head's.
+        auxiliary = resize(auxiliary, (teacher.shape[2], teacher.shape[3]))
+        weights = teacher_full_difficulty(teacher, auxiliary, self.variant, size)
+        valid = _valid(target, teacher.shape[1], self.ignore_index)
+        return self._scale(weights * valid, valid, "valid" if self.variant == "paper" else "all")
+
+    @torch.no_grad()
+    def _second(self, student: Tensor, teacher: Tensor, target: Tensor) -> PixelWeights:
+        size, aligned = (target.shape[1], target.shape[2]), self.variant == "released"
+        kept = teacher_student_difficulty(
+            resize(student, size, aligned),
+            resize(teacher, size, aligned),
+            target,
+            self.threshold,
+            self.min_kept,
+            self.combine,
+            self.ignore_index,
+        )
+        valid = _valid(target, student.shape[1], self.ignore_index)
+        return self._scale(kept.float(), valid, "valid" if self.variant == "paper" else "kept")
+
+    def _scale(self, weights: Tensor, valid: Tensor, default: Normalize) -> PixelWeights:
+        normalize = self.normalize or default
+        if normalize == "all":
+            return PixelWeights(weights, weights / max(weights.numel(), 1))
+        count = (weights > 0).sum() if normalize == "kept" else valid.sum()
+        return PixelWeights(weights, weights / count.clamp(min=1))
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print``."""
+        return f"threshold={self.threshold}, switch={self.switch}, combine={self.combine!r}, variant={self.variant!r}"
