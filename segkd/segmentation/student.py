@@ -1,0 +1,140 @@
+"""What a training leaves behind: a student on disk, which opens without this project, and one that predicts."""
+
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import segmentation_models_pytorch as smp
+import torch
+from PIL import Image
+from segmentation_models_pytorch.base import SegmentationModel
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError
+from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.segmentation.encoders import normalization
+from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.transforms import eval_transform
+from segkd.segmentation.weights import AUXILIARY_FILE, STUDENT_FILE, load_weights, student_dir
+
+_CONFIG_FILE = "config.json"
+_INFO_KEY = "_segkd"  # segmentation-models-pytorch passes over keys with a leading underscore
+
+
+class Student(nn.Module):
+    """A trained model with all that is needed to use it.
+
+    Args:
+        model: maps normalised images (B, 3, H, W) to logits; put in eval mode.
+        info: ``mean`` and ``std`` of the input per channel, for pixels in [0, 1]; ``size``, the (height, width) that
+            images are resized to, or None for their own; and what else was recorded: ``classes`` (names), ``colors``
+            (RGB), ``ignore_index``, ``dataset``, ``version``.
+    """
+
+    def __init__(self, model: nn.Module, info: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.info = dict(info)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to logits, as the model itself does."""
+        return self.model(images)
+
+    def predict(self, image: np.ndarray | Image.Image) -> np.ndarray:
+        """Segment one image.
+
+        Args:
+            image: RGB, a PIL image or uint8 (H, W, 3), of any size.
+
+        Returns:
+            uint8 (H, W): the class of each pixel.
+
+        Raises:
+            SegkdError: an array of another shape or type.
+        """
+        pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise SegkdError(f"predict takes RGB uint8 (H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
+        # The validation's own transform, so that what was measured is what is used.
+        resized = eval_transform(self.info.get("size")).pipeline(image=pixels)["image"]
+        parameter = next(self.model.parameters())
+        mean, std = (torch.tensor(self.info[key], device=parameter.device).view(3, 1, 1) for key in ("mean", "std"))
+        scaled = torch.from_numpy(np.ascontiguousarray(resized)).to(parameter.device).permute(2, 0, 1) / 255
+        images = ((scaled - mean) / std).to(parameter.dtype)[None]
+        logits = predict_logits(self.model, images, (pixels.shape[0], pixels.shape[1]))
+        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``config.json``, which `segmentation_models_pytorch.from_pretrained` opens.
+
+    Of a `WithAuxiliary` these hold the inner model; its auxiliary head goes into ``auxiliary.safetensors`` beside
+    them, so that the run can be a teacher for RDD. Each file is written elsewhere first, then moved into place.
+
+    Args:
+        model: a model from `build_model`.
+        directory: the folder, made if absent.
+        info: what `Student` describes; ``mean`` and ``std`` default to the encoder's, ``version`` to this package's.
+
+    Raises:
+        SegkdError: the model is not one of segmentation-models-pytorch, or `info` cannot be written as JSON.
+    """
+    inner = model.model if isinstance(model, WithAuxiliary) else model
+    if not isinstance(inner, SegmentationModel):
+        raise SegkdError(f"{type(inner).__name__} cannot be saved as a student: not of segmentation-models-pytorch")
+    config = {
+        **inner.config,
+        # The weights are in the file: opening it must not fetch the encoder's first.
+        "encoder_weights": None,
+        "_model_class": type(inner).__name__,
+        _INFO_KEY: _complete(info, inner.config["encoder_name"]),
+    }
+    try:
+        text = json.dumps(config, indent=2, sort_keys=True)
+    except TypeError as error:
+        raise SegkdError(f"the student's info cannot be written as JSON: {error}") from error
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        written = Path(scratch)
+        safetensors.torch.save_model(inner, str(written / STUDENT_FILE))
+        if isinstance(model, WithAuxiliary):
+            safetensors.torch.save_model(model.auxiliary, str(written / AUXILIARY_FILE))
+        else:  # one left from an earlier save would not belong to these weights
+            (directory / AUXILIARY_FILE).unlink(missing_ok=True)
+        (written / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        for file in written.iterdir():
+            os.replace(file, directory / file.name)
+
+
+def load_student(path: str | Path) -> Student:
+    """Open a student: a run directory, or the ``student`` folder in it.
+
+    Raises:
+        SegkdError: there is no student, or its files are unreadable or do not belong together.
+    """
+    folder = student_dir(path)
+    file = folder / _CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        architecture = smp.MODEL_ARCHITECTURES_MAPPING[config["_model_class"].lower()]
+        arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+        model = architecture(**{**arguments, "encoder_weights": None})
+        info = _complete(config.get(_INFO_KEY, {}), arguments["encoder_name"])
+    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SegkdError(f"{file} does not describe a model: {type(error).__name__}: {reason}") from error
+    load_weights(model, folder)
+    return Student(model, info)
+
+
+def _complete(info: Mapping[str, Any], encoder: str) -> dict[str, Any]:
+    mean, std = normalization(encoder)
+    return {"mean": mean, "std": std, "size": None, "version": importlib.metadata.version("segkd"), **info}
