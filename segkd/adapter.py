@@ -1,0 +1,187 @@
+"""All that differs between tasks: how a batch goes through both models, and how what they return is read.
+
+`Adapter` is the one for dense prediction: any module that maps images to logits. A task whose models take or return
+something else subclasses it and overrides what differs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError
+from segkd.losses._common import resize
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel, in the units of the raw image (0 to 1)."""
+
+
+def read_logits(output: Any) -> Tensor:
+    """Return the logits (B, C, h, w) of what a model returned.
+
+    Reads a tensor, an object with ``.logits`` (transformers), a mapping with ``"out"`` (torchvision) or ``"logits"``,
+    and a tuple or list whose first entry is the logits.
+
+    Raises:
+        SegkdError: none of these.
+    """
+    found = output
+    if not isinstance(output, Tensor):
+        if isinstance(getattr(output, "logits", None), Tensor):
+            found = output.logits
+        elif isinstance(output, Mapping):
+            found = output.get("out", output.get("logits"))
+        elif isinstance(output, (tuple, list)) and output:
+            found = output[0]
+    if not isinstance(found, Tensor) or found.dim() != 4:
+        shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+        raise SegkdError(
+            f"cannot read logits (B, C, H, W) from a {type(output).__name__}{shape}: a model returns a tensor, a "
+            "mapping with 'out' or 'logits', a tuple that starts with the logits, or an object with .logits"
+        )
+    return found
+
+
+def read_auxiliary(output: Any) -> Tensor | None:
+    """Return the auxiliary head's logits (B, C, h, w) of what a model returned, or None when there are none.
+
+    Reads a mapping's ``"aux"``, an object's ``.aux_logits``, and a 4-dimensional second entry of a tuple or list.
+    """
+    found: Any = None
+    if isinstance(output, Mapping):
+        found = output.get("aux")
+    elif isinstance(output, (tuple, list)):
+        found = output[1] if len(output) > 1 else None
+    elif not isinstance(output, Tensor):
+        found = getattr(output, "aux_logits", None)
+    return found if isinstance(found, Tensor) and found.dim() == 4 else None
+
+
+class Adapter(nn.Module):
+    """Runs models that map images to logits and takes their losses at label size.
+
+    Args:
+        student_normalization: (mean, std) that the given images were normalised with. Needed with the next one only.
+        teacher_normalization: (mean, std) that the teacher was trained with; images are renormalised for it. None gives
+            it the student's images.
+        class_map: for each teacher class the student class it belongs to, or None for no class. Several teacher classes
+            of one student class add their probabilities. None: both have the same classes.
+        auxiliary_weight: weight of the task loss on the student's auxiliary logits, when it returns any; 0 ignores
+            them.
+
+    Raises:
+        SegkdError: only one normalisation is given, or a student class is left without teacher class.
+    """
+
+    def __init__(
+        self,
+        student_normalization: Normalization | None = None,
+        teacher_normalization: Normalization | None = None,
+        class_map: Sequence[int | None] | None = None,
+        auxiliary_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.auxiliary_weight = auxiliary_weight
+        self.groups = None if class_map is None else _groups(class_map)
+        scale, shift = None, None
+        if teacher_normalization is not None:
+            if student_normalization is None:
+                raise SegkdError("teacher_normalization needs student_normalization: what the given images have")
+            (mean_s, std_s), (mean_t, std_t) = (
+                [torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair]
+                for pair in (student_normalization, teacher_normalization)
+            )
+            if not (torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t)):
+                scale, shift = std_s / std_t, (mean_s - mean_t) / std_t
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def inputs(self, images: Any) -> tuple[Any, Any]:
+        """Return what the student gets and what the teacher gets of one batch."""
+        if self.scale is None or self.shift is None:
+            return images, images
+        return images, images * self.scale.to(images.dtype) + self.shift.to(images.dtype)
+
+    def run(self, model: nn.Module, inputs: Any) -> Any:
+        """Return what the model returns for its inputs."""
+        return model(inputs)
+
+    def read(self, side: str, name: str, output: Any) -> Tensor:
+        """Return ``"logits"`` or ``"aux"`` of one side's output, the teacher's in the student's classes."""
+        if name == "logits":
+            logits = read_logits(output)
+        else:
+            auxiliary = read_auxiliary(output)
+            if auxiliary is None:
+                raise SegkdError(f"a term reads 'aux', but the {side} returns no auxiliary logits")
+            logits = auxiliary
+        return self.map_classes(logits) if side == "teacher" else logits
+
+    def has_auxiliary(self, output: Any) -> bool:
+        """Return whether a model's output holds auxiliary logits."""
+        return read_auxiliary(output) is not None
+
+    def map_classes(self, logits: Tensor) -> Tensor:
+        """Return the teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w)."""
+        if self.groups is None:
+            return logits
+        highest = max(max(group) for group in self.groups)
+        if highest >= logits.shape[1]:
+            raise SegkdError(f"class_map names teacher class {highest}, the teacher has {logits.shape[1]}")
+        # The logarithm of a sum of probabilities: merged classes keep their joint share.
+        return torch.stack([logits[:, group].logsumexp(1) for group in self.groups], 1)
+
+    def label_size(self, target: Tensor) -> tuple[int, int]:
+        """Return (H, W) of the labels."""
+        return target.shape[-2], target.shape[-1]
+
+    def task_loss(
+        self, output: Any, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor], weights: Tensor | None
+    ) -> Tensor:
+        """Return the student's task loss, a scalar, at label size.
+
+        Args:
+            output: what the student returned.
+            target: (B, H, W) labels.
+            loss: the task loss; unreduced, (B, H, W), where ``weights`` are given.
+            weights: (B, H, W) normalised pixel weights, or None.
+        """
+        logits = read_logits(output)
+        if target.dim() != 3 or target.shape[0] != logits.shape[0]:
+            raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
+        size = self.label_size(target)
+        value = loss(resize(logits, size), target)
+        if weights is not None:
+            return (value * weights).sum()
+        if isinstance(getattr(loss, "ignore_index", None), int) and getattr(loss, "reduction", "") == "mean":
+            # Cross-entropy's mean over no pixel is 0 / 0: a batch without labels teaches nothing, it is no NaN.
+            value = torch.where((target != loss.ignore_index).any(), value, logits.sum() * 0.0)  # type: ignore[attr-defined]
+        return value
+
+    def auxiliary_loss(self, output: Any, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+        """Return the task loss of the student's auxiliary logits times its weight, or None when there are none."""
+        auxiliary = read_auxiliary(output) if self.auxiliary_weight else None
+        if auxiliary is None:
+            return None
+        return self.auxiliary_weight * self.task_loss(auxiliary, target, loss, None)
+
+    def example(self, model: nn.Module, size: int) -> Any:
+        """Return an input to try the model with: zeros (1, C, size, size) as its first convolution takes them."""
+        first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+        parameter = next(model.parameters(), None)
+        channels = first.in_channels if first is not None else 3
+        zeros = torch.zeros(1, channels, size, size)
+        return zeros if parameter is None else zeros.to(parameter)
+
+
+def _groups(class_map: Sequence[int | None]) -> list[list[int]]:
+    classes = {student for student in class_map if student is not None}
+    missing = sorted(set(range(max(classes, default=-1) + 1)) - classes)
+    if not classes or missing or min(classes) < 0:
+        raise SegkdError(
+            f"class_map must give each student class at least one teacher class; missing: {missing or 'all'}"
+        )
+    return [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
