@@ -1,0 +1,267 @@
+"""What a data set is: one YAML that says where images and masks lie, which classes there are, and what raw ids mean."""
+
+import glob
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from segkd.errors import SegkdError, nearest
+from segkd.resources import resource_dir
+from segkd.segmentation.streets import Drawing, ensure_streets
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+INVALID = -1
+
+
+class Pair(NamedTuple):
+    """One image and the mask that belongs to it."""
+
+    image: Path
+    mask: Path
+
+
+class ClassSpec(BaseModel):
+    """One class: its name and the RGB colour (0 to 255) it is painted with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    color: tuple[Byte, Byte, Byte]
+
+
+class SplitSpec(BaseModel):
+    """Where the files of one split lie, relative to the root.
+
+    ``*`` is the only wildcard and stays within one path component. The text that the wildcards match in the image's
+    path, put into the wildcards of ``masks``, gives the mask's path. ``list`` names a file of stems, one a line: only
+    images whose last wildcard matched a listed stem belong to the split. An ``optional`` split may be absent from
+    disk without ``segkd data check`` calling that a problem.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: str
+    masks: str
+    list: str | None = None
+    optional: bool = False
+
+    @field_validator("images", "masks")
+    @classmethod
+    def _one_kind_of_wildcard(cls, pattern: str) -> str:
+        if "*" not in pattern or "**" in pattern or re.search(r"[?\[\]]", pattern):
+            raise ValueError(f"{pattern!r} must hold at least one *, the only wildcard understood (no **, ? or [])")
+        return pattern
+
+    @model_validator(mode="after")
+    def _as_many_wildcards(self) -> "SplitSpec":
+        if self.images.count("*") != self.masks.count("*"):
+            raise ValueError(
+                f"images {self.images!r} and masks {self.masks!r} must have the same number of *, "
+                "since what they match pairs image and mask"
+            )
+        return self
+
+
+class DatasetSpec(BaseModel):
+    """A data set as its YAML describes it; masks arrive as class ids in the order of ``classes``.
+
+    Attributes:
+        name: what the data set is called; also the name of its default folder.
+        root: where it lies; see :meth:`resolve_root` for what holds when this is not set.
+        splits: the files of each split.
+        classes: the classes in train-id order.
+        ignore_index: the id (0 to 255) of pixels that count for nothing.
+        label_map: raw id in the mask file -> class id or ``"ignore"``. A raw id outside the map is an error. Without
+            a map raw ids are class ids, and anything but a class id or ``ignore_index`` is an error.
+        generator: ``"streets"`` when the data set is drawn on first use instead of downloaded.
+        drawing: how many scenes the generator draws, how large and from which seed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    root: Path | None = None
+    splits: dict[str, SplitSpec] = Field(min_length=1)
+    classes: list[ClassSpec] = Field(min_length=1, max_length=255)
+    ignore_index: Byte = 255
+    label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
+    generator: Literal["streets"] | None = None
+    drawing: Drawing | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetSpec":
+        count = len(self.classes)
+        if self.ignore_index < count:
+            raise ValueError(f"ignore_index {self.ignore_index} is also a class id: use one from {count} to 255")
+        for raw, target in (self.label_map or {}).items():
+            if target != "ignore" and target >= count:
+                raise ValueError(f"label_map sends raw id {raw} to class {target}, but class ids end at {count - 1}")
+        if len(set(self.class_names)) < count:
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise ValueError(f"class name {twice!r} is used twice")
+        if (self.generator is None) != (self.drawing is None):
+            raise ValueError("generator and drawing go together: give both or neither")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, ``ignore_index`` not counted."""
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names in train-id order."""
+        return [item.name for item in self.classes]
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """Colour table (256, 3) uint8, RGB; ids that are no class are black."""
+        table = np.zeros((256, 3), dtype=np.uint8)
+        table[: self.num_classes] = [item.color for item in self.classes]
+        return table
+
+    @cached_property
+    def lookup(self) -> np.ndarray:
+        """Table (256,) int16 from raw id to class id or ``ignore_index``; -1 where a raw id is an error."""
+        table = np.full(256, INVALID, dtype=np.int16)
+        if self.label_map is None:
+            table[: self.num_classes] = np.arange(self.num_classes)
+            table[self.ignore_index] = self.ignore_index
+        else:
+            for raw, target in self.label_map.items():
+                table[raw] = self.ignore_index if target == "ignore" else target
+        return table
+
+    def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:
+        """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``."""
+        chosen = root or self.root
+        if chosen is None:
+            data = os.environ.get("SEGKD_DATA")
+            chosen = Path(data or "datasets") / self.name
+        return Path(chosen).expanduser()
+
+    def pairs(self, split: str, root: str | os.PathLike[str] | None = None) -> list[Pair]:
+        """Return the image-mask pairs of a split, sorted; a generated data set is drawn first if it is not there.
+
+        Raises:
+            SegkdError: unknown split, missing root, a split without images, an image without mask, a listed stem
+                without image.
+        """
+        found, problems = self.scan(split, root)
+        if problems:
+            more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+            raise SegkdError(problems[0] + more)
+        return found
+
+    def scan(self, split: str, root: str | os.PathLike[str] | None = None) -> tuple[list[Pair], list[str]]:
+        """Like :meth:`pairs`, but return every pair that is whole together with one line for each that is not.
+
+        Raises:
+            SegkdError: unknown split, missing root.
+        """
+        if split not in self.splits:
+            raise SegkdError(f"data set {self.name!r} has no split {split!r}; {nearest(split, self.splits)}")
+        base = self.resolve_root(root)
+        if self.generator and self.drawing:
+            ensure_streets(base, self.drawing)
+        if not base.is_dir():
+            raise SegkdError(
+                f"data set {self.name!r}: no folder {base}; set data.root, or SEGKD_DATA to the folder that "
+                f"holds {self.name!r}"
+            )
+        return _match(f"{self.name} {split}", self.splits[split], base)
+
+
+def load_dataset_spec(name_or_path: str | os.PathLike[str]) -> DatasetSpec:
+    """Read a shipped data set by name (``"camvid"``) or the user's own YAML by path (``"my/set.yaml"``).
+
+    A relative ``root`` inside a YAML is taken from the folder that the YAML lies in.
+
+    Raises:
+        SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit; one line that
+            names the file, the key and the nearest valid choice.
+    """
+    text = os.fspath(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise SegkdError(f"no data-set file {path}")
+    else:
+        shipped = {file.stem: file for file in sorted(resource_dir("datasets").glob("*.yaml"))}
+        if text not in shipped:
+            raise SegkdError(f"no data set {text!r}; {nearest(text, shipped)}, or give the path of a .yaml file")
+        path = shipped[text]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise SegkdError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SegkdError(f"{path}: expected keys such as name, splits and classes, got {type(content).__name__}")
+    try:
+        spec = DatasetSpec.model_validate(content)
+    except ValidationError as error:
+        raise SegkdError(f"{path}: {_explain(error)}") from None
+    if spec.root is not None:
+        spec = spec.model_copy(update={"root": path.parent / spec.root.expanduser()})
+    return spec
+
+
+def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[str]]:
+    pattern = re.compile("([^/]*)".join(re.escape(part) for part in split.images.split("*")))
+    # glob, unlike Path.glob, leaves out hidden files such as the ._* that macOS archives bring along.
+    images: dict[str, tuple[str, ...]] = {}
+    for file in sorted(glob.glob(split.images, root_dir=root)):
+        match = pattern.fullmatch(file.replace(os.sep, "/"))
+        if match:
+            images[file] = match.groups()
+    problems = []
+    if split.list is not None:
+        listing = root / split.list
+        if not listing.is_file():
+            return [], [f"{label}: no list {listing}"]
+        stems = dict.fromkeys(line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip())
+        images = {file: groups for file, groups in images.items() if groups[-1] in stems}
+        there = {groups[-1] for groups in images.values()}
+        problems = [
+            f"{label}: {listing} lists {stem!r}, but no image matches {split.images}"
+            for stem in stems
+            if stem not in there
+        ]
+    if not images and not problems:
+        return [], [f"{label}: no image matches {root / split.images}"]
+    pairs = []
+    parts = split.masks.split("*")
+    for file, groups in images.items():
+        mask = root / "".join(part + text for part, text in zip(parts, (*groups, ""), strict=True))
+        if mask.is_file():
+            pairs.append(Pair(root / file, mask))
+        else:
+            problems.append(f"{label}: image {root / file} has no mask {mask}")
+    return pairs, problems
+
+
+_KEYS: dict[str, type[BaseModel]] = {"splits": SplitSpec, "classes": ClassSpec, "drawing": Drawing}
+
+
+def _explain(error: ValidationError) -> str:
+    """Put the first of pydantic's complaints into one line with the key and, for a typo, the nearest valid one."""
+    problems = error.errors()
+    first: dict[str, Any] = dict(problems[0])
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location) or "the file"
+    if first["type"] == "extra_forbidden":
+        model = DatasetSpec if len(location) == 1 else _KEYS[location[0]]
+        text = f"unknown key {key!r}; {nearest(location[-1], model.model_fields)}"
+    elif first["type"] == "missing":
+        text = f"key {key!r} is required"
+    else:
+        text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        if location and not isinstance(first["input"], dict | list):
+            text += f", got {first['input']!r}"
+    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

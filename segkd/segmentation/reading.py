@@ -1,0 +1,80 @@
+"""From files to arrays: images as RGB, masks as class ids, and an error that names the file for everything else."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segkd.errors import SegkdError
+from segkd.segmentation.datasets import INVALID, DatasetSpec, Pair
+
+_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_INDEX_MODES = {"1", "L", "P"}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3) in RGB order, as stored: a camera's orientation tag is not applied.
+
+    The tag is left alone because the mask, which has none, was drawn over the pixels as they are stored.
+
+    Raises:
+        SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
+    """
+    with _open(path, "image") as image:
+        if image.mode not in _COLOUR_MODES:
+            raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
+        return np.asarray(image.convert("RGB"))
+
+
+def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
+    """Read a mask as uint8 (H, W) of class ids, ``spec.ignore_index`` where pixels do not count.
+
+    Palette files are read as their indices, not as their colours.
+
+    Raises:
+        SegkdError: missing, truncated or unknown file, a mask with colours or more than 8 bits, a raw id that the
+            data set does not know.
+    """
+    with _open(path, "mask") as mask:
+        if mask.mode not in _INDEX_MODES:
+            raise SegkdError(
+                f"mask {path} has mode {mask.mode!r}; expected one 8-bit channel of ids (greyscale or palette)"
+            )
+        raw = np.asarray(mask).astype(np.uint8)
+    ids = spec.lookup[raw]
+    if ids.min() == INVALID:
+        unknown = np.unique(raw[ids == INVALID])
+        known = "label_map" if spec.label_map is not None else f"the {spec.num_classes} classes"
+        listed = ", ".join(str(value) for value in unknown[:8]) + (", ..." if unknown.size > 8 else "")
+        raise SegkdError(
+            f"mask {path} holds raw id {listed}, which {known} of data set {spec.name!r} and "
+            f"ignore_index {spec.ignore_index} do not cover"
+        )
+    return ids.astype(np.uint8)
+
+
+def read_pair(pair: Pair, spec: DatasetSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image (H, W, 3) and its mask (H, W).
+
+    Raises:
+        SegkdError: as :func:`read_image` and :func:`read_mask`, or the two differ in size.
+    """
+    image, mask = read_image(pair.image), read_mask(pair.mask, spec)
+    if image.shape[:2] != mask.shape:
+        raise SegkdError(
+            f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but "
+            f"mask {pair.mask} is {mask.shape[1]}x{mask.shape[0]} (width x height)"
+        )
+    return image, mask
+
+
+def _open(path: Path, kind: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise SegkdError(f"no {kind} {path}") from None
+    # PIL reports a broken file as any of these, depending on where it breaks.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise SegkdError(f"cannot read {kind} {path}: {' '.join(str(error).split())}") from None
