@@ -49,6 +49,11 @@ def check_encoder(encoder: str, encoder_weights: str | Path | bool | None = None
         if not timm.is_model(encoder[3:]):
             names = [f"tu-{name}" for name in timm.list_models()]
             raise SegkdError(f"no timm encoder {encoder!r}: {nearest(encoder.lower(), names)}")
+        try:
+            timm.get_pretrained_cfg(encoder[3:], allow_unregistered=True)
+        except RuntimeError as error:  # the name is known, the tag after its dot is not
+            tagged = [f"tu-{name}" for name in timm.list_pretrained(encoder[3:].split(".")[0])]
+            raise SegkdError(f"no timm weights {encoder!r}: {nearest(encoder, tagged)}") from error
         # For timm the pretrained variant is part of the encoder's name: any other word would be ignored in silence.
         valid: list[str] = ["imagenet"]
         hint = f"; to choose a variant put its tag in the encoder's name, such as '{encoder.split('.')[0]}.<tag>'"
@@ -78,7 +83,11 @@ def normalization(encoder: str, encoder_weights: str | Path | None = None) -> tu
     Args:
         encoder: the encoder's name.
         encoder_weights: the weights it starts from; only ``advprop`` changes the answer.
+
+    Raises:
+        SegkdError: there is no such encoder.
     """
+    check_encoder(encoder)
     if encoder.startswith("tu-"):
         described = timm.get_pretrained_cfg(encoder[3:], allow_unregistered=True)
         if described is not None:

@@ -65,9 +65,8 @@ def build_model(
     options = dict(options or {})
     architecture = smp.MODEL_ARCHITECTURES_MAPPING.get(arch.lower())
     if architecture is None:
-        raise SegkdError(
-            f"no architecture {arch!r}: {nearest(arch.lower().replace('+', 'plus'), smp.MODEL_ARCHITECTURES_MAPPING, limit=20)}"
-        )
+        spelled = arch.lower().replace("+", "plus")
+        raise SegkdError(f"no architecture {arch!r}: {nearest(spelled, smp.MODEL_ARCHITECTURES_MAPPING, limit=20)}")
     arch = architecture.__name__
     check_encoder(encoder, encoder_weights)
     if classes < 1:
