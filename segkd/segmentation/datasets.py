@@ -119,12 +119,10 @@ class DatasetSpec(BaseModel):
         """The names in train-id order."""
         return [item.name for item in self.classes]
 
-    @cached_property
-    def colors(self) -> np.ndarray:
-        """Colour table (256, 3) uint8, RGB; ids that are no class are black."""
-        table = np.zeros((256, 3), dtype=np.uint8)
-        table[: self.num_classes] = [item.color for item in self.classes]
-        return table
+    @property
+    def colors(self) -> list[tuple[int, int, int]]:
+        """The RGB colours in train-id order."""
+        return [item.color for item in self.classes]
 
     @cached_property
     def lookup(self) -> np.ndarray:
@@ -176,6 +174,13 @@ class DatasetSpec(BaseModel):
                 f"holds {self.name!r}"
             )
         return _match(f"{self.name} {split}", self.splits[split], base)
+
+    def is_there(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
+        """Whether anything of a split is on disk: its list if it has one, else at least one image."""
+        part, base = self.splits[split], self.resolve_root(root)
+        if part.list is not None:
+            return (base / part.list).is_file()
+        return any(True for _ in glob.iglob(part.images, root_dir=base))
 
 
 def load_dataset_spec(name_or_path: str | os.PathLike[str]) -> DatasetSpec:

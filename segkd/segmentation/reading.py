@@ -60,12 +60,17 @@ def read_pair(pair: Pair, spec: DatasetSpec) -> tuple[np.ndarray, np.ndarray]:
         SegkdError: as :func:`read_image` and :func:`read_mask`, or the two differ in size.
     """
     image, mask = read_image(pair.image), read_mask(pair.mask, spec)
+    check_same_size(pair, image, mask)
+    return image, mask
+
+
+def check_same_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
+    """Raise a SegkdError that names both files unless image (H, W, 3) and mask (H, W) have one size."""
     if image.shape[:2] != mask.shape:
         raise SegkdError(
             f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but "
             f"mask {pair.mask} is {mask.shape[1]}x{mask.shape[0]} (width x height)"
         )
-    return image, mask
 
 
 def _open(path: Path, kind: str) -> Image.Image:

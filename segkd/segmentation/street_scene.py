@@ -22,7 +22,7 @@ SCENE_VERSION = 1
 """Changes whenever the same seed gives another picture, so that sets drawn before are not taken for the same."""
 
 _END = 110.0  # metres to where the street is closed off by a skyline
-_TEXTURE = {ROAD: 0.07, PAVEMENT: 0.09, BUILDING: 0.08, VEGETATION: 0.30, SKY: 0.012, MARKING: 0.07}
+_TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
 
 
 def draw_scene(seed: int | Sequence[int], size: tuple[int, int] = (128, 256)) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +303,7 @@ def _develop(canvas: Canvas, street: _Street) -> np.ndarray:
     solid = canvas.label != SKY
     clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
     image = image * clear + street.haze * (1 - clear)
-    gain = {"sun": 1.05, "overcast": 0.92, "dusk": 0.6, "fog": 0.95}[street.light] * rng.uniform(0.75, 1.15)
+    gain = {"sun": 1.05, "overcast": 0.92, "dusk": 0.85, "fog": 0.95}[street.light] * rng.uniform(0.75, 1.15)
     image *= np.float32(gain) * rng.normal(1, 0.05, 3).astype(np.float32)
     x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
     y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2
