@@ -1,0 +1,101 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segkd.errors import SegkdError
+from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.models import build_model
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(0))
+
+
+class Pointwise(nn.Module):
+    """Logits of a pixel depend on it alone, at full resolution: any way of cutting the image gives the same."""
+
+    def forward(self, x):
+        self.sizes = [*getattr(self, "sizes", []), tuple(x.shape[-2:])]
+        return torch.cat([x, 2 * x.sum(1, keepdim=True)], 1)
+
+
+class Quarter(nn.Module):
+    def forward(self, x):
+        return {"out": F.avg_pool2d(x, 4), "aux": x}
+
+
+def test_logits_come_at_label_size():
+    x = images(2, 3, 32, 48)
+    logits = predict_logits(Quarter(), x, (64, 100))
+    assert torch.equal(logits, F.interpolate(F.avg_pool2d(x, 4), size=(64, 100), mode="bilinear", align_corners=False))
+    assert torch.equal(predict_logits(Pointwise(), x, (32, 48))[:, :3], x)
+
+
+@pytest.mark.parametrize("arch", ["DeepLabV3Plus", "PSPNet", "Unet"])
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_images_of_any_size(arch, auxiliary):
+    model = build_model(arch, "resnet18", 4, auxiliary=auxiliary).eval()
+    assert predict_logits(model, images(1, 3, 50, 71), (50, 71)).shape == (1, 4, 50, 71)
+    fitting = images(1, 3, 64, 64)
+    with torch.no_grad():
+        out = model(fitting)
+    assert torch.equal(predict_logits(model, fitting, (64, 64)), out["out"] if auxiliary else out)
+
+
+def test_padding_is_on_the_far_sides_and_cut_off():
+    model = Pointwise()
+    model.requires_divisible_input_shape = True
+    model.encoder = nn.Identity()
+    model.encoder.output_stride = 16
+    x = images(1, 3, 50, 71)
+    assert torch.equal(predict_logits(model, x, (50, 71))[:, :3], x)
+    assert model.sizes == [(64, 80)]
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"), [(16, None), ((20, 30), (7, 30)), (16, 16), (33, 5), (1, None), (500, None)]
+)
+def test_windows_cover_every_pixel_and_overlaps_are_averaged(window, stride):
+    x = images(2, 3, 33, 47)
+    model = Pointwise()
+    logits = predict_logits(model, x, (33, 47), mode="sliding", window=window, stride=stride)
+    torch.testing.assert_close(logits, predict_logits(Pointwise(), x, (33, 47)))
+    height, width = (window, window) if isinstance(window, int) else window
+    assert set(model.sizes) == {(min(height, 33), min(width, 47))}
+
+
+def test_overlap_is_the_mean():
+    class Position(nn.Module):
+        """A logit that depends on where in its window a pixel lies."""
+
+        def forward(self, x):
+            return torch.arange(x.shape[-1], dtype=x.dtype).expand(1, 1, *x.shape[-2:])
+
+    logits = predict_logits(Position(), images(1, 3, 2, 6), (2, 6), mode="sliding", window=(2, 4), stride=2)
+    assert logits[0, 0, 0].tolist() == [0, 1, 1, 2, 2, 3]  # columns 2 and 3: mean of 2, 0 and of 3, 1
+
+
+@pytest.mark.parametrize("window", [64, (64, 96), 500])
+def test_a_window_as_large_as_the_image_is_the_whole(window):
+    model = build_model("DeepLabV3Plus", "resnet18", 4).eval()
+    x = images(1, 3, 64, 64) if window == 64 else images(1, 3, 60, 90)
+    whole = predict_logits(model, x, (70, 100))
+    torch.testing.assert_close(predict_logits(model, x, (70, 100), mode="sliding", window=window), whole)
+
+
+def test_no_gradient_and_the_mode_stays():
+    model = build_model("Unet", "resnet18", 4)
+    assert not predict_logits(model, images(2, 3, 64, 64), (64, 64)).requires_grad
+    assert model.training
+
+
+def test_errors():
+    x = images(1, 3, 8, 8)
+    with pytest.raises(SegkdError, match="'sliding'"):
+        predict_logits(Pointwise(), x, (8, 8), mode="slide")
+    with pytest.raises(SegkdError, match="window"):
+        predict_logits(Pointwise(), x, (8, 8), mode="sliding")
+    for window, stride in ((4, 5), (4, 0), (0, None)):
+        with pytest.raises(SegkdError, match="1 <= stride <= window"):
+            predict_logits(Pointwise(), x, (8, 8), mode="sliding", window=window, stride=stride)

@@ -1,0 +1,147 @@
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from PIL import Image
+
+from segkd.errors import SegkdError
+from segkd.segmentation.metrics import SegmentationMetrics
+from segkd.segmentation.models import Student, build_model, load_student, load_weights, save_student
+
+INFO = {
+    "classes": ["sky", "road", "car"],
+    "colors": [[0, 0, 0], [1, 2, 3], [4, 5, 6]],
+    "ignore_index": 255,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.2],
+    "size": [64, 96],
+    "dataset": "streets",
+}
+
+
+def picture(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-mobilenetv3_small_050"])
+def test_what_is_saved_opens_here_and_with_the_library_alone(encoder, auxiliary, tmp_path):
+    model = build_model("DeepLabV3Plus", encoder, 3, auxiliary=auxiliary, options={"decoder_channels": 32}).eval()
+    save_student(model, tmp_path / "run" / "student", info=INFO)
+    ours, theirs = load_student(tmp_path / "run"), smp.from_pretrained(str(tmp_path / "run" / "student"))
+    assert type(ours.model) is type(theirs) is smp.DeepLabV3Plus
+    assert not ours.model.training
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = (model.model if auxiliary else model)(x)
+        assert torch.equal(ours(x), expected)
+        assert torch.equal(theirs.eval()(x), expected)
+    assert INFO.items() <= ours.info.items()
+    assert ours.info["version"]
+    assert load_student(tmp_path / "run" / "student").info == ours.info
+
+
+def test_a_student_built_on_hub_weights_opens_without_the_hub(tmp_path):
+    model = build_model("Unet", "resnet18", 3)
+    model.config["encoder_weights"] = "imagenet"  # as the library records it
+    save_student(model, tmp_path, info={})
+    assert json.loads((tmp_path / "config.json").read_text())["encoder_weights"] is None
+    assert load_student(tmp_path).info["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
+    save_student(build_model("Unet", "resnet18", 3, auxiliary=True), tmp_path / "student", info=INFO)
+    assert (tmp_path / "student" / "auxiliary.safetensors").exists()
+    (tmp_path / "student" / "notes.txt").write_text("kept")
+    again = build_model("Unet", "resnet18", 4)
+    save_student(again, tmp_path / "student", info=INFO)
+    names = {file.name for file in (tmp_path / "student").iterdir()}
+    assert names == {"model.safetensors", "config.json", "notes.txt"}
+    assert [file.name for file in tmp_path.iterdir()] == ["student"]
+    assert load_student(tmp_path).model.segmentation_head[0].out_channels == 4
+
+
+def test_what_cannot_be_saved_writes_nothing(tmp_path):
+    with pytest.raises(SegkdError, match="JSON"):
+        save_student(build_model("Unet", "resnet18", 3), tmp_path / "student", info={"classes": {1, 2}})
+    with pytest.raises(SegkdError, match="Conv2d"):
+        save_student(torch.nn.Conv2d(3, 3, 1), tmp_path / "student", info={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_student(tmp_path):
+    with pytest.raises(SegkdError, match="no such folder"):
+        load_student(tmp_path / "absent")
+    with pytest.raises(SegkdError, match="not a finished run"):
+        load_student(tmp_path)
+    save_student(build_model("Unet", "resnet18", 3), tmp_path / "student", info=INFO)
+    config = tmp_path / "student" / "config.json"
+    good = json.loads(config.read_text())
+    for text in ("{", json.dumps({**good, "_model_class": "Foo"}), json.dumps({"a": 1}), "[]"):
+        config.write_text(text)
+        with pytest.raises(SegkdError, match=r"config\.json does not describe a model"):
+            load_student(tmp_path)
+    config.write_text(json.dumps({**good, "classes": 7}))
+    with pytest.raises(SegkdError, match="the file has 3 classes, the model 7"):
+        load_student(tmp_path)
+
+
+class ByHand(torch.nn.Module):
+    """Logits are the normalised colours, so the class of a pixel is its brightest channel after normalising."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        self.seen = images
+        return images
+
+
+def test_predict_normalises_as_recorded_and_returns_the_images_size():
+    image = picture(50, 70)
+    mean, std = np.array(INFO["mean"]), np.array([0.1, 0.2, 0.3])
+    student = Student(ByHand(), {"mean": INFO["mean"], "std": [0.1, 0.2, 0.3], "size": None})
+    classes = student.predict(image)
+    assert classes.dtype == np.uint8
+    seen = student.model.seen[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(seen, (image / 255 - mean) / std, atol=1e-5)
+    np.testing.assert_array_equal(classes, seen.argmax(-1))
+    np.testing.assert_array_equal(student.predict(Image.fromarray(image)), classes)
+    resized = Student(ByHand(), {**INFO, "size": [20, 30]})
+    assert resized.predict(image).shape == (50, 70)
+    assert resized.model.seen.shape == (1, 3, 20, 30)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((5, 5, 4), np.uint8)])
+def test_predict_names_a_wrong_array(bad):
+    with pytest.raises(SegkdError, match="uint8"):
+        Student(ByHand(), {"mean": [0, 0, 0], "std": [1, 1, 1]}).predict(bad)
+
+
+@pytest.mark.slow
+def test_the_trained_teacher_has_the_miou_of_its_card():
+    data = os.environ.get("SEGKD_DATA")
+    file = Path(data or "", "..", "weights", "camvid_teacher_lite2.safetensors")
+    if not data or not file.is_file():
+        pytest.skip("SEGKD_DATA is not set, or no camvid_teacher_lite2.safetensors beside it")
+    model = build_model("DeepLabV3Plus", "tu-tf_efficientnet_lite2", 11)
+    load_weights(model, file)
+    student = Student(model, {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [240, 320]})
+    metrics = SegmentationMetrics(11, ignore_index=11)
+    paths = sorted(Path(data, "camvid", "val").glob("*.png"))
+    assert len(paths) == 101
+    for path in paths:
+        pred = student.predict(Image.open(path))
+        label = cv2.imread(str(path.parents[1] / "valannot" / path.name), cv2.IMREAD_UNCHANGED)
+        metrics.update(torch.from_numpy(pred)[None], torch.from_numpy(label)[None])
+    measured = metrics.compute()
+    assert measured["miou"] == pytest.approx(0.6617, abs=0.001)
+    assert measured["pixel_accuracy"] == pytest.approx(0.9306, abs=0.001)
+    expected = [0.932, 0.872, 0.013, 0.958, 0.860, 0.875, 0.217, 0.629, 0.817, 0.463, 0.642]
+    assert measured["iou"] == pytest.approx(expected, abs=0.002)
