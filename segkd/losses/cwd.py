@@ -2,7 +2,14 @@
 
 from torch import Tensor, nn
 
-from segkd.losses._common import check_pair, check_temperature, full_precision, masked_log_softmax, valid_pixels
+from segkd.losses._common import (
+    check_pair,
+    check_temperature,
+    full_precision,
+    masked_log_softmax,
+    soften,
+    valid_pixels,
+)
 
 
 def cwd(
@@ -18,8 +25,8 @@ def cwd(
     valid = valid_pixels(target, ignore_index, student)
     mask = None if valid is None else valid.flatten(1)[:, None]
     with full_precision(student, teacher) as (s, t):
-        log_s, _ = masked_log_softmax(s.flatten(2) / temperature, mask, dim=-1)
-        log_t, p_t = masked_log_softmax(t.flatten(2) / temperature, mask, dim=-1)
+        log_s, _ = masked_log_softmax(soften(s.flatten(2), temperature), mask, dim=-1)
+        log_t, p_t = masked_log_softmax(soften(t.flatten(2), temperature), mask, dim=-1)
         batch, channels = student.shape[:2]
         return (p_t * (log_t - log_s)).sum() * (temperature**2 / (batch * channels))
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segkd.losses._common import check_pair, check_temperature, full_precision, valid_pixels
+from segkd.losses._common import check_pair, check_temperature, full_precision, soften, valid_pixels
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -20,8 +20,10 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
     check_temperature(temperature)
     check_pair("pixel_kl", student, teacher)
     with full_precision(student, teacher) as (s, t):
-        log_s, log_t = F.log_softmax(s / temperature, dim=1), F.log_softmax(t / temperature, dim=1)
-        return F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)
+        log_s = F.log_softmax(soften(s, temperature), dim=1)
+        log_t = F.log_softmax(soften(t, temperature), dim=1)
+        # F.kl_div makes one more map-sized temporary forward and another one backward.
+        return (log_t.exp() * (log_t - log_s)).sum(1)
 
 
 def pixel_kd(
@@ -49,7 +51,8 @@ class PixelKD(nn.Module):
         ignore_index: leave pixels with this label out, when labels are given; None (the field's habit) keeps them.
 
     Shape:
-        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``. Returns a scalar.
+        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``.
+        Returns a scalar.
 
     Raises:
         SegkdError: shapes differ or the temperature is not above 0.
