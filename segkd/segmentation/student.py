@@ -65,7 +65,7 @@ class Student(nn.Module):
         resized = eval_transform(self.info.get("size")).pipeline(image=pixels)["image"]
         parameter = next(self.model.parameters())
         mean, std = (torch.tensor(self.info[key], device=parameter.device).view(3, 1, 1) for key in ("mean", "std"))
-        scaled = torch.from_numpy(np.ascontiguousarray(resized)).to(parameter.device).permute(2, 0, 1) / 255
+        scaled = torch.tensor(resized, device=parameter.device).permute(2, 0, 1) / 255
         images = ((scaled - mean) / std).to(parameter.dtype)[None]
         logits = predict_logits(self.model, images, (pixels.shape[0], pixels.shape[1]))
         return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

@@ -2,6 +2,7 @@ import os
 import time
 
 import pytest
+import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import constants
@@ -68,6 +69,19 @@ def test_a_hub_that_cannot_be_reached_is_said_quickly(encoder, monkeypatch, tmp_
     assert time.monotonic() - start < 8
     assert repr(encoder) in str(error.value)
     assert "encoder_weights: path/to/file" in str(error.value)
+
+
+def test_weights_in_the_hubs_cache_need_no_hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    published = smp.encoders.encoders["resnet18"]["pretrained_settings"]["imagenet"]
+    folder = tmp_path / f"models--{published['repo_id'].replace('/', '--')}" / "snapshots" / published["revision"]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    weights = build_model("Unet", "resnet18", 5).encoder.state_dict()
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    loaded = build_model("Unet", "resnet18", 5, "imagenet").encoder.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in weights.items())
 
 
 def local_weights(name):
