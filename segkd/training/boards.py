@@ -1,0 +1,104 @@
+"""TensorBoard's pictures: input, label, teacher, student, where they err, RDD weights, and similarity matrices."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from segkd.adapter import read_logits
+from segkd.errors import SegkdError
+from segkd.losses.icsd import inter_class_similarity
+from segkd.segmentation.datasets import DatasetSpec
+from segkd.segmentation.loading import SegmentationDataset
+from segkd.segmentation.pictures import ERROR_COLORS, colorize, comparison_grid, error_map, heat_map, weight_map
+from segkd.training.module import DistillModule, predict_as_configured
+
+
+class Pictures(pl.Callback):
+    """After each validation draws a few of its images under both models, and both similarity matrices.
+
+    Args:
+        dataset: the validation split; images spread over it are shown, the same ones each time.
+        spec: its description.
+        count: how many images.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, spec: DatasetSpec, count: int) -> None:
+        self.spec = spec
+        indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
+        self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Draw and write."""
+        assert isinstance(module, DistillModule)
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.items:
+            return
+        logger = trainer.logger
+        assert isinstance(logger, TensorBoardLogger)
+        writer, step = logger.experiment, trainer.global_step
+        rows, matrices = [], []
+        with torch.no_grad():
+            for item in self.items:
+                row, pair = self._row(module, item)
+                rows.append(row)
+                matrices.append(pair)
+        headers = ["input", "label", "teacher", "student", "errors", "pixel weight"]
+        used = [column for column in range(len(headers)) if any(row[column] is not None for row in rows)]
+        legend = [*zip(self.spec.class_names, self.spec.colors, strict=True), *ERROR_COLORS.items()]
+        grid = comparison_grid([[row[c] for c in used] for row in rows], [headers[c] for c in used], legend)
+        writer.add_image("pictures", grid, step, dataformats="HWC")
+        self._matrices(writer, step, matrices)
+
+    def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[torch.Tensor]]:
+        images, target = item["image"][None].to(module.device), item["mask"][None].to(module.device)
+        distiller, ignore = module.distiller, self.spec.ignore_index
+        models = [distiller.student] if distiller.teacher is None else [distiller.student, distiller.teacher]
+        inputs = distiller.adapter.inputs(module.normalize(images))
+        predicted, matrices = [], []
+        for side, model, given in zip(("student", "teacher"), models, inputs, strict=False):
+            logits = predict_as_configured(model, given, target, module.config)
+            if side == "teacher":
+                logits = distiller.adapter.map_classes(logits)
+            predicted.append(logits.argmax(1)[0].cpu().numpy())
+            matrices.append(inter_class_similarity(logits)[0].cpu())
+        weights = None
+        if distiller.pixel_weighting is not None:
+            weights = self._weights(module, inputs, models, target)
+        label = item["mask"].numpy()
+        teacher = predicted[1] if len(predicted) > 1 else None
+        return [
+            item["image"].permute(1, 2, 0).numpy(),
+            colorize(label, self.spec.colors, ignore),
+            None if teacher is None else colorize(teacher, self.spec.colors, ignore),
+            colorize(predicted[0], self.spec.colors, ignore),
+            error_map(predicted[0], label, ignore, teacher),
+            None if weights is None else weight_map(weights),
+        ], matrices
+
+    def _weights(self, module: DistillModule, inputs: Any, models: list[Any], target: torch.Tensor) -> Any:
+        """Return the map (H, W) that the task loss would be weighted with at this progress."""
+        adapter, weighting = module.distiller.adapter, module.distiller.pixel_weighting
+        assert weighting is not None
+        try:
+            outputs = [adapter.run(model, given) for model, given in zip(models, inputs, strict=True)]
+            has_auxiliary = adapter.has_auxiliary(outputs[1])
+            weights = weighting(
+                read_logits(outputs[0]),
+                adapter.read("teacher", "logits", outputs[1]),
+                adapter.read("teacher", "aux", outputs[1]) if has_auxiliary else None,
+                target,
+                module.progress,
+            )
+        except (SegkdError, RuntimeError):  # a size that the models take in windows only
+            return None
+        return weights.map[0].float().cpu().numpy()
+
+    def _matrices(self, writer: Any, step: int, matrices: list[list[torch.Tensor]]) -> None:
+        for place, side in enumerate(("student", "teacher")[: len(matrices[0])]):
+            mean = torch.stack([pair[place] for pair in matrices]).mean(0).numpy()
+            title = f"{side}: KL(row || column) of the classes' spatial distributions, nats"
+            writer.add_image(
+                f"similarity/{side}", heat_map(mean, self.spec.class_names, title), step, dataformats="HWC"
+            )

@@ -1,0 +1,89 @@
+"""The methods a config can name, and their options, read from the signatures of what implements them."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from segkd.errors import SegkdError, nearest
+from segkd.losses import CWD, ICSD, PKD, PixelKD
+from segkd.schedules import Linear, alw
+from segkd.weighting import RelativeDifficulty
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as ``segkd methods`` lists it: what builds it, what it reads, where it was published."""
+
+    build: Callable[..., Any]
+    title: str
+    reads: str
+    paper: str
+
+
+LOSSES: dict[str, Method] = {
+    "icsd": Method(ICSD, "Inter-class similarity distillation", "logits", "arXiv 2308.04243"),
+    "pixel_kd": Method(PixelKD, "Pixel-wise KD", "logits", "arXiv 1503.02531"),
+    "cwd": Method(CWD, "Channel-wise distillation", "logits or features", "arXiv 2011.13256"),
+    "pkd": Method(PKD, "Pearson-correlation distillation", "features", "arXiv 2207.02039"),
+}
+SCHEDULES: dict[str, Method] = {
+    "alw": Method(alw, "Adaptive loss weighting", "progress", "arXiv 2308.04243"),
+    "linear": Method(Linear, "Straight line between two factors", "progress", "-"),
+}
+WEIGHTINGS: dict[str, Method] = {
+    "rdd": Method(
+        RelativeDifficulty, "Relative difficulty distillation", "logits, teacher's auxiliary logits", "arXiv 2407.03719"
+    ),
+}
+
+
+def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the options that a class or function takes, by name."""
+    return dict(inspect.signature(build).parameters)
+
+
+def defaults(method: Method) -> str:
+    """Return a method's options with their defaults, as ``name=value`` texts."""
+    return ", ".join(
+        key if option.default is option.empty else f"{key}={option.default}"
+        for key, option in options_of(method.build).items()
+    )
+
+
+def make(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[str, Any]) -> Any:
+    """Build the method ``name`` with its options, checked against its signature.
+
+    Args:
+        kind: how error messages call it, e.g. ``"loss"``.
+        methods: where to look ``name`` up.
+        name: as in the config.
+        options: as in the config.
+
+    Raises:
+        SegkdError: no such method or option (with the nearest name), or a value it does not take.
+    """
+    if name not in methods:
+        raise SegkdError(f"there is no {kind} {name!r}, {nearest(name, methods)}")
+    build = methods[name].build
+    parameters = options_of(build)
+    for key in options:
+        if key not in parameters:
+            raise SegkdError(f"{kind} {name!r} has no option {key!r}, {nearest(key, parameters)}")
+    try:
+        return build(**_options_model(build).model_validate(dict(options)).model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        text = f"{kind} {name!r}, option {first['loc'][0]!r}: {first['msg']}, got {first['input']!r}"
+        raise SegkdError(text) from None
+
+
+def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
+    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    fields: dict[str, Any] = {
+        key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in options_of(build).items()
+    }
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)

@@ -1,0 +1,46 @@
+"""The optimiser with its two learning rates, and the learning rate's course over the steps."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from segkd.training.schema import Optimizer
+
+
+def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[dict[str, Any]]:
+    """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out."""
+    groups: dict[str, list[nn.Parameter]] = {"encoder": [], "head": []}
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                groups["encoder" if "encoder" in name.split(".") else "head"].append(parameter)
+    rates = {"encoder": settings.encoder_lr or settings.lr, "head": settings.lr}
+    return [{"name": name, "params": group, "lr": rates[name]} for name, group in groups.items() if group]
+
+
+def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:
+    """Return SGD (with momentum) or AdamW."""
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, settings: Optimizer, max_steps: int) -> lr_scheduler.LRScheduler:
+    """Return poly, cosine (both after a linear warm-up) or one-cycle over ``max_steps`` optimiser steps."""
+    if settings.schedule == "onecycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max_steps + 1)
+    warmup = min(settings.warmup_steps, max_steps - 1)
+    rest = max_steps - warmup
+    main: lr_scheduler.LRScheduler
+    if settings.schedule == "poly":
+        main = lr_scheduler.PolynomialLR(optimizer, total_iters=rest, power=settings.power)
+    else:
+        main = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
+    if warmup == 0:
+        return main
+    rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return lr_scheduler.SequentialLR(optimizer, [rise, main], milestones=[warmup])

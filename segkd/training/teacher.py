@@ -1,0 +1,165 @@
+"""Getting a teacher: from its own finished run, from a run made now, or from a file; and a head for RDD."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from segkd.adapter import Normalization
+from segkd.errors import SegkdError
+from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.segmentation.encoders import normalization
+from segkd.segmentation.models import build_model
+from segkd.segmentation.weights import load_weights
+from segkd.training.config import load_config
+from segkd.training.run import Run, changed_keys
+from segkd.training.schema import Config, Teacher
+
+
+@dataclass
+class LoadedTeacher:
+    """A teacher with its weights and all that a distiller must know of it."""
+
+    model: nn.Module
+    normalization: Normalization
+    class_map: list[int | None] | None = None
+    needs_fit: bool = False
+    """Whether its auxiliary head is still to be trained: ``teacher.auxiliary: fit``."""
+
+
+def teacher_config(config: Config, source: Path | None) -> Config | None:
+    """Return the config that trains this config's teacher, or None when it names weights instead.
+
+    Args:
+        config: the student's.
+        source: the folder of the student's config file.
+    """
+    block = config.teacher
+    if block is None or block.config is None:
+        return None
+    own = load_config(block.config, changes={"runs": config.runs, **block.overrides}, beside=source)
+    if config.data.root is not None and own.data.root is None and own.data.dataset == config.data.dataset:
+        own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
+    return own
+
+
+def finished_run(own: Config, train: Callable[[Config, Run | None], Any]) -> Run:
+    """Return the teacher's finished run; train it first, or to its end, where there is none.
+
+    Args:
+        own: the teacher's config.
+        train: called with that config, and with the run to go on with, if one was begun.
+
+    Raises:
+        SegkdError: the run directory holds a run of another config.
+    """
+    run = Run(Path(own.runs) / own.name)
+    if run.config_file.is_file():
+        changed = changed_keys(own, run.config())
+        if changed:
+            raise SegkdError(
+                f"the teacher's run {run.directory} was made with another {', '.join(changed[:3])}: give it another "
+                "name (teacher.overrides.name=...), or remove that run"
+            )
+        if not run.finished:
+            train(own, run)
+        return run
+    train(own, None)
+    return run
+
+
+def load_teacher(block: Teacher, classes: int, own: Config | None) -> LoadedTeacher:
+    """Build the teacher and load its weights.
+
+    Args:
+        block: the config's teacher block.
+        classes: of the data set; the teacher's own number follows from a class_map.
+        own: the config of its finished run, if it has one.
+
+    Raises:
+        SegkdError: the weights do not fit, or hold no auxiliary head where one is asked for.
+    """
+    if own is not None:
+        student = own.student
+        arch, encoder, options = student.arch, student.encoder, student.options
+        given, has_head = student.normalization, student.auxiliary
+        checkpoint = str(Run(Path(own.runs) / own.name).student)
+    else:
+        assert block.arch is not None
+        assert block.encoder is not None
+        assert block.checkpoint is not None
+        arch, encoder, options = block.arch, block.encoder, block.options
+        given, has_head, checkpoint = block.normalization, block.auxiliary is True, block.checkpoint
+    wants_head = has_head or bool(block.auxiliary)
+    count = classes if block.class_map is None else len(block.class_map)
+    model = build_model(arch, encoder, count, None, wants_head, options)
+    loaded_head = load_weights(model, checkpoint)
+    if wants_head and not loaded_head and block.auxiliary != "fit":
+        raise SegkdError(f"{checkpoint} holds no auxiliary head: set teacher.auxiliary=fit to train one")
+    return LoadedTeacher(
+        model,
+        normalization(encoder) if given is None else (given.mean, given.std),
+        block.class_map,
+        needs_fit=wants_head and not loaded_head,
+    )
+
+
+def fit_auxiliary(
+    teacher: LoadedTeacher,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    lr: float,
+    ignore_index: int,
+    device: torch.device,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Train the auxiliary head of a frozen teacher by cross-entropy; nothing else of the teacher changes.
+
+    Args:
+        teacher: whose model is a `WithAuxiliary`.
+        batches: endless (images normalised for the teacher, labels (B, H, W)).
+        steps: optimiser steps, AdamW with a one-cycle learning rate.
+        lr: its peak.
+        ignore_index: label to leave out.
+        device: to train on.
+        report: called with each step and its loss.
+    """
+    assert isinstance(teacher.model, WithAuxiliary)
+    model, head = teacher.model.to(device).eval().requires_grad_(False), teacher.model.auxiliary
+    head.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps + 1)
+    for step in range(steps):
+        images, target = next(batches)
+        # The encoder and the head alone: the decoder has no part in it.
+        with torch.no_grad():
+            features = model.model.encoder(images.to(device))[-2]
+        logits = F.interpolate(head(features), size=target.shape[-2:], mode="bilinear", align_corners=False)
+        loss = F.cross_entropy(logits, target.to(device), ignore_index=ignore_index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        report(step + 1, float(loss.detach()))
+    head.eval().requires_grad_(False)
+    teacher.needs_fit = False
+
+
+def save_auxiliary(teacher: LoadedTeacher, path: Path) -> None:
+    """Write the auxiliary head's weights, whole or not at all."""
+    assert isinstance(teacher.model, WithAuxiliary)
+    scratch = path.with_suffix(".tmp")
+    safetensors.torch.save_model(teacher.model.auxiliary, str(scratch))
+    scratch.replace(path)
+
+
+def load_auxiliary(teacher: LoadedTeacher, path: Path) -> None:
+    """Read the auxiliary head's weights that `save_auxiliary` wrote."""
+    assert isinstance(teacher.model, WithAuxiliary)
+    safetensors.torch.load_model(teacher.model.auxiliary, str(path))
+    teacher.needs_fit = False
