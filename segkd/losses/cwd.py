@@ -51,6 +51,7 @@ class CWD(nn.Module):
 
     Example:
         >>> import torch
+        >>> from segkd.losses import CWD
         >>> CWD()(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)).item()
         0.0
     """

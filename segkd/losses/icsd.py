@@ -140,6 +140,8 @@ class ICSD(nn.Module):
     Segmentation", arXiv 2308.04243.
 
     Example:
+        >>> import torch
+        >>> from segkd.losses import ICSD
         >>> loss = ICSD()(torch.randn(2, 19, 33, 65), torch.randn(2, 19, 33, 65))
         >>> loss.shape
         torch.Size([])

@@ -34,6 +34,7 @@ def pixel_kd(
     ignore_index: int | None = None,
 ) -> Tensor:
     """Return T^2 times the mean of `pixel_kl` over the pixels, see `PixelKD`."""
+    check_pair("pixel_kd", student, teacher)
     kl = pixel_kl(student, teacher, temperature)
     valid = valid_pixels(target, ignore_index, student)
     if valid is None:
@@ -61,6 +62,7 @@ class PixelKD(nn.Module):
 
     Example:
         >>> import torch
+        >>> from segkd.losses import PixelKD
         >>> PixelKD(temperature=2.0)(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)).item()
         0.0
     """

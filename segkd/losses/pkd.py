@@ -1,12 +1,14 @@
 """PKD: Pearson-correlation feature distillation (Cao et al., arXiv 2207.02039)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
-from segkd.losses._common import check_pair, full_precision, resize
+from segkd.losses._common import full_precision, resize
+
+Size = Literal["teacher", "student"]
 
 
 def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
@@ -28,17 +30,23 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
         return centred / (std + eps)
 
 
-def pkd(
-    student: Tensor, teacher: Tensor, target: Tensor | None = None, size: Literal["teacher", "student"] = "teacher"
-) -> Tensor:
+def pkd(student: Tensor, teacher: Tensor, target: Tensor | None = None, size: Size = "teacher") -> Tensor:
     """Return half the mean squared difference of the standardized features, see `PKD`."""
-    if student.dim() == teacher.dim() == 4:
-        if size == "teacher":
-            student = resize(student, (teacher.shape[2], teacher.shape[3]))
-        else:
-            teacher = resize(teacher, (student.shape[2], student.shape[3]))
-    check_pair("pkd", student, teacher)
-    return 0.5 * (standardize(student) - standardize(teacher)).square().mean()
+    _check_size(size)
+    if student.dim() != 4 or teacher.dim() != 4 or student.shape[:2] != teacher.shape[:2]:
+        raise SegkdError(
+            f"pkd expects student and teacher (B, C, H, W) of the same B and C, got student {tuple(student.shape)} "
+            f"and teacher {tuple(teacher.shape)}"
+        )
+    with full_precision(student, teacher) as (s, t):
+        height, width = (t if size == "teacher" else s).shape[2:]
+        s, t = resize(s, (height, width)), resize(t, (height, width))
+        return 0.5 * (standardize(s) - standardize(t)).square().mean()
+
+
+def _check_size(size: str) -> None:
+    if size not in get_args(Size):
+        raise SegkdError(f"pkd cannot resize to {size!r}, {nearest(size, get_args(Size))}")
 
 
 class PKD(nn.Module):
@@ -62,15 +70,16 @@ class PKD(nn.Module):
     Coefficient", arXiv 2207.02039.
 
     Example:
+        >>> import torch
+        >>> from segkd.losses import PKD
         >>> x = torch.randn(2, 8, 7, 9)
         >>> bool(PKD()(x, 3 * x + 1) < 1e-6)
         True
     """
 
-    def __init__(self, size: Literal["teacher", "student"] = "teacher") -> None:
+    def __init__(self, size: Size = "teacher") -> None:
         super().__init__()
-        if size not in ("teacher", "student"):
-            raise SegkdError(f"pkd cannot resize to {size!r}, {nearest(size, ('teacher', 'student'))}")
+        _check_size(size)
         self.size = size
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:

@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from losses.base import LogitLossTests, pair, some_labels
+
+from segkd.errors import SegkdError
+from segkd.losses import PixelKD, pixel_kd
+from segkd.losses.pixel_kd import pixel_kl
+
+
+class TestPixelKD(LogitLossTests):
+    loss = PixelKD
+    function = pixel_kd
+    name = "pixel_kd"
+    settings = ({}, {"temperature": 4.0})
+
+    def test_equals_torch_kl_div(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        expected = F.kl_div(F.log_softmax(student / 3, 1), F.softmax(teacher / 3, 1), reduction="sum") * 9 / (2 * 7 * 9)
+        torch.testing.assert_close(pixel_kd(student, teacher, temperature=3.0), expected)
+
+    def test_the_squared_temperature_makes_up_for_softened_logits(self) -> None:
+        # Logits and temperature scaled together leave the probabilities as they are: only T^2 remains.
+        student, teacher = pair(dtype=torch.float64)
+        for temperature in (2.0, 5.0):
+            scaled = pixel_kd(temperature * student, temperature * teacher, temperature=temperature)
+            torch.testing.assert_close(scaled, temperature**2 * pixel_kd(student, teacher))
+
+    def test_the_mean_is_over_the_labelled_pixels(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        target = some_labels()
+        expected = pixel_kl(student, teacher)[target != 255].mean()
+        torch.testing.assert_close(pixel_kd(student, teacher, target, ignore_index=255), expected)
+
+    def test_labels_are_not_read_unless_asked(self) -> None:
+        student, teacher = pair()
+        assert pixel_kd(student, teacher, some_labels()) == pixel_kd(student, teacher)
+        # And without labels there is nothing to leave out.
+        assert pixel_kd(student, teacher, None, ignore_index=255) == pixel_kd(student, teacher)
+
+
+class TestPixelKL:
+    def test_is_one_divergence_a_pixel_from_the_teacher(self) -> None:
+        student, teacher = torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2)
+        teacher[0, 0, 0, 1] = 1.0
+        p = torch.tensor([1.0, 0.0]).softmax(0)
+        expected = (p * (p / 0.5).log()).sum()
+        torch.testing.assert_close(pixel_kl(student, teacher), torch.tensor([[[0.0, expected]]]))
+        assert not torch.isclose(pixel_kl(teacher, student)[0, 0, 1], expected)
+
+    def test_shapes_and_temperature_are_checked(self) -> None:
+        with pytest.raises(SegkdError, match=r"\(1, 2, 3, 3\)"):
+            pixel_kl(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4))
+        with pytest.raises(SegkdError, match="temperature"):
+            pixel_kl(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3), temperature=0.0)

@@ -1,0 +1,82 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from losses.base import SHAPE, LossTests, pair, value_and_grad
+
+from segkd.errors import SegkdError
+from segkd.losses import PKD, pkd
+from segkd.losses.pkd import standardize
+
+
+class TestPKD(LossTests):
+    loss = PKD
+    function = pkd
+    name = "pkd"
+    settings = ({}, {"size": "student"})
+
+    def test_is_one_minus_the_correlation_of_each_channel(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        m = 2 * 7 * 9
+        s, t = (x.transpose(0, 1).flatten(1) for x in (student.detach(), teacher))
+        r = torch.stack([torch.corrcoef(torch.stack([s[c], t[c]]))[0, 1] for c in range(5)])
+        # 1e-5: the 1e-6 beside the deviation
+        assert pkd(student, teacher).item() == pytest.approx(((m - 1) / m * (1 - r).mean()).item(), rel=1e-5)
+
+    def test_scale_and_offset_do_not_matter(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        scale = torch.linspace(0.1, 20, 5, dtype=torch.float64).view(1, 5, 1, 1)
+        expected = pkd(student, teacher)
+        torch.testing.assert_close(pkd(scale * student - 3, teacher), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(pkd(student, scale * teacher + 7), expected, rtol=1e-5, atol=0)
+        assert pkd(-student, student.detach()) > 1.9
+
+    @pytest.mark.parametrize("size", ["teacher", "student"])
+    def test_another_size_is_resized(self, size: str) -> None:
+        student, _ = pair(dtype=torch.float64)
+        _, teacher = pair((2, 5, 4, 6), torch.float64)
+        if size == "teacher":
+            expected = pkd(F.interpolate(student, size=(4, 6), mode="bilinear", align_corners=False), teacher)
+        else:
+            expected = pkd(student, F.interpolate(teacher, size=(7, 9), mode="bilinear", align_corners=False))
+        torch.testing.assert_close(PKD(size=size)(student, teacher), expected)
+        assert PKD(size=size)(student, teacher) != PKD(size="student" if size == "teacher" else "teacher")(
+            student, teacher
+        )
+
+    def test_another_size_in_bfloat16_is_resized_in_float32(self) -> None:
+        student, _ = pair(dtype=torch.bfloat16)
+        _, teacher = pair((2, 5, 4, 6), torch.bfloat16)
+        assert pkd(student, teacher) == pkd(student.float(), teacher.float())
+
+    def test_one_value_a_channel_is_zero(self) -> None:
+        value, grad = value_and_grad(PKD(), *pair((1, 5, 1, 1)))
+        assert value == 0
+        assert not grad.any()
+
+    @pytest.mark.parametrize("constant", [0.0, 0.1, 1e4])
+    def test_a_constant_channel_stays_finite(self, constant: float) -> None:
+        for side in (0, 1):
+            features = [x.detach().clone() for x in pair()]
+            features[side][:, 2] = constant
+            value, grad = value_and_grad(PKD(), *features)
+            assert value.isfinite()
+            assert grad.isfinite().all()
+
+    def test_an_unknown_size_is_an_error(self) -> None:
+        with pytest.raises(SegkdError, match="did you mean 'teacher'"):
+            PKD(size="techer")
+        with pytest.raises(SegkdError, match="did you mean 'student'"):
+            pkd(*pair(), size="studnet")
+
+
+class TestStandardize:
+    def test_mean_is_zero_and_deviation_one_over_batch_and_positions(self) -> None:
+        standardized = standardize(pair(dtype=torch.float64)[1]).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(standardized.mean(1), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(standardized.std(1), torch.ones(5, dtype=torch.float64), rtol=1e-5, atol=0)
+
+    def test_a_constant_channel_becomes_zeros(self) -> None:
+        assert not standardize(torch.full(SHAPE, 3.0)).any()
+
+    def test_gradcheck(self) -> None:
+        assert torch.autograd.gradcheck(standardize, (pair((2, 2, 3, 2), torch.float64)[0],))
