@@ -15,8 +15,8 @@ class Linear:
     """A straight line from ``start`` to ``end`` over progress ``begin`` to ``until``, constant outside.
 
     Args:
-        start: the factor up to progress ``begin``, at least 0.
-        end: the factor from progress ``until`` on, at least 0.
+        start: the factor up to progress ``begin``, finite and at least 0.
+        end: the factor from progress ``until`` on, finite and at least 0.
         begin: where the line starts, in [0, 1].
         until: where it ends, above ``begin``, at most 1.
         stages: hold the factor over this many equal stages of training instead of moving it every step. The number of
@@ -39,8 +39,10 @@ class Linear:
     stages: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.start >= 0 and self.end >= 0):
-            raise SegkdError(f"a linear schedule needs start and end of at least 0, got {self.start} and {self.end}")
+        if not all(math.isfinite(factor) and factor >= 0 for factor in (self.start, self.end)):
+            raise SegkdError(
+                f"a linear schedule needs finite start and end of at least 0, got {self.start} and {self.end}"
+            )
         if not 0 <= self.begin < self.until <= 1:
             raise SegkdError(f"a linear schedule needs 0 <= begin < until <= 1, got {self.begin} and {self.until}")
         if self.stages is not None and self.stages < 1:

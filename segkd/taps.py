@@ -28,7 +28,8 @@ class Taps:
     """Captures the outputs of named modules.
 
     A module that runs again outside `recording` (a head reused across models, say) adds nothing; one that runs several
-    times inside it (a head shared by FPN levels) has all its outputs, in order.
+    times inside it (a head shared by FPN levels) has all its outputs, in order. The outputs are the model's own tensors:
+    where the next module works in place (a ReLU after a norm), tap that one.
 
     Args:
         model: any module; a compiled one is read through.
@@ -41,7 +42,8 @@ class Taps:
 
     def __init__(self, model: nn.Module, paths: Iterable[str], owner: str = "model") -> None:
         inner = getattr(model, "_orig_mod", model)
-        modules = dict(inner.named_modules())
+        # A module shared under several names can be tapped under each of them.
+        modules = dict(inner.named_modules(remove_duplicate=False))
         self._recorders: dict[str, _Recorder] = {}
         self._handles = []
         wanted = sorted(set(paths))

@@ -39,6 +39,8 @@ class Term:
     size: Size = "teacher"
 
     def __post_init__(self) -> None:
+        if isinstance(self.loss, type):
+            raise SegkdError(f"a term's loss must be an instance, got the class: write {self.loss.__name__}()")
         if not callable(self.loss):
             raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
