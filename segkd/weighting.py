@@ -40,7 +40,7 @@ def teacher_full_difficulty(
         size: (H, W) to resize the weights to, after the exponential; ``"released"`` aligns corners. None keeps (h, w).
 
     Returns:
-        (B, h, w) or (B, H, W) weights in (0, 1], no gradient.
+        (B, h, w) or (B, H, W) weights in (0, 1] (0 where the exponential underflows), no gradient.
 
     Raises:
         SegkdError: shapes differ or the variant does not exist.
@@ -111,7 +111,8 @@ def teacher_student_difficulty(
     Raises:
         SegkdError: shapes differ or a value is out of range.
     """
-    if student_logits.shape != teacher_logits.shape or student_logits.shape[2:] != target.shape[1:]:
+    labelled = (target.shape[0], *student_logits.shape[1:2], *target.shape[1:])
+    if not student_logits.shape == teacher_logits.shape == labelled:
         raise SegkdError(
             f"rdd expects both logits at label size, got student {tuple(student_logits.shape)}, teacher "
             f"{tuple(teacher_logits.shape)} and labels {tuple(target.shape)}"
@@ -160,11 +161,12 @@ class RelativeDifficulty(nn.Module):
         min_kept: see `teacher_student_difficulty`.
         combine: ``"xor"`` as in the paper, ``"or"`` or ``"and"``.
         variant: ``"paper"`` or ``"released"``.
-        transition: ``"hard"`` switches at ``switch``; ``"linear"`` blends from the first stage's weights at progress 0 to
-            the second's at progress 1 (in the released code, unpublished) and does not read ``switch``.
+        transition: ``"hard"`` switches at ``switch``; ``"linear"`` blends from the first stage's weights at progress 0
+            to the second's at progress 1 (in the released code, unpublished) and does not read ``switch``.
         normalize: what the weighted sum is divided by, in both stages: ``"kept"`` pixels (weight above 0), ``"valid"``
             pixels, ``"all"`` pixels. None takes the variant's.
-        without_auxiliary: for a teacher without auxiliary head: ``"error"``, or ``"second_stage"`` to use that stage alone.
+        without_auxiliary: for a teacher without auxiliary head: ``"error"``, or ``"second_stage"`` to use that stage
+            alone.
         ignore_index: label to leave out.
 
     Raises:
@@ -172,6 +174,11 @@ class RelativeDifficulty(nn.Module):
 
     Reference: Liang et al., "Relative Difficulty Distillation for Semantic Segmentation", arXiv 2407.03719.
     """
+
+    NO_AUXILIARY = (
+        "rdd's first stage needs a teacher with an auxiliary head and this one has none: train one "
+        "(teacher.auxiliary: fit), or use the second stage alone (without_auxiliary='second_stage')"
+    )
 
     def __init__(
         self,
@@ -220,10 +227,7 @@ class RelativeDifficulty(nn.Module):
             progress: of training, in [0, 1].
         """
         if auxiliary is None and self.needs_auxiliary:
-            raise SegkdError(
-                "rdd's first stage needs a teacher with an auxiliary head and this one has none: train one "
-                "(teacher.auxiliary: fit), or use the second stage alone (without_auxiliary: second_stage)"
-            )
+            raise SegkdError(self.NO_AUXILIARY)
         if auxiliary is None:
             second_share = 1.0
         elif self.transition == "linear":
