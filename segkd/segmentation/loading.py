@@ -133,6 +133,8 @@ class Loader(DataLoader[dict[str, Any]]):
         try:
             yield from super().__iter__()
         except SegkdError as error:
+            # End the workers here: left to the garbage collector, in a cycle with the error's frames, that takes 10 s.
+            error.__traceback__ = self._iterator = None
             raise SegkdError(str(error).rsplit("SegkdError: ", 1)[-1].strip()) from None
 
 

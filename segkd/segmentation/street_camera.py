@@ -6,21 +6,15 @@ import cv2
 import numpy as np
 
 # Cityscapes' raw ids; lane marking, which Cityscapes lacks, takes the first free one.
-EGO, ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, SKY, PERSON, CAR, MARKING = (
-    1,
-    7,
-    8,
-    11,
-    17,
-    20,
-    21,
-    23,
-    24,
-    26,
-    34,
-)
+EGO = 1
+ROAD, PAVEMENT, BUILDING = 7, 8, 11
+POLE, SIGN, VEGETATION, SKY = 17, 20, 21, 23
+PERSON, CAR, MARKING = 24, 26, 34
 
 Point = tuple[float, float]
+
+_GROUND = np.isin(np.arange(256), (ROAD, PAVEMENT, MARKING))
+_TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
 
 
 class Canvas:
@@ -95,7 +89,7 @@ class Canvas:
         if max(abs(u), abs(v), *axes) > 16000:
             return
         cv2.ellipse(area, (round(u), round(v)), axes, 0, 0, 360, 1, -1)
-        ground = (area > 0) & np.isin(self.label, (ROAD, PAVEMENT, MARKING))
+        ground = (area > 0) & _GROUND[self.label]
         self.image[ground] = (self.image[ground] * strength).astype(np.uint8)
 
     def _targets(self, color: np.ndarray, label: int, z: float) -> tuple[tuple[np.ndarray, Sequence[float]], ...]:
@@ -106,3 +100,36 @@ class Canvas:
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
     """A colour, float32 (3,), each channel 0 to 255."""
     return np.array((red, green, blue), dtype=np.float32)
+
+
+def develop(canvas: Canvas, light: str, haze: np.ndarray) -> np.ndarray:
+    """Add what surfaces, air, lens and sensor do: texture, haze, exposure, blur and noise.
+
+    Args:
+        canvas: the finished painting.
+        light: ``"sun"``, ``"overcast"``, ``"dusk"`` or ``"fog"``.
+        haze: colour (3,) that far things fade into.
+
+    Returns:
+        The photograph, uint8 (H, W, 3), RGB.
+    """
+    rng = canvas.rng
+    image: np.ndarray = canvas.image.astype(np.float32)
+    amplitude = np.full(256, 0.02, dtype=np.float32)
+    for label, value in _TEXTURE.items():
+        amplitude[label] = value
+    # Texture shrinks with distance: near surfaces show coarse grain, far ones average it away.
+    grain = 0.6 * canvas.noise(0.025) + 0.7 * canvas.noise(0.008)
+    image *= (1 + amplitude[canvas.label] * grain)[..., None]
+    reach = {"sun": 260.0, "overcast": 180.0, "dusk": 150.0, "fog": 38.0}[light] * rng.uniform(0.7, 1.4)
+    solid = canvas.label != SKY
+    clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
+    image = image * clear + haze * (1 - clear)
+    gain = {"sun": 1.05, "overcast": 0.92, "dusk": 0.85, "fog": 0.95}[light] * rng.uniform(0.75, 1.15)
+    image *= np.float32(gain) * rng.normal(1, 0.03, 3).astype(np.float32)
+    x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
+    y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2
+    image *= (1 - rng.uniform(0, 0.22) * (x + y) / 2)[..., None]
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.75) * max(canvas.height / 256, 0.8))
+    noise = rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)

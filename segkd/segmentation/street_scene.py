@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from segkd.segmentation.street_camera import (
@@ -14,6 +13,7 @@ from segkd.segmentation.street_camera import (
     SKY,
     VEGETATION,
     Canvas,
+    develop,
     rgb,
 )
 from segkd.segmentation.street_objects import paint_objects
@@ -22,7 +22,6 @@ SCENE_VERSION = 1
 """Changes whenever the same seed gives another picture, so that sets drawn before are not taken for the same."""
 
 _END = 110.0  # metres to where the street is closed off by a skyline
-_TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
 
 
 def draw_scene(seed: int | Sequence[int], size: tuple[int, int] = (128, 256)) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +46,7 @@ def draw_scene(seed: int | Sequence[int], size: tuple[int, int] = (128, 256)) ->
     paint_objects(canvas, street)
     if rng.random() < 0.4:
         _paint_hood(canvas)
-    return _develop(canvas, street), canvas.label
+    return develop(canvas, str(street.light), street.haze), canvas.label
 
 
 class _Street:
@@ -69,7 +68,7 @@ class _Street:
                 self.light
             ],
             dtype=np.float32,
-        ) + rng.normal(0, 8, 3).astype(np.float32)
+        ) + rng.normal(0, 5, 3).astype(np.float32)
         grey = rng.uniform(55, 125)
         self.asphalt = _tint(rng, (grey, grey, grey * 1.02), 5)
         if rng.random() < 0.4:  # a pavement that only its place tells from the road
@@ -287,30 +286,6 @@ def _paint_hood(canvas: Canvas) -> None:
     rise = canvas.height * canvas.rng.uniform(0.05, 0.11)
     middle, paint = canvas.width * canvas.rng.uniform(0.42, 0.58), _tint(canvas.rng, (70, 72, 78), 35)
     canvas.ellipse((middle, canvas.height + rise * 0.6), (canvas.width * 0.62, rise * 1.6), paint, EGO, 0.5)
-
-
-def _develop(canvas: Canvas, street: _Street) -> np.ndarray:
-    """What air, lens and sensor do to the picture: texture, haze, light, blur and noise."""
-    rng = canvas.rng
-    image: np.ndarray = canvas.image.astype(np.float32)
-    amplitude = np.full(256, 0.02, dtype=np.float32)
-    for label, value in _TEXTURE.items():
-        amplitude[label] = value
-    # Texture shrinks with distance: near surfaces show coarse grain, far ones average it away.
-    grain = 0.6 * canvas.noise(0.025) + 0.7 * canvas.noise(0.008)
-    image *= (1 + amplitude[canvas.label] * grain)[..., None]
-    reach = {"sun": 260.0, "overcast": 180.0, "dusk": 150.0, "fog": 38.0}[street.light] * rng.uniform(0.7, 1.4)
-    solid = canvas.label != SKY
-    clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
-    image = image * clear + street.haze * (1 - clear)
-    gain = {"sun": 1.05, "overcast": 0.92, "dusk": 0.85, "fog": 0.95}[street.light] * rng.uniform(0.75, 1.15)
-    image *= np.float32(gain) * rng.normal(1, 0.05, 3).astype(np.float32)
-    x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
-    y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2
-    image *= (1 - rng.uniform(0, 0.22) * (x + y) / 2)[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.75) * max(canvas.height / 256, 0.8))
-    noise = rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def _tint(rng: np.random.Generator, color: Sequence[float], spread: float) -> np.ndarray:

@@ -1,0 +1,109 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from trees import make_camvid, make_cityscapes, make_streets, make_voc
+
+from segkd.errors import SegkdError
+from segkd.segmentation.check import check_dataset, contact_sheet
+from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.transforms import eval_transform, train_transform
+
+
+def save(path, array):
+    Image.fromarray(array).save(path)
+
+
+@pytest.mark.parametrize("make", [make_cityscapes, make_voc, make_camvid, make_streets])
+def test_a_sound_data_set_has_no_problems(make, tmp_path):
+    report = check_dataset(load_dataset_spec(make(tmp_path)))
+    assert report.problems == []
+    for split in report.splits:
+        if split.absent:
+            assert split.split == "test"
+            continue
+        assert split.pairs == sum(split.sizes.values()) > 0
+        assert set(split.sizes) == {(64, 96)}
+        assert sum(split.shares.values()) + split.ignored == pytest.approx(100)
+    assert "0 problem(s)" in str(report)
+
+
+def test_shares_are_those_of_the_pixels(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path, size=(64, 96)))
+    train = check_dataset(spec).splits[0]
+    assert train.shares == pytest.approx(dict.fromkeys(spec.class_names, 100 / 12))
+    assert train.ignored == pytest.approx(100 / 12)
+
+
+def test_every_problem_is_one_line_with_its_path(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path, train=6))
+    pairs = spec.pairs("train")
+    pairs[0].mask.unlink()
+    pairs[1].image.write_bytes(pairs[1].image.read_bytes()[:100])
+    pairs[1].mask.write_bytes(b"")
+    save(pairs[2].mask, np.full((64, 96), 77, dtype=np.uint8))
+    save(pairs[3].mask, np.zeros((10, 10), dtype=np.uint8))
+    save(pairs[4].mask, np.zeros((64, 96, 3), dtype=np.uint8))
+    report = check_dataset(spec)
+    expected = [
+        (pairs[0].mask, "has no mask"),
+        (pairs[1].image, "cannot read image"),
+        (pairs[1].mask, "cannot read mask"),
+        (pairs[2].mask, "raw id 77"),
+        (pairs[3].mask, "10x10"),
+        (pairs[4].mask, "mode 'RGB'"),
+    ]
+    assert len(report.problems) == len(expected)
+    for problem, (path, text) in zip(report.problems, expected, strict=True):
+        assert str(path) in problem
+        assert text in problem
+        assert "\n" not in problem
+        assert problem in str(report)
+    assert report.splits[1].problems == []
+
+
+def test_an_empty_split_is_a_problem_unless_it_is_optional(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path, val=0))
+    report = check_dataset(spec)
+    assert [split.absent for split in report.splits] == [False, False, True]
+    (problem,) = report.problems
+    assert "camvid val: no image matches" in problem
+    (tmp_path / "test").mkdir()
+    save(tmp_path / "test/a.png", np.zeros((4, 4, 3), dtype=np.uint8))
+    assert any("a.png has no mask" in problem for problem in check_dataset(spec).problems)
+
+
+def test_a_missing_root_stops_the_check(tmp_path):
+    with pytest.raises(SegkdError, match="no folder"):
+        check_dataset(load_dataset_spec("camvid"), tmp_path / "nowhere")
+
+
+def test_contact_sheet_shows_images_labels_and_legend(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    sheet = contact_sheet(spec, "train", train_transform((32, 32), scale=(0.5, 1.0)), count=2, seed=1)
+    again = contact_sheet(spec, "train", train_transform((32, 32), scale=(0.5, 1.0)), count=2, seed=1)
+    assert sheet.tobytes() == again.tobytes()
+    taller = contact_sheet(spec, "train", eval_transform((32, 32)), count=9, seed=1)
+    assert taller.width == sheet.width
+    assert taller.height > sheet.height
+    colors = {color for _, color in sheet.getcolors(1 << 24)}
+    assert set(spec.colors) <= colors
+    with pytest.raises(SegkdError, match="count=0"):
+        contact_sheet(spec, "train", eval_transform(), count=0)
+
+
+REAL = Path(os.environ.get("SEGKD_DATA", "")) / "camvid"
+
+
+@pytest.mark.skipif(not (os.environ.get("SEGKD_DATA") and REAL.is_dir()), reason="needs camvid under SEGKD_DATA")
+def test_real_camvid_has_the_published_sizes_and_shares():
+    report = check_dataset(load_dataset_spec("camvid"))
+    assert report.problems == []
+    train, val = report.splits[:2]
+    assert (train.pairs, train.sizes) == (367, {(360, 480): 367})
+    assert (val.pairs, val.sizes) == (101, {(360, 480): 101})
+    published = [16.9, 23.3, 1.0, 31.7, 4.5, 9.7, 1.2, 1.1, 5.9, 0.6, 0.3]
+    assert list(train.shares.values()) == pytest.approx(published, abs=0.06)
+    assert train.ignored == pytest.approx(4.0, abs=0.06)

@@ -1,0 +1,197 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from trees import blocks, make_camvid, make_cityscapes, make_streets, make_voc
+
+from segkd.errors import SegkdError
+from segkd.resources import resource_dir
+from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.reading import read_pair
+
+MAKERS = {"cityscapes": make_cityscapes, "voc2012": make_voc, "camvid": make_camvid, "streets": make_streets}
+# Written out a second time, from the benchmark's own definition, so that a slip in the YAML cannot pass.
+CITYSCAPES_TRAIN_IDS = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
+    28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_shipped_data_set_pairs_every_image_with_its_own_mask(name, tmp_path):
+    spec = load_dataset_spec(MAKERS[name](tmp_path))
+    for split in spec.splits:
+        if split == "test":
+            continue
+        pairs = spec.pairs(split)
+        assert pairs == sorted(pairs)
+        assert len(pairs) == {"train": 3, "val": 2, "trainval": 5, "trainaug": 4}[split]
+        for pair in pairs:
+            digits = re.findall(r"\d{6}", pair.image.name)
+            assert re.findall(r"\d{6}", pair.mask.name) == digits
+            image, mask = read_pair(pair, spec)
+            assert image.shape == (64, 96, 3)
+            assert mask.shape == (64, 96)
+            assert set(np.unique(mask)) <= {*range(spec.num_classes), spec.ignore_index}
+
+
+def test_shipped_name_with_root_equals_the_yaml_with_root(tmp_path):
+    path = make_camvid(tmp_path)
+    assert load_dataset_spec("camvid").pairs("val", tmp_path) == load_dataset_spec(path).pairs("val")
+
+
+def test_every_cityscapes_pixel_arrives_as_the_right_class(tmp_path):
+    spec = load_dataset_spec(make_cityscapes(tmp_path))
+    for index, pair in enumerate(spec.pairs("train")):
+        raw = blocks(34, (64, 96), index)
+        _, mask = read_pair(pair, spec)
+        for value in range(34):
+            name = CITYSCAPES_TRAIN_IDS.get(value)
+            expected = 255 if name is None else spec.class_names.index(name)
+            assert (mask[raw == value] == expected).all()
+    assert spec.class_names == list(CITYSCAPES_TRAIN_IDS.values())
+    assert spec.colors[spec.class_names.index("bicycle")] == (119, 11, 32)
+
+
+@pytest.mark.parametrize("split", ["train", "trainaug"])
+def test_every_voc_pixel_arrives_as_its_palette_index(split, tmp_path):
+    spec = load_dataset_spec(make_voc(tmp_path))
+    for index, pair in enumerate(spec.pairs("train")):
+        raw = blocks(21, (64, 96), index)
+        raw[31:33] = 255
+        np.testing.assert_array_equal(read_pair(pair, spec)[1], raw)
+    folders = {pair.mask.parent.name for pair in spec.pairs(split)}
+    assert folders == {"train": {"SegmentationClass"}, "trainaug": {"SegmentationClassAug"}}[split]
+
+
+def test_every_camvid_pixel_arrives_and_void_is_ignored(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    for index, pair in enumerate(spec.pairs("train")):
+        raw = blocks(12, (64, 96), index)
+        np.testing.assert_array_equal(read_pair(pair, spec)[1], np.where(raw == 11, 255, raw))
+    assert spec.num_classes == 11
+
+
+def test_voc_colours_are_the_official_colour_map():
+    def color(index: int) -> tuple[int, ...]:
+        return tuple(sum(((index >> 3 * bit + channel) & 1) << 7 - bit for bit in range(3)) for channel in range(3))
+
+    spec = load_dataset_spec("voc2012")
+    assert spec.colors == [color(index) for index in range(21)]
+
+
+def test_root_is_argument_then_yaml_then_environment_then_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEGKD_DATA", raising=False)
+    spec = load_dataset_spec("camvid")
+    assert spec.resolve_root() == Path("datasets/camvid")
+    monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
+    assert spec.resolve_root() == tmp_path / "camvid"
+    own = load_dataset_spec(make_camvid(tmp_path / "own"))
+    assert own.resolve_root() == tmp_path / "own"
+    assert own.resolve_root(tmp_path / "x") == tmp_path / "x"
+
+
+def test_missing_root_says_how_to_set_it(tmp_path):
+    with pytest.raises(SegkdError, match=r"data\.root.*SEGKD_DATA") as error:
+        load_dataset_spec("cityscapes").pairs("train", tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in one_line(error)
+
+
+def test_unknown_split_names_the_nearest(tmp_path):
+    with pytest.raises(SegkdError, match=r"'camvid' has no split 'valid'; did you mean 'val'\?"):
+        load_dataset_spec(make_camvid(tmp_path)).pairs("valid")
+
+
+def test_empty_split_names_the_pattern(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    with pytest.raises(SegkdError, match=re.escape(f"camvid test: no image matches {tmp_path}/test/*.png")):
+        spec.pairs("test")
+
+
+def test_missing_masks_are_counted_and_the_first_is_named(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    first, second, _ = spec.pairs("train")
+    first.mask.unlink()
+    second.mask.unlink()
+    with pytest.raises(SegkdError) as error:
+        spec.pairs("train")
+    assert f"{first.image} has no mask {first.mask} (and 1 more" in one_line(error)
+    assert len(spec.scan("train")[0]) == 1
+
+
+def test_list_entry_without_image_and_missing_list(tmp_path):
+    spec = load_dataset_spec(make_voc(tmp_path))
+    listing = tmp_path / "ImageSets/Segmentation/train.txt"
+    listing.write_text(listing.read_text() + "2007_999999\n")
+    with pytest.raises(SegkdError, match=r"train\.txt lists '2007_999999', but no image"):
+        spec.pairs("train")
+    listing.unlink()
+    with pytest.raises(SegkdError, match=r"no list .*train\.txt"):
+        spec.pairs("train")
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    (tmp_path / "train/._0001TP_000000.png").write_bytes(b"resource fork")
+    assert len(spec.pairs("train")) == 3
+
+
+def test_unknown_name_and_missing_file():
+    with pytest.raises(SegkdError, match=r"no data set 'camvit'; did you mean 'camvid'\?"):
+        load_dataset_spec("camvit")
+    with pytest.raises(SegkdError, match=r"no data-set file .*nothing\.yaml"):
+        load_dataset_spec("nothing.yaml")
+
+
+def broken(tmp_path: Path, change) -> Path:
+    content = yaml.safe_load((resource_dir("datasets") / "camvid.yaml").read_text())
+    change(content)
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(ignore_indx=255), r"unknown key 'ignore_indx'; did you mean 'ignore_index'\?"),
+        (
+            lambda c: c["splits"]["train"].update(image="x/*"),
+            r"unknown key 'splits.train.image'; did you mean 'images'\?",
+        ),
+        (lambda c: c["classes"][2].update(colour=[0, 0, 0]), r"unknown key 'classes.2.colour'; did you mean 'color'\?"),
+        (lambda c: c["splits"]["train"].pop("masks"), r"key 'splits.train.masks' is required"),
+        (lambda c: c["classes"][0].update(color=[0, 0, 256]), r"classes.0.color.2: .*255, got 256"),
+        (lambda c: c.update(ignore_index=3), r"ignore_index 3 is also a class id"),
+        (lambda c: c["label_map"].update({12: 11}), r"raw id 12 to class 11, but class ids end at 10"),
+        (lambda c: c["label_map"].update({300: 1}), r"label_map.300"),
+        (lambda c: c["classes"][1].update(name="sky"), r"class name 'sky' is used twice"),
+        (lambda c: c["splits"]["train"].update(images="a/*/*.png"), r"same number of \*"),
+        (lambda c: c["splits"]["train"].update(images="a/**/*.png"), r"the only wildcard"),
+        (lambda c: c.update(generator="street"), r"generator: .*'streets', got 'street'"),
+        (lambda c: c.update(generator="streets"), r"give both or neither"),
+        (lambda c: c.update(generator="streets", drawing={"trains": 3}), r"'drawing.trains'; did you mean 'train'\?"),
+    ],
+)
+def test_a_slip_in_the_yaml_is_one_line_that_names_file_and_key(change, message, tmp_path):
+    path = broken(tmp_path, change)
+    with pytest.raises(SegkdError, match=message) as error:
+        load_dataset_spec(path)
+    assert one_line(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("text", ["classes: [", "- a\n- b\n", ""])
+def test_what_is_no_mapping_is_one_line_too(text, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(SegkdError) as error:
+        load_dataset_spec(path)
+    assert one_line(error).startswith(f"{path}: ")

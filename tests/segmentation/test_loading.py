@@ -1,0 +1,137 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trees import make_camvid
+
+from segkd.errors import SegkdError
+from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.loading import RankSlice, SegmentationDataset, StepSampler, eval_loader, train_loader
+from segkd.segmentation.reading import read_pair
+from segkd.segmentation.transforms import eval_transform, train_transform
+
+
+def augment():
+    return train_transform((32, 48), scale=(0.5, 2.0), color_jitter=0.4)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return load_dataset_spec(make_camvid(tmp_path, train=5, val=5))
+
+
+@pytest.fixture
+def dataset(spec):
+    return SegmentationDataset(spec, "train", augment(), seed=3)
+
+
+def keys(batch):
+    return batch["index"].tolist()
+
+
+def assert_equal(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert torch.equal(one[key], other[key])
+
+
+def test_item_types_and_values(spec):
+    data = SegmentationDataset(spec, "val", eval_transform())
+    item = data[1]
+    assert item["image"].dtype == torch.uint8
+    assert item["image"].shape == (3, 64, 96)
+    assert item["mask"].dtype == torch.int64
+    assert item["mask"].shape == (64, 96)
+    assert item["index"] == 1
+    image, mask = read_pair(data.pairs[1], spec)
+    np.testing.assert_array_equal(item["image"].permute(1, 2, 0), image)
+    np.testing.assert_array_equal(item["mask"], mask)
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(spec, dataset):
+    def image(data, key):
+        return data[key]["image"]
+
+    assert torch.equal(image(dataset, 2), image(dataset, (0, 2)))
+    assert torch.equal(image(dataset, (4, 2)), image(SegmentationDataset(spec, "train", augment(), seed=3), (4, 2)))
+    assert not torch.equal(image(dataset, (0, 2)), image(dataset, (1, 2)))
+    assert not torch.equal(image(dataset, 2), image(SegmentationDataset(spec, "train", augment(), seed=4), 2))
+
+
+def test_workers_change_nothing(dataset):
+    with_two = list(islice(train_loader(dataset, batch_size=2, workers=2, seed=3), 6))
+    assert_equal(islice(train_loader(dataset, batch_size=2, seed=3), 6), with_two)
+
+
+def test_resuming_goes_on_where_it_stopped(dataset):
+    whole = list(islice(train_loader(dataset, batch_size=2, seed=3), 7))
+    resumed = islice(train_loader(dataset, batch_size=2, seed=3, start=3 * 2), 4)
+    assert_equal(whole[3:], resumed)
+
+
+def test_each_epoch_is_another_permutation():
+    drawn = list(islice(StepSampler(50, seed=1), 150))
+    orders = [[index for epoch, index in drawn if epoch == number] for number in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert list(islice(StepSampler(50, seed=2), 50)) != drawn[:50]
+    assert not hasattr(StepSampler(50, seed=1), "__len__")
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_together_see_what_one_process_would(world):
+    single = list(islice(StepSampler(7, seed=1, start=5), 12))
+    ranks = [
+        list(islice(StepSampler(7, seed=1, start=5, rank=rank, world=world), 12 // world)) for rank in range(world)
+    ]
+    assert [ranks[i % world][i // world] for i in range(12)] == single
+
+
+@pytest.mark.parametrize(("size", "world"), [(5, 1), (5, 2), (7, 3), (2, 4)])
+def test_rank_slices_cover_every_image_once(size, world):
+    slices = [RankSlice(size, rank, world) for rank in range(world)]
+    assert sorted(index for part in slices for index in part) == list(range(size))
+    assert [len(part) for part in slices] == [len(list(part)) for part in slices]
+
+
+def test_samplers_refuse_what_cannot_be():
+    with pytest.raises(SegkdError, match="no items"):
+        StepSampler(0, seed=0)
+    with pytest.raises(SegkdError, match="rank 2 is outside a world of 2"):
+        RankSlice(5, 2, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_sees_every_image_once_in_order(spec, workers):
+    data = SegmentationDataset(spec, "val", eval_transform())
+    loader = eval_loader(data, batch_size=2, workers=workers)
+    assert [keys(batch) for batch in loader] == [[0, 1], [2, 3], [4]]
+    assert len(loader) == 3
+    assert [keys(batch) for batch in eval_loader(data, rank=1, world=2)] == [[1], [3]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_surfaces_as_it_was_raised(spec, dataset, workers):
+    path = dataset.pairs[1].mask
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(SegkdError) as error:
+        list(islice(train_loader(dataset, batch_size=2, workers=workers), 4))
+    assert str(error.value).startswith(f"cannot read mask {path}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_mixed_sizes_in_a_validation_batch_say_what_to_do(spec, workers):
+    pair = spec.pairs("val")[1]
+    for path, shape in ((pair.image, (40, 48, 3)), (pair.mask, (40, 48))):
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(path)
+    data = SegmentationDataset(spec, "val", eval_transform())
+    with pytest.raises(SegkdError, match=r"mixes image sizes 48x40, 96x64 .*set validation\.batch_size=1$"):
+        list(eval_loader(data, batch_size=2, workers=workers))
+    assert len(list(eval_loader(data, batch_size=1))) == 5
+    resized = SegmentationDataset(spec, "val", eval_transform((32, 32)))
+    with pytest.raises(SegkdError, match="mixes mask sizes"):
+        list(eval_loader(resized, batch_size=2))
