@@ -41,7 +41,7 @@ class Transform:
             Image uint8 (h, w, 3) and mask uint8.
         """
         # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
-        # the same seed, so that small scales would always come with flips.
+        # the same seed, so that the draw that makes the scale small would also put the crop at the top.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         if not self.with_mask:
             return self.pipeline(image=image)["image"], mask

@@ -1,3 +1,4 @@
+import pickle
 from itertools import islice
 
 import numpy as np
@@ -64,6 +65,11 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(spec, dataset):
 def test_workers_change_nothing(dataset):
     with_two = list(islice(train_loader(dataset, batch_size=2, workers=2, seed=3), 6))
     assert_equal(islice(train_loader(dataset, batch_size=2, seed=3), 6), with_two)
+
+
+def test_a_data_set_travels_to_workers_that_do_not_fork(dataset):
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[1, 2]["image"], dataset[1, 2]["image"])
 
 
 def test_resuming_goes_on_where_it_stopped(dataset):

@@ -89,17 +89,28 @@ def test_the_seed_alone_decides():
 
 
 def test_draws_of_different_steps_are_independent():
-    """With one seed for every step, images would be flipped exactly when their scale is small."""
+    """With one seed for every step, a small scale would always come with a crop at the top."""
+    rows = np.arange(200, dtype=np.uint8)
+    image = np.broadcast_to(rows[:, None, None], (200, 100, 3)).copy()
+    transform = train_transform((32, 32), scale=(0.5, 2.0))
+    scales, tops = [], []
+    for seed in range(300):
+        column = transform(image, image[..., 0], seed)[0][:, 0, 0].astype(float)
+        scale = 31 / (column[-1] - column[0])
+        scales.append(scale)
+        tops.append(column[0] * scale / (200 * scale - 32))  # 0: crop at the top, 1: at the bottom
+    assert np.ptp(scales) > 1.2
+    assert np.ptp(tops) > 0.9
+    assert abs(np.corrcoef(scales, tops)[0, 1]) < 0.2
+
+
+def test_flips_come_as_often_as_asked():
     ramp = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
     image = np.stack([ramp] * 3, axis=-1)
-    transform = train_transform((32, 32), scale=(0.8, 1.25))
-    flipped, slope = [], []
-    for seed in range(300):
-        row = transform(image, ramp * 0, seed)[0][16, :, 0].astype(float)
-        flipped.append(row[0] > row[-1])
-        slope.append(abs(row[0] - row[-1]))  # the larger the scale, the flatter the ramp
-    assert 0.4 < np.mean(flipped) < 0.6
-    assert abs(np.corrcoef(flipped, slope)[0, 1]) < 0.2
+    for flip, low, high in ((0.0, 0, 0), (0.25, 0.15, 0.35), (1.0, 1, 1)):
+        transform = train_transform((32, 32), flip=flip)
+        flipped = [np.diff(transform(image, ramp, seed)[0][0, :2, 0].astype(int)) < 0 for seed in range(200)]
+        assert low <= np.mean(flipped) <= high
 
 
 def test_colour_jitter_changes_the_image_only():
