@@ -137,11 +137,15 @@ class DatasetSpec(BaseModel):
         return table
 
     def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:
-        """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``."""
+        """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``.
+
+        A drawn data set that is not in ``$SEGKD_DATA`` goes to ``datasets/<name>``: data of one's own may be read-only.
+        """
         chosen = root or self.root
         if chosen is None:
-            data = os.environ.get("SEGKD_DATA")
-            chosen = Path(data or "datasets") / self.name
+            own = Path("datasets") / self.name
+            data = Path(os.environ.get("SEGKD_DATA") or "datasets") / self.name
+            chosen = own if self.generator and not data.is_dir() else data
         return Path(chosen).expanduser()
 
     def pairs(self, split: str, root: str | os.PathLike[str] | None = None) -> list[Pair]:

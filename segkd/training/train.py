@@ -186,7 +186,7 @@ def _fit(
             check_val_every_n_epoch=None,
             log_every_n_steps=1,  # the module itself logs every trainer.log_every
             num_sanity_val_steps=0,
-            logger=TensorBoardLogger(run.directory, name="", version="", default_hp_metric=False),
+            logger=_Events(run.directory, name="", version="", default_hp_metric=False),
             # The checkpoint of a validation holds what it measured: checkpoints come last.
             callbacks=[MetricsFile(run.metrics), pictures, Watch(config.name, console), checkpoints],
             enable_checkpointing=False,
@@ -223,6 +223,13 @@ def _fit(
     if settings.max_steps % val_every or done >= settings.max_steps:
         trainer.validate(module, validation, ckpt_path=run.last, weights_only=True, verbose=False)
     return checkpoints
+
+
+class _Events(TensorBoardLogger):
+    """Writes the events alone: the run's config.yaml says what Lightning's empty hparams.yaml would."""
+
+    def save(self) -> None:
+        """Leave hparams.yaml out."""
 
 
 def _is_first() -> bool:
