@@ -130,7 +130,9 @@ class TermBlock(Block):
 class Distill(Block):
     """The terms, their schedule and the pixel weighting."""
 
-    terms: dict[str, TermBlock | None] = Field(default_factory=dict, description="named terms; null takes one out")
+    terms: dict[str, TermBlock | None] | None = Field(
+        None, description="named terms; null takes one out that a base names, or all of them"
+    )
     schedule: dict[str, Any] | None = Field(
         None, description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}"
     )
@@ -144,7 +146,7 @@ class Distill(Block):
 
     def build_terms(self) -> dict[str, Term]:
         """Return the terms by name."""
-        return {name: block.build() for name, block in self.terms.items() if block is not None}
+        return {name: block.build() for name, block in (self.terms or {}).items() if block is not None}
 
     def build_schedule(self) -> dict[str, Schedule]:
         """Return the schedule of each named term."""
