@@ -63,16 +63,14 @@ def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) 
     return resize_labels(target, (like.shape[-2], like.shape[-1])) != ignore_index
 
 
-def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-    """Return log-softmax and softmax along ``dim`` over the valid entries; both are 0 on the others.
+def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:
+    """Return the log-softmax along ``dim`` over the valid entries, 0 on the others.
 
     Rows without a valid entry come out as zeros, never NaN, and pass no gradient.
     """
     if valid is None:
-        log_p = F.log_softmax(x, dim=dim)
-        return log_p, log_p.exp()
+        return F.log_softmax(x, dim=dim)
     # Arithmetic rather than masked_fill, which is several times slower; 1e30 rather than infinity, which would make a
     # row without valid entries NaN.
     keep = valid.to(x.dtype)
-    log_p = F.log_softmax(x + (keep - 1) * 1e30, dim=dim)
-    return log_p * keep, log_p.exp() * keep
+    return F.log_softmax(x + (keep - 1) * 1e30, dim=dim) * keep

@@ -25,10 +25,11 @@ def cwd(
     valid = valid_pixels(target, ignore_index, student)
     mask = None if valid is None else valid.flatten(1)[:, None]
     with full_precision(student, teacher) as (s, t):
-        log_s, _ = masked_log_softmax(soften(s.flatten(2), temperature), mask, dim=-1)
-        log_t, p_t = masked_log_softmax(soften(t.flatten(2), temperature), mask, dim=-1)
+        log_s = masked_log_softmax(soften(s.flatten(2), temperature), mask, dim=-1)
+        log_t = masked_log_softmax(soften(t.flatten(2), temperature), mask, dim=-1)
         batch, channels = student.shape[:2]
-        return (p_t * (log_t - log_s)).sum() * (temperature**2 / (batch * channels))
+        # Where a pixel is left out both logarithms are 0, and so is the product.
+        return (log_t.exp() * (log_t - log_s)).sum() * (temperature**2 / (batch * channels))
 
 
 class CWD(nn.Module):

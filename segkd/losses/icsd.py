@@ -20,6 +20,12 @@ from segkd.losses._common import (
 Variant = Literal["paper", "released"]
 
 
+def _distribution(z: Tensor, valid: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+    """Return log p and p, the softmax of z along ``dim`` over the valid entries; both are 0 on the others."""
+    log_p = masked_log_softmax(z, valid, dim)
+    return log_p, log_p.exp() if valid is None else log_p.exp() * valid
+
+
 class _Divergences(torch.autograd.Function):
     """KL between all pairs of rows of softmax(z), with the gradient written out.
 
@@ -31,7 +37,7 @@ class _Divergences(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, valid: Tensor | None) -> Tensor:
         """Return (B, C, C) from float logits (B, C, N), over the positions in ``valid`` (B, 1, N)."""
-        log_p, p = masked_log_softmax(z, valid, dim=-1)
+        log_p, p = _distribution(z, valid, dim=-1)
         cross = p @ log_p.transpose(1, 2)
         ctx.save_for_backward(log_p, p, cross)
         # Sum_x p_i log p_i is the diagonal of the same product: no further pass over the map, and D[i, i] is exactly 0.
@@ -87,7 +93,7 @@ def released_similarity(logits: Tensor, temperature: float = 1.0, valid: Tensor 
     """
     check_temperature(temperature)
     with full_precision(logits) as (z,):
-        log_p, p = masked_log_softmax(soften(z, temperature), None if valid is None else valid[:, None], dim=2)
+        log_p, p = _distribution(soften(z, temperature), None if valid is None else valid[:, None], dim=2)
         log_p, p = (x.transpose(0, 1).flatten(1) for x in (log_p, p))
         pooled = ((p * log_p).sum(1)[None, :] - p @ p.T) / logits.shape[0]
         mirrored = pooled.triu() + pooled.triu(1).T
