@@ -14,61 +14,68 @@ from segkd.errors import SegkdError
 app = typer.Typer(
     name="segkd",
     help="Distil a large segmentation model into a small one.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain text: no boxes that cut what stands in them
 )
-data = typer.Typer(help="Check and look at a data set before training on it.", no_args_is_help=True)
+data = typer.Typer(help="Check a data set, or look at it, before training.", rich_markup_mode=None)
 app.add_typer(data, name="data")
 console = Console()
 
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a shipped one.")]
+CONFIG_HELP = "A config file, or the name of a shipped one (see: segkd configs)."
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes, e.g. trainer.max_steps=1000.")
+    list[str] | None,
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the config, such as trainer.max_steps=100."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
 def train(
-    config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A config file, or the name of a shipped one.")
-    ] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
     overrides: Overrides = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with the run in this directory, where it stopped.")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train what CONFIG says: its teacher first if there is none yet, then the student.
+    """Train what a config says, its teacher first.
 
-    Everything goes to runs/<name>: TensorBoard events, metrics.csv, checkpoints, and the student at the end.
+    A teacher with a config of its own is trained unless there is a finished run of it. Everything goes to runs/<name>:
+    TensorBoard events, metrics.csv, checkpoints, and the student at the end.
 
-    Example: segkd train quickstart trainer.max_steps=100 seed=1
+    \b
+    Examples:
+      segkd train quickstart
+      segkd train quickstart name=short trainer.max_steps=100 seed=1
+      segkd train --resume runs/quickstart
     """
     from segkd.training import train as training
-    from segkd.training.config import find_config, load_config
+    from segkd.training.config import load_config
 
-    if (config is None) == (resume is None):
-        raise SegkdError("segkd train takes a CONFIG, or --resume RUN")
     if resume is not None:
+        if config is not None:
+            raise SegkdError(f"segkd train takes a CONFIG, or --resume RUN, not both: {config!r} and {str(resume)!r}")
         result = training.resume(resume, console)
+    elif config is not None:
+        result = training.train(load_config(config, overrides or []), console)
     else:
-        assert config is not None
-        path = find_config(config)
-        result = training.train(load_config(str(path), overrides or []), console, source=path.parent)
+        raise SegkdError("segkd train takes a CONFIG (see: segkd configs), or --resume RUN")
     _print_result(result)
-    console.print(f"The student is in {result['run']}/student; see the run with: tensorboard --logdir {result['run']}")
+    _print(f"The student is in {result['run']}/student; look at the run with: tensorboard --logdir {result['run']}")
 
 
 @app.command("eval")
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, a config file or a name.")],
+    target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, or a config as for train.")],
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Measure a run's student and its teacher on the validation split, or the models that a config names."""
+    """Measure student and teacher on the validation split.
+
+    Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint.
+    """
     from segkd.training.evaluate import evaluate
 
     _print_result(evaluate(target, overrides or []))
@@ -87,19 +94,27 @@ def configs(debug: Debug = False) -> None:
 
 @app.command()
 def methods(debug: Debug = False) -> None:
-    """List the methods: what each reads, its options with their defaults, and its paper."""
-    from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, defaults
+    """List the methods, their options, defaults and papers."""
+    from segkd.training.methods import GROUPS, defaults
 
-    for title, group in (("losses", LOSSES), ("schedules", SCHEDULES), ("pixel weighting", WEIGHTINGS)):
-        table = Table("name", "method", "reads", "options", "paper", title=title, title_justify="left")
+    for place, group in GROUPS.items():
+        console.print(f"\n[bold]{place}[/]", highlight=False)
         for name, method in group.items():
-            table.add_row(name, method.title, method.reads, escape(defaults(method)), method.paper)
-        console.print(table)
+            table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+            table.add_row("", "reads", method.reads)
+            table.add_row("", "options", escape(defaults(method)))
+            table.add_row("", "paper", method.paper)
+            console.print(f"  [bold]{name}[/]: {method.title}", highlight=False)
+            console.print(table)
 
 
 @data.command("check")
 def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False) -> None:
-    """Read every image and label of the config's data set; report sizes, class shares and all that is wrong."""
+    """Read a whole data set and report what is wrong.
+
+    Reports the sizes of images and the share of each class, and every file that is missing, unreadable, of another
+    size than its pair, or holds a label outside the map.
+    """
     from segkd.segmentation.check import check_dataset
     from segkd.training.build import build_spec
     from segkd.training.config import load_config
@@ -120,48 +135,68 @@ def show(
     split: Annotated[str | None, typer.Option(help="Which split; default the training split.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a contact sheet: images with their labels, before and after augmentation."""
+    """Write a picture of samples with their labels.
+
+    In each row: image, label over image, and both after augmentation.
+    """
     from segkd.training.build import sample_sheet
     from segkd.training.config import load_config
 
     loaded = load_config(config, overrides or [])
     sample_sheet(loaded, split or loaded.data.train_split, count, out)
-    console.print(f"{out} shows {count} samples of {loaded.data.dataset}")
+    _print(f"{out} shows {count} samples of {loaded.data.dataset}")
+
+
+def _print(text: str) -> None:
+    """Print a line that may hold a path: neither broken, nor coloured, nor read as markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_result(result: dict[str, Any]) -> None:
     """Print teacher and student side by side: the means, then each class."""
     models = [name for name in ("teacher", "student") if result.get(name)]
-    table = Table("class", *models, title="validation, %", title_justify="left")
-    for number in range(1, len(models) + 1):
-        table.columns[number].justify = "right"
+    table = Table("validation, %", box=None, pad_edge=False, header_style="bold")
+    for model in models:
+        table.add_column(model, justify="right", min_width=8)
 
-    def percent(value: float) -> str:
-        return "-" if value != value else f"{100 * value:.2f}"
+    def percent(value: float | None) -> str:
+        return "-" if value is None or value != value else f"{100 * value:.2f}"
 
     for key, label in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("class_accuracy", "class accuracy")):
         table.add_row(label, *[percent(result[model][key]) for model in models], style="bold" if key == "miou" else "")
-    table.add_section()
     for index, name in enumerate(result["classes"]):
-        table.add_row(name, *[percent(result[model]["iou"][index]) for model in models])
+        table.add_row(f"  {escape(name)}", *[percent(result[model]["iou"][index]) for model in models])
     console.print(table)
-    if "last" in result:
+    if "last" in result and result["student"]["step"] != result["steps"]:
         best, last = result["student"]["step"], percent(result["last"]["miou"])
-        console.print(f"The student is that of step {best}, the best validation; the last step has mIoU {last}.")
+        _print(f"The student is that of step {best}, the best validation; the last step has mIoU {last}.")
 
 
 def main() -> None:
     """Run the command line: a user's error is one line and exit status 2; ``--debug`` shows its traceback."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app()
+        status = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
     except Exception as error:  # the last resort: whatever it is, a person gets a line, not a traceback
         if "--debug" in sys.argv:
             raise
-        expected = isinstance(error, SegkdError)
-        text = str(error) if expected else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        hint = "" if expected else " (--debug shows where)"
-        print(f"segkd: {text}{hint}", file=sys.stderr)
-        sys.exit(2 if expected else 1)
+        if isinstance(error, SegkdError):
+            text, code = str(error), 2
+        elif hasattr(error, "format_message"):  # typer's, for a wrong option or argument
+            command = getattr(getattr(error, "ctx", None), "command_path", "segkd")
+            text, code = f"{_one_line(error.format_message()).rstrip('.')} (see: {command} --help)", 2
+        else:
+            text, code = f"{type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+        print(f"segkd: {text}", file=sys.stderr)
+        sys.exit(code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from segkd.segmentation.models import build_model
 from segkd.segmentation.transforms import eval_transform, train_transform
 from segkd.segmentation.weights import load_weights
 from segkd.training.schema import Config, Model, Teacher
-from segkd.training.teacher import LoadedTeacher
+from segkd.training.teacher import BuiltTeacher
 
 
 def build_spec(config: Config) -> DatasetSpec:
@@ -91,7 +91,21 @@ def build_student(config: Config, spec: DatasetSpec, weights: bool = True) -> nn
     return student
 
 
-def build_distiller(config: Config, spec: DatasetSpec, student: nn.Module, teacher: LoadedTeacher | None) -> Distiller:
+def student_info(config: Config, spec: DatasetSpec) -> dict[str, Any]:
+    """Return what is saved beside a student's weights, see `segkd.segmentation.student.Student`."""
+    mean, std = model_normalization(config.student)
+    return {
+        "classes": spec.class_names,
+        "colors": spec.colors,
+        "ignore_index": spec.ignore_index,
+        "dataset": spec.name,
+        "mean": list(mean),
+        "std": list(std),
+        "size": config.validation.resize,
+    }
+
+
+def build_distiller(config: Config, spec: DatasetSpec, student: nn.Module, teacher: BuiltTeacher | None) -> Distiller:
     """Return the distiller that the config describes; without teacher it trains on the task loss alone.
 
     Raises:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,55 +18,61 @@ from segkd.training.run import Run
 class Checkpoints(pl.Callback):
     """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when val mIoU rises, each moved into place when it is whole.
 
-    Lightning's own callback writes in place: a run that is killed while it writes could not be resumed.
+    Lightning's own callback writes in place: a run that is killed while it writes could not be resumed. A step that
+    is validated is saved after its validation, so that resuming never passes over one.
 
     Args:
-        run: where they go.
-        every: steps between two ``last.ckpt``.
+        run: where they go; a run that is resumed has its best validation there.
+        every: steps between two ``last.ckpt``, besides those after a validation.
+        validate_every: steps between two validations.
+        max_steps: the last step, which is always validated.
     """
 
-    def __init__(self, run: Run, every: int) -> None:
-        self.run, self.every = run, every
-        self.best: dict[str, Any] = {}
+    def __init__(self, run: Run, every: int, validate_every: int, max_steps: int) -> None:
+        self.run, self.every, self.validate_every, self.max_steps = run, every, validate_every, max_steps
+        self.best: dict[str, Any] = read_best(run.best) if run.best.is_file() else {}
         """What the best validation measured, and its ``step``; empty before the first."""
-        self._saved = -1
+        self._saved = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run must know."""
+        """Return what the best validation measured, for `read_best`."""
         return {"best": self.best}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self.best = state_dict["best"]
-
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write ``last.ckpt`` when it is time."""
-        if trainer.global_step != self._saved and trainer.global_step % self.every == 0:
-            self.save(trainer, self.run.last)
+        """Write ``last.ckpt`` when it is time and no validation follows."""
+        step = trainer.global_step
+        is_validated = step % self.validate_every == 0 or step == self.max_steps
+        if step % self.every == 0 and step != self._saved and not is_validated:
+            self._saved = step
+            self._save(trainer, self.run.last)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write ``best.ckpt`` when the student is better than ever."""
+        """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
         assert isinstance(module, DistillModule)
-        if not trainer.sanity_checking and module.measured["miou"] > self.best.get("miou", -1.0):
+        if not self.best or module.measured["miou"] > self.best["miou"]:
             self.best = {"step": trainer.global_step, **module.measured}
-            self.save(trainer, self.run.best)
+            self._save(trainer, self.run.best)
+        self._save(trainer, self.run.last)
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write the last step's ``last.ckpt``."""
-        self.save(trainer, self.run.last)
-
-    def save(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write a checkpoint, whole or not at all."""
-        if path == self.run.last:
-            self._saved = trainer.global_step
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        """Write a checkpoint, whole or not at all, and never one with weights that are not finite."""
+        module = trainer.lightning_module
+        assert isinstance(module, DistillModule)
+        module.stop_if_bad()
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         if trainer.is_global_zero:
             os.replace(scratch, path)
 
 
+def read_best(path: Path) -> dict[str, Any]:
+    """Return what the validation of a ``best.ckpt`` measured, and its ``step``."""
+    best: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["Checkpoints"]["best"]
+    return best
+
+
 class MetricsFile(pl.Callback):
-    """Appends each validation to ``metrics.csv``; a resumed run goes on below what is there.
+    """Writes each validation to ``metrics.csv``; a resumed run goes on below what is there.
 
     Args:
         path: of the file.
@@ -77,16 +84,21 @@ class MetricsFile(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write one row."""
         assert isinstance(module, DistillModule)
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
-        row: dict[str, float] = {"step": trainer.global_step}
+        row: dict[str, Any] = {"step": trainer.global_step}
         row |= {key: round(value, 6) for key, value in module.scalars().items()}
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                # A row of this step or a later one is from before the run stopped and was resumed.
+                rows = [old for old in csv.DictReader(file) if int(old["step"]) < row["step"]]
+        scratch = self.path.with_suffix(".tmp")
+        with scratch.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            writer.writeheader()
+            writer.writerows([*rows, row])
+        os.replace(scratch, self.path)
 
 
 class Watch(pl.Callback):
@@ -100,15 +112,17 @@ class Watch(pl.Callback):
     def __init__(self, name: str, console: Console) -> None:
         self.name, self.console = name, console
         self.bar: Progress | None = None
-        self._since, self._images, self._speed = time.monotonic(), 0, 0.0
+        self._clock: float | None = None
+        self._images = 0
+        self.speed: float | None = None
+        """Images per second over all processes, since the last validation; None before the second batch."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock and the bar."""
-        self._since, self._images = time.monotonic(), 0
+        """Start the bar."""
         if self.console.is_terminal and trainer.is_global_zero:
             self.bar = Progress(
                 TextColumn("[bold]{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[values]}"),
                 TimeRemainingColumn(),
@@ -119,31 +133,29 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the images and show where the run stands."""
-        self._images += len(batch["image"]) * trainer.world_size
-        elapsed = time.monotonic() - self._since
-        if elapsed > 2:
-            self._speed, self._since, self._images = self._images / elapsed, time.monotonic(), 0
-            module.log("speed/images_per_second", self._speed)
+        if self._clock is None:  # the first batch starts workers and compiles: the clock starts after it
+            self._clock, self._images = time.monotonic(), 0
+        else:
+            self._images += len(batch["image"]) * trainer.world_size
+            self.speed = self._images / (time.monotonic() - self._clock)
+            settings = module.config.trainer
+            if trainer.global_step % settings.log_every == 0 and (batch_idx + 1) % settings.accumulate == 0:
+                module.write({"speed/images_per_second": self.speed}, trainer.global_step)
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, values=self._values(module))
 
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note the speed before the clock stops for the validation."""
-        elapsed = time.monotonic() - self._since
-        if self._images and elapsed > 0.5:
-            self._speed = self._images / elapsed
-
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Restart the clock; in a log, write a line."""
-        self._since, self._images = time.monotonic(), 0
-        if self.bar is None and trainer.is_global_zero and not trainer.sanity_checking:
+        """Stop the clock; in a log, write a line."""
+        self._clock = None
+        if self.bar is None and trainer.is_global_zero:
             assert isinstance(module, DistillModule)
             batch = module.config.data.batch_size * module.config.trainer.accumulate * trainer.world_size
-            left = (trainer.max_steps - trainer.global_step) * batch / self._speed if self._speed else 0
+            left = int((trainer.max_steps - trainer.global_step) * batch / self.speed) if self.speed else None
             self.console.print(
-                f"{self.name}: step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}  "
-                f"{int(left) // 60}:{int(left) % 60:02d} left",
+                f"{self.name}: step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}"
+                + ("" if left is None else f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"),
                 highlight=False,
+                soft_wrap=True,
             )
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -163,5 +175,5 @@ class Watch(pl.Callback):
         miou = module.measured.get("miou")
         return (
             f"loss {module.latest_loss:.3f}  mIoU {'-' if miou is None else f'{100 * miou:.2f}'}  "
-            f"{self._speed:.1f} images/s"
+            f"{'-' if self.speed is None else f'{self.speed:.1f}'} images/s"
         )

@@ -1,5 +1,7 @@
 """Loading a config: its bases, the merge, the overrides, and errors that name the file and the key."""
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,10 @@ def shipped_configs() -> list[Path]:
 
 
 def describe(path: Path) -> str:
-    """Return the first sentence or line of a config's header comment."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            return line.lstrip("# ").strip()
-    return ""
+    """Return the first sentence of a config's header comment."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    sentence, *_ = re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in lines))
+    return sentence
 
 
 def find_config(name: str, beside: Path | None = None) -> Path:

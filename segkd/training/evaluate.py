@@ -17,7 +17,7 @@ from segkd.training.config import load_config
 from segkd.training.module import predict_as_configured
 from segkd.training.run import Run
 from segkd.training.schema import Config
-from segkd.training.teacher import LoadedTeacher, load_teacher, teacher_config
+from segkd.training.teacher import BuiltTeacher, build_teacher, load_teacher, teacher_config
 
 
 def best_device() -> torch.device:
@@ -61,7 +61,7 @@ def measure(
     return metrics.compute()
 
 
-def measure_teacher(teacher: LoadedTeacher, config: Config, spec: DatasetSpec) -> dict[str, Any]:
+def measure_teacher(teacher: BuiltTeacher, config: Config, spec: DatasetSpec) -> dict[str, Any]:
     """Return what the teacher reaches on the student's validation split."""
     return measure(teacher.model, teacher.normalization, config, spec, teacher.class_map)
 
@@ -79,20 +79,20 @@ def evaluate(target: str, overrides: list[str]) -> dict[str, Any]:
     Raises:
         SegkdError: there is nothing to measure.
     """
-    run = Run(target)
     if Path(target).is_dir():
-        run.config()  # a directory that is no run is an error of its own
-        config, source = load_config(str(run.config_file), overrides), run.directory
+        run = Run(target)
+        config = run.config(overrides)
     else:
         config = load_config(target, overrides)
-        run, source = Run(Path(config.runs) / config.name), Path(target).parent
+        run = Run.of(config)
     spec = build_spec(config)
     result: dict[str, Any] = {"name": config.name, "split": config.data.val_split, "classes": spec.class_names}
-    own = teacher_config(config, source)
-    if config.teacher is not None and (own is None or Run(Path(own.runs) / own.name).finished):
-        # Its auxiliary head has no part in its predictions.
-        block = config.teacher.model_copy(update={"auxiliary": False})
-        result["teacher"] = measure_teacher(load_teacher(block, spec.num_classes, own), config, spec)
+    own = teacher_config(config)
+    if config.teacher is not None and (own is None or Run.of(own).finished):
+        # An auxiliary head has no part in its predictions.
+        teacher = build_teacher(config.teacher.model_copy(update={"auxiliary": False}), spec.num_classes, own)
+        load_teacher(teacher, auxiliary="fit")
+        result["teacher"] = measure_teacher(teacher, config, spec)
     if run.student.is_dir():
         student = load_student(run.student)
         result["student"] = measure(student.model, (student.info["mean"], student.info["std"]), config, spec)

@@ -39,6 +39,13 @@ WEIGHTINGS: dict[str, Method] = {
     ),
 }
 
+GROUPS: dict[str, dict[str, Method]] = {
+    "losses: distill.terms.NAME.loss": LOSSES,
+    "schedules: distill.schedule": SCHEDULES,
+    "pixel weighting: distill.pixel_weighting": WEIGHTINGS,
+}
+"""Every method, under what it is and where a config names it."""
+
 
 def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the options that a class or function takes, by name."""
@@ -46,9 +53,15 @@ def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def defaults(method: Method) -> str:
-    """Return a method's options with their defaults, as ``name=value`` texts."""
+    """Return a method's options with their defaults, as a config writes them; an option alone must be given."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, (tuple, list)):
+            return f"[{', '.join(map(written, value))}]"
+        return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
     return ", ".join(
-        key if option.default is option.empty else f"{key}={option.default}"
+        key if option.default is option.empty else f"{key}: {written(option.default)}"
         for key, option in options_of(method.build).items()
     )
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -75,15 +76,15 @@ class DistillModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Run the distiller on one batch."""
+        # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
+        torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
         out: DistillOutput = self.distiller(self.normalize(batch["image"]), batch["mask"], progress=self.progress)
         self._watch(out)
-        if self.global_step % self.config.trainer.log_every == 0 or self.global_step + 1 == self.trainer.max_steps:
-            self._log_training(out)
+        settings, step = self.config.trainer, self.global_step + 1
+        ends_step = (batch_idx + 1) % settings.accumulate == 0
+        if ends_step and (step in (1, settings.max_steps) or step % settings.log_every == 0):
+            self._log_training(out, step)
         return out.loss
-
-    def on_train_end(self) -> None:
-        """Name the term that was not finite, if one was since the last look."""
-        self._stop_if_bad()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the student's predictions at label size."""
@@ -96,7 +97,15 @@ class DistillModule(pl.LightningModule):
         """Sum the confusion matrix over processes and log what it says."""
         self.measured = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({key: value for key, value in self.scalars().items() if value == value}, rank_zero_only=True)
+        self.write({key: value for key, value in self.scalars().items() if value == value}, self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the last validation measured, which ends the result of a run that is resumed after its last step."""
+        checkpoint["measured"] = self.measured
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self.measured = checkpoint["measured"]
 
     def scalars(self) -> dict[str, float]:
         """Return what the last validation measured by the names under which it is logged; NaN for an absent class."""
@@ -111,25 +120,8 @@ class DistillModule(pl.LightningModule):
         scheduler = make_scheduler(optimizer, settings, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _log_training(self, out: DistillOutput) -> None:
-        self._stop_if_bad()
-        values: dict[str, Any] = {"train/loss": out.loss.detach()}
-        values |= {f"train/{name}": value for name, value in out.terms.items()}
-        values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
-        if out.pixel_weights is not None:
-            values["train/pixel_weight"] = out.pixel_weights.mean()
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            values[f"lr/{group['name']}"] = group["lr"]
-        self.latest_loss = float(values["train/loss"])
-        self.log_dict({key: torch.as_tensor(value, dtype=torch.float32) for key, value in values.items()})
-
-    def _watch(self, out: DistillOutput) -> None:
-        for name, value in {**out.terms, "loss": out.loss.detach()}.items():
-            first = self._first_bad.get(name, torch.tensor(-1, device=value.device))
-            bad = ~torch.isfinite(value) & (first < 0)
-            self._first_bad[name] = torch.where(bad, self.global_step, first)
-
-    def _stop_if_bad(self) -> None:
+    def stop_if_bad(self) -> None:
+        """Raise `SegkdError` if a term was not finite, at the first such step; reads from the device."""
         steps = {name: int(step) for name, step in self._first_bad.items() if int(step) >= 0}
         if not steps:
             return
@@ -137,5 +129,34 @@ class DistillModule(pl.LightningModule):
         names = [name for name, step in steps.items() if step == first and name != "loss"] or ["loss"]
         raise SegkdError(
             f"step {first}: the term {', '.join(map(repr, names))} is not finite, training stops: lower its weight or "
-            "the learning rate, or set trainer.precision=32-true; the last checkpoint is from before that step"
+            "the learning rate, or set trainer.precision=32-true; checkpoints are from before that step"
         )
+
+    def _log_training(self, out: DistillOutput, step: int) -> None:
+        self.stop_if_bad()
+        values = {"train/loss": float(out.loss.detach())}
+        values |= {f"train/{name}": float(value) for name, value in out.terms.items()}
+        values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
+        if out.pixel_weights is not None:
+            values["train/pixel_weight"] = float(out.pixel_weights.mean())
+        for group in self.trainer.optimizers[0].param_groups:
+            values[f"lr/{group['name']}"] = group["lr"]
+        self.latest_loss = values["train/loss"]
+        self.write(values, step)
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Write scalars to TensorBoard, at the number of steps that were done with them."""
+        # Not by Lightning's log_dict, which would put a step's values one step too early.
+        if self.logger is not None:
+            self.logger.log_metrics(values, step)
+
+    def _watch(self, out: DistillOutput) -> None:
+        for name, value in {**out.terms, "loss": out.loss.detach()}.items():
+            first = self._first_bad.get(name, torch.tensor(-1, device=value.device))
+            bad = ~torch.isfinite(value) & (first < 0)
+            self._first_bad[name] = torch.where(bad, self.global_step + 1, first)
+
+
+def draw_seed(seed: int, batch: int, rank: int) -> int:
+    """Return the seed of what is drawn at random for one batch on one process."""
+    return int(np.random.SeedSequence([seed, batch, rank]).generate_state(1)[0])

@@ -7,7 +7,8 @@
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,25 @@ class Run:
         self.teacher_auxiliary = self.directory / "teacher_auxiliary.safetensors"
         self.result_file = self.directory / "result.json"
 
+    @classmethod
+    def of(cls, config: Config) -> "Run":
+        """Return the run that a config makes."""
+        return cls(Path(config.runs) / config.name)
+
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return self.result_file.is_file()
 
-    def config(self) -> Config:
-        """Return the config that the run was started with.
+    def config(self, overrides: Sequence[str] = ()) -> Config:
+        """Return the config that the run was started with, and ``key.path=value`` changes to it.
 
         Raises:
             SegkdError: this is no run directory, or its config cannot be read.
         """
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
-        return load_config(str(self.config_file))
+        return load_config(str(self.config_file), overrides)
 
     def result(self) -> dict[str, Any]:
         """Return what the finished run measured.
@@ -62,8 +68,6 @@ class Run:
 
     def check_free(self) -> None:
         """Raise unless a new run may be put here: nothing that is there is ever overwritten."""
-        if self.directory.exists() and not self.directory.is_dir():
-            raise SegkdError(f"{self.directory} is a file: a run needs a directory, choose another name=...")
         if self.finished:
             raise SegkdError(f"{self.directory} holds a finished run: choose another name=..., or remove it first")
         if self.config_file.is_file():
@@ -73,6 +77,14 @@ class Run:
             )
         if self.directory.is_dir() and any(self.directory.iterdir()):
             raise SegkdError(f"{self.directory} holds other files: choose another name=...")
+        # What is there of the path must let the rest be made: known now, not after the teacher's training.
+        there = next(folder for folder in (self.directory, *self.directory.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            raise SegkdError(f"the run directory {self.directory} cannot be made: {there} is a file; set name or runs")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise SegkdError(
+                f"the run directory {self.directory} cannot be made: {there} is not writable; set runs=..."
+            )
 
     def create(self, config: Config) -> None:
         """Make the directory and write the config into it.
@@ -89,10 +101,18 @@ class Run:
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write ``result.json``, which says that the run is finished."""
+        """Write ``result.json``, which says that the run is finished; what is not a number stands there as null."""
         scratch = self.result_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(_without_nan(dict(result)), indent=2) + "\n", encoding="utf-8")
         scratch.replace(self.result_file)
+
+
+def _without_nan(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_nan(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_nan(value) for value in node]
+    return None if node != node else node
 
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:

@@ -22,43 +22,39 @@ from segkd.training.schema import Config, Teacher
 
 
 @dataclass
-class LoadedTeacher:
-    """A teacher with its weights and all that a distiller must know of it."""
+class BuiltTeacher:
+    """A teacher, where its weights lie, and all that a distiller must know of it."""
 
     model: nn.Module
+    checkpoint: str
     normalization: Normalization
     class_map: list[int | None] | None = None
     needs_fit: bool = False
     """Whether its auxiliary head is still to be trained: ``teacher.auxiliary: fit``."""
 
 
-def teacher_config(config: Config, source: Path | None) -> Config | None:
-    """Return the config that trains this config's teacher, or None when it names weights instead.
-
-    Args:
-        config: the student's.
-        source: the folder of the student's config file.
-    """
+def teacher_config(config: Config) -> Config | None:
+    """Return the config that trains this config's teacher, or None when it names weights instead."""
     block = config.teacher
     if block is None or block.config is None:
         return None
-    own = load_config(block.config, changes={"runs": config.runs, **block.overrides}, beside=source)
+    own = load_config(block.config, changes={"runs": config.runs, **block.overrides})
     if config.data.root is not None and own.data.root is None and own.data.dataset == config.data.dataset:
         own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
     return own
 
 
-def finished_run(own: Config, train: Callable[[Config, Run | None], Any]) -> Run:
-    """Return the teacher's finished run; train it first, or to its end, where there is none.
+def finished_run(own: Config, train: Callable[[Run | None], Any]) -> None:
+    """Train the teacher first, or to its end, where there is no finished run of it.
 
     Args:
         own: the teacher's config.
-        train: called with that config, and with the run to go on with, if one was begun.
+        train: called with the run to go on with, if one was begun.
 
     Raises:
         SegkdError: the run directory holds a run of another config.
     """
-    run = Run(Path(own.runs) / own.name)
+    run = Run.of(own)
     if run.config_file.is_file():
         changed = changed_keys(own, run.config())
         if changed:
@@ -67,50 +63,57 @@ def finished_run(own: Config, train: Callable[[Config, Run | None], Any]) -> Run
                 "name (teacher.overrides.name=...), or remove that run"
             )
         if not run.finished:
-            train(own, run)
-        return run
-    train(own, None)
-    return run
+            train(run)
+    else:
+        train(None)
 
 
-def load_teacher(block: Teacher, classes: int, own: Config | None) -> LoadedTeacher:
-    """Build the teacher and load its weights.
+def build_teacher(block: Teacher, classes: int, own: Config | None) -> BuiltTeacher:
+    """Build the teacher with random weights: what it takes is known before there are any to load.
 
     Args:
         block: the config's teacher block.
         classes: of the data set; the teacher's own number follows from a class_map.
-        own: the config of its finished run, if it has one.
-
-    Raises:
-        SegkdError: the weights do not fit, or hold no auxiliary head where one is asked for.
+        own: the config that trains it, if it has one.
     """
     if own is not None:
         student = own.student
         arch, encoder, options = student.arch, student.encoder, student.options
         given, has_head = student.normalization, student.auxiliary
-        checkpoint = str(Run(Path(own.runs) / own.name).student)
+        checkpoint = str(Run.of(own).student)
     else:
         assert block.arch is not None
         assert block.encoder is not None
         assert block.checkpoint is not None
         arch, encoder, options = block.arch, block.encoder, block.options
-        given, has_head, checkpoint = block.normalization, block.auxiliary is True, block.checkpoint
-    wants_head = has_head or bool(block.auxiliary)
+        given, has_head, checkpoint = block.normalization, False, block.checkpoint
     count = classes if block.class_map is None else len(block.class_map)
-    model = build_model(arch, encoder, count, None, wants_head, options)
-    loaded_head = load_weights(model, checkpoint)
-    if wants_head and not loaded_head and block.auxiliary != "fit":
-        raise SegkdError(f"{checkpoint} holds no auxiliary head: set teacher.auxiliary=fit to train one")
-    return LoadedTeacher(
-        model,
+    return BuiltTeacher(
+        build_model(arch, encoder, count, None, has_head or bool(block.auxiliary), options),
+        checkpoint,
         normalization(encoder) if given is None else (given.mean, given.std),
         block.class_map,
-        needs_fit=wants_head and not loaded_head,
     )
 
 
+def load_teacher(teacher: BuiltTeacher, auxiliary: bool | str) -> None:
+    """Load the teacher's weights.
+
+    Args:
+        teacher: from `build_teacher`.
+        auxiliary: as in the config: ``"fit"`` does without weights of the auxiliary head.
+
+    Raises:
+        SegkdError: the weights do not fit, or hold no auxiliary head where one is asked for.
+    """
+    found_head = load_weights(teacher.model, teacher.checkpoint)
+    teacher.needs_fit = isinstance(teacher.model, WithAuxiliary) and not found_head
+    if teacher.needs_fit and auxiliary != "fit":
+        raise SegkdError(f"{teacher.checkpoint} holds no auxiliary head: set teacher.auxiliary=fit to train one")
+
+
 def fit_auxiliary(
-    teacher: LoadedTeacher,
+    teacher: BuiltTeacher,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     steps: int,
     lr: float,
@@ -150,7 +153,7 @@ def fit_auxiliary(
     teacher.needs_fit = False
 
 
-def save_auxiliary(teacher: LoadedTeacher, path: Path) -> None:
+def save_auxiliary(teacher: BuiltTeacher, path: Path) -> None:
     """Write the auxiliary head's weights, whole or not at all."""
     assert isinstance(teacher.model, WithAuxiliary)
     scratch = path.with_suffix(".tmp")
@@ -158,7 +161,7 @@ def save_auxiliary(teacher: LoadedTeacher, path: Path) -> None:
     scratch.replace(path)
 
 
-def load_auxiliary(teacher: LoadedTeacher, path: Path) -> None:
+def load_auxiliary(teacher: BuiltTeacher, path: Path) -> None:
     """Read the auxiliary head's weights that `save_auxiliary` wrote."""
     assert isinstance(teacher.model, WithAuxiliary)
     safetensors.torch.load_model(teacher.model.auxiliary, str(path))

@@ -27,6 +27,7 @@ from segkd.training.build import (
     build_train_set,
     build_val_set,
     model_normalization,
+    student_info,
 )
 from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
 from segkd.training.evaluate import best_device, measure_teacher
@@ -35,73 +36,71 @@ from segkd.training.run import Run
 from segkd.training.schema import Config
 
 
-def train(config: Config, console: Console, source: Path | None = None, resume: Run | None = None) -> dict[str, Any]:
+def train(config: Config, console: Console, resume: Run | None = None) -> dict[str, Any]:
     """Train what the config says and return its result, which also stands in ``result.json``.
 
     Args:
         config: of the run.
         console: where progress is shown.
-        source: the folder of the config file: a teacher's config is looked for there first.
         resume: a run that was begun, to go on with.
 
     Returns:
         ``student`` (the best validation: ``step``, ``miou``, ``pixel_accuracy``, ``class_accuracy``, ``iou``), ``last``
-        (the same at the last step), ``teacher`` or None, ``classes``, ``steps``, ``seconds``, ``seed``, ``run``.
+        (the same at the last step), ``teacher`` or None, ``classes``, ``steps``, ``seconds`` (since the run was last
+        begun or resumed), ``seed``, ``run``. A measure of what does not occur is None.
 
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
     """
     _quiet()
+    # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    console.quiet = not is_first
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    run = resume or Run(Path(config.runs) / config.name)
-    # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
-    if resume is None and _is_first():
+    run = resume or Run.of(config)
+    if resume is None and is_first:
         run.check_free()
     spec = build_spec(config)
     train_set, val_set = build_train_set(config, spec), build_val_set(config, spec)
     student = build_student(config, spec, weights=resume is None or not run.last.is_file())
 
-    own = teachers.teacher_config(config, source)
+    own = teachers.teacher_config(config)
+    teacher = None if config.teacher is None else teachers.build_teacher(config.teacher, spec.num_classes, own)
+    # Before the teacher is trained: what does not fit together is found now.
+    distiller = build_distiller(config, spec, student, teacher)
     if own is not None:
-        teachers.finished_run(own, lambda teacher, begun: _train_teacher(config, teacher, console, source, begun))
-    loaded = None if config.teacher is None else teachers.load_teacher(config.teacher, spec.num_classes, own)
-    distiller = build_distiller(config, spec, student, loaded)
-    if resume is None and _is_first():
+        teachers.finished_run(own, lambda begun: _train_teacher(config, own, console, begun))
+    if teacher is not None:
+        assert config.teacher is not None
+        teachers.load_teacher(teacher, config.teacher.auxiliary)
+    if resume is None and is_first:
         run.create(config)
-    if loaded is not None and loaded.needs_fit:
-        _fit_auxiliary(config, run, loaded, train_set, spec, console)
+    if teacher is not None and teacher.needs_fit:
+        _fit_auxiliary(config, run, teacher, train_set, spec, console)
 
     module = DistillModule(config, distiller, model_normalization(config.student), spec.class_names, spec.ignore_index)
     started = time.monotonic()
-    checkpoints = _fit(config, run, module, train_set, val_set, spec, console)
+    best = _fit(config, run, module, train_set, val_set, spec, console)
     seconds = time.monotonic() - started
-
-    load_weights(student, run.best if run.best.is_file() else run.last)
-    mean, std = model_normalization(config.student)
-    info = {
-        "classes": spec.class_names,
-        "colors": spec.colors,
-        "ignore_index": spec.ignore_index,
-        "dataset": spec.name,
-        "mean": list(mean),
-        "std": list(std),
-        "size": config.validation.resize,
-    }
-    result = {
-        "run": str(run.directory),
-        "classes": spec.class_names,
-        "teacher": None if loaded is None else measure_teacher(loaded, config, spec),
-        "student": checkpoints.best,
-        "last": module.measured,
-        "steps": config.trainer.max_steps,
-        "seed": config.seed,
-        "seconds": round(seconds, 1),
-    }
-    if _is_first():
-        save_student(student, run.student, info=info)
-        run.finish(result)
-    return result
+    if is_first:
+        load_weights(student, run.best)
+        save_student(student, run.student, info=student_info(config, spec))
+        run.finish(
+            {
+                "run": str(run.directory),
+                "classes": spec.class_names,
+                "teacher": None if teacher is None else measure_teacher(teacher, config, spec),
+                "student": best,
+                "last": module.measured,
+                "steps": config.trainer.max_steps,
+                "seed": config.seed,
+                "seconds": round(seconds, 1),
+            }
+        )
+    if torch.distributed.is_initialized():  # a teacher's run is finished for every process, or for none
+        torch.distributed.barrier()
+    return run.result()
 
 
 def resume(directory: str | Path, console: Console) -> dict[str, Any]:
@@ -115,37 +114,38 @@ def resume(directory: str | Path, console: Console) -> dict[str, Any]:
     if run.finished:
         raise SegkdError(f"{run.directory} is finished: there is nothing to resume")
     # The run goes on in the directory that was named, wherever it was moved to.
-    return train(config, console, source=run.directory, resume=run)
+    return train(config, console, resume=run)
 
 
-def _train_teacher(config: Config, own: Config, console: Console, source: Path | None, begun: Run | None) -> None:
+def _train_teacher(config: Config, own: Config, console: Console, begun: Run | None) -> None:
     word = "resumed" if begun else "trained first: there is no finished run of it"
-    console.print(f"[bold]{config.name}[/]: the teacher {own.name} is {word}")
-    assert config.teacher is not None
-    train(own, console, source, resume=begun)
+    console.print(f"{config.name}: the teacher {own.name} is {word}", highlight=False, soft_wrap=True)
+    train(own, console, resume=begun)
 
 
 def _fit_auxiliary(
     config: Config,
     run: Run,
-    loaded: teachers.LoadedTeacher,
+    teacher: teachers.BuiltTeacher,
     train_set: SegmentationDataset,
     spec: DatasetSpec,
     console: Console,
 ) -> None:
     if run.teacher_auxiliary.is_file():
-        teachers.load_auxiliary(loaded, run.teacher_auxiliary)
+        teachers.load_auxiliary(teacher, run.teacher_auxiliary)
         return
     assert config.teacher is not None
     settings = config.teacher.auxiliary_fit
-    console.print(f"[bold]{config.name}[/]: training an auxiliary head on the teacher, {settings.steps} steps")
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in loaded.normalization)
+    console.print(
+        f"{config.name}: an auxiliary head is trained on the teacher, {settings.steps} steps", highlight=False
+    )
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in teacher.normalization)
     loader = train_loader(train_set, batch_size=config.data.batch_size, workers=config.data.workers, seed=config.seed)
     batches = (((batch["image"].float() / 255 - mean) / std, batch["mask"]) for batch in loader)
     losses: list[float] = []
     torch.manual_seed(config.seed)
     teachers.fit_auxiliary(
-        loaded,
+        teacher,
         batches,
         settings.steps,
         settings.lr,
@@ -153,9 +153,9 @@ def _fit_auxiliary(
         best_device(),
         report=lambda step, loss: losses.append(loss),
     )
-    if _is_first():
-        teachers.save_auxiliary(loaded, run.teacher_auxiliary)
-    console.print(f"[bold]{config.name}[/]: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}")
+    if not console.quiet:
+        teachers.save_auxiliary(teacher, run.teacher_auxiliary)
+    console.print(f"{config.name}: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}", highlight=False)
 
 
 def _fit(
@@ -166,11 +166,14 @@ def _fit(
     val_set: SegmentationDataset,
     spec: DatasetSpec,
     console: Console,
-) -> Checkpoints:
+) -> dict[str, Any]:
+    """Train from the last checkpoint, or from the start, to the end; return what the best validation measured."""
     settings, data = config.trainer, config.data
     val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
-    checkpoints = Checkpoints(run, settings.checkpoint_every or val_every)
+    checkpoints = Checkpoints(run, settings.checkpoint_every or val_every, val_every, settings.max_steps)
     pictures = Pictures(val_set, spec, config.validation.pictures)
+    last = torch.load(run.last, map_location="cpu", weights_only=True) if run.last.is_file() else None
+    done = 0 if last is None else last["global_step"]
     try:
         trainer = pl.Trainer(
             max_steps=settings.max_steps,
@@ -186,8 +189,8 @@ def _fit(
             check_val_every_n_epoch=None,
             log_every_n_steps=1,  # the module itself logs every trainer.log_every
             num_sanity_val_steps=0,
-            logger=_Events(run.directory, name="", version="", default_hp_metric=False),
-            # The checkpoint of a validation holds what it measured: checkpoints come last.
+            # What was written after the checkpoint, before the run stopped, is hidden.
+            logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=done + 1),
             callbacks=[MetricsFile(run.metrics), pictures, Watch(config.name, console), checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -196,7 +199,6 @@ def _fit(
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
-    done = torch.load(run.last, map_location="cpu", weights_only=True)["global_step"] if run.last.is_file() else 0
     rank, world = trainer.global_rank, trainer.world_size
     loader = train_loader(
         train_set,
@@ -210,19 +212,19 @@ def _fit(
     validation = eval_loader(
         val_set, batch_size=config.validation.batch_size, workers=data.workers, rank=rank, world=world
     )
-    # Dropout and the like go on from a place of their own after resuming, the same for every method.
-    pl.seed_everything(config.seed + done, verbose=False)
     if settings.compile:
         module.distiller.compile()
-    if done < settings.max_steps:
+    if last is not None and done >= settings.max_steps:  # it stopped after its last validation
+        module.on_load_checkpoint(last)
+        return checkpoints.best
+    try:
         trainer.fit(module, loader, validation, ckpt_path=run.last if done else None, weights_only=True)
-    if trainer.interrupted:
-        raise SegkdError(
-            f"interrupted at step {trainer.global_step}: go on with 'segkd train --resume {run.directory}'"
-        )
-    if settings.max_steps % val_every or done >= settings.max_steps:
-        trainer.validate(module, validation, ckpt_path=run.last, weights_only=True, verbose=False)
-    return checkpoints
+    except SystemExit:  # how Lightning ends after Ctrl-C
+        console.print(f"interrupted: go on with 'segkd train --resume {run.directory}'", soft_wrap=True)
+        raise
+    if settings.max_steps % val_every:
+        trainer.validate(module, validation, verbose=False)
+    return checkpoints.best
 
 
 class _Events(TensorBoardLogger):
@@ -230,11 +232,6 @@ class _Events(TensorBoardLogger):
 
     def save(self) -> None:
         """Leave hparams.yaml out."""
-
-
-def _is_first() -> bool:
-    """Whether this is the first process of all, or the only one."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _quiet() -> None:
