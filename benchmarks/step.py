@@ -2,7 +2,7 @@
 
     python benchmarks/step.py --output benchmarks/results/step.md
 
-The pair is DeepLabV3+ with a MobileNetV2 student and a ResNet-50 teacher with auxiliary head, 19 classes, random weights
+The pair is DeepLabV3+, a MobileNetV2 student and a ResNet-50 teacher with auxiliary head, 19 classes, random weights
 and images. (a) is the student's forward, cross-entropy and backward; (b) the teacher's forward in eval mode without
 gradient; (c) one step of a `Distiller` with ICSD, PixelKD and relative difficulty (RDD), forward and backward, once in
 each of RDD's stages. No optimiser step anywhere. All run in turn in each round, so that a busy machine slows each of
@@ -54,9 +54,7 @@ def teacher_forward(teacher: nn.Module, images: Tensor, autocast: Callable) -> N
         teacher(images)
 
 
-def distilled_step(
-    distiller: Distiller, images: Tensor, masks: Tensor, autocast: Callable, progress: float
-) -> None:
+def distilled_step(distiller: Distiller, images: Tensor, masks: Tensor, autocast: Callable, progress: float) -> None:
     distiller.zero_grad()
     with autocast():
         out = distiller(images, masks, progress=progress)
@@ -173,9 +171,9 @@ def main() -> None:
     say(machine(args.device, args.threads) + "\n")
     clock = "the process's CPU time" if args.clock == "process" else "wall-clock time"
     say(
-        f"DeepLabV3+, MobileNetV2 taught by ResNet-50, {CLASSES} classes, ICSD + PixelKD + RDD; no optimiser step. Median "
-        f"of {args.rounds} rounds and, in brackets, the minimum, of {clock}; all parts run in turn in each round. The "
-        f"ratio is required to be at most {LIMIT:.2f}.\n"
+        f"DeepLabV3+, MobileNetV2 taught by ResNet-50, {CLASSES} classes, ICSD + PixelKD + RDD; no optimiser step. "
+        f"Median of {args.rounds} rounds and, in brackets, the minimum, of {clock}; all parts run in turn in each "
+        f"round. The ratio is required to be at most {LIMIT:.2f}.\n"
     )
     for row in rows(args):
         say(row)
