@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
@@ -69,7 +70,7 @@ def true_class_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Ten
     """
     with torch.no_grad(), full_precision(logits) as (z,):
         index = target.masked_fill(~valid, 0).long()[:, None]
-        return (z.gather(1, index)[:, 0] - z.logsumexp(1)).exp().masked_fill(~valid, 1.0)
+        return F.softmax(z, 1).gather(1, index)[:, 0].masked_fill(~valid, 1.0)
 
 
 def _hard(probability: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:
