@@ -84,6 +84,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.auxiliary_weight = auxiliary_weight
         self.groups = None if class_map is None else _groups(class_map)
+        self.teacher_classes = None if class_map is None else len(class_map)
         scale, shift = None, None
         if teacher_normalization is not None:
             if student_normalization is None:
@@ -128,9 +129,10 @@ class Adapter(nn.Module):
         """Return the teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w)."""
         if self.groups is None:
             return logits
-        highest = max(max(group) for group in self.groups)
-        if highest >= logits.shape[1]:
-            raise SegkdError(f"class_map names teacher class {highest}, the teacher has {logits.shape[1]}")
+        if self.teacher_classes != logits.shape[1]:
+            raise SegkdError(
+                f"class_map has {self.teacher_classes} entries, the teacher {logits.shape[1]} classes: one for each"
+            )
         # The logarithm of a sum of probabilities: merged classes keep their joint share.
         return torch.stack([logits[:, group].logsumexp(1) for group in self.groups], 1)
 
@@ -155,10 +157,15 @@ class Adapter(nn.Module):
         size = self.label_size(target)
         value = loss(resize(logits, size), target)
         if weights is not None:
+            if value.shape != weights.shape:
+                raise SegkdError(
+                    f"pixel_weighting needs the task loss of each pixel, {tuple(weights.shape)}: with reduction='none' "
+                    f"{type(loss).__name__} gave {tuple(value.shape)}"
+                )
             return (value * weights).sum()
         if isinstance(getattr(loss, "ignore_index", None), int) and getattr(loss, "reduction", "") == "mean":
             # Cross-entropy's mean over no pixel is 0 / 0: a batch without labels teaches nothing, it is no NaN.
-            value = torch.where((target != loss.ignore_index).any(), value, logits.sum() * 0.0)  # type: ignore[attr-defined]
+            value = torch.where((target != loss.ignore_index).any(), value, 0.0)  # type: ignore[attr-defined]
         return value
 
     def auxiliary_loss(self, output: Any, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:

@@ -14,11 +14,9 @@ from segkd.errors import SegkdError, nearest
 from segkd.losses._common import resize
 from segkd.schedules import Schedule
 from segkd.taps import Taps
-from segkd.term import Term
+from segkd.term import OUTPUTS, Term, named_terms
+from segkd.trial import check_channels, check_classes, undisturbed
 from segkd.weighting import RelativeDifficulty
-
-OUTPUTS = ("logits", "aux")
-"""What a term reads from a model's return value; every other name is a module path."""
 
 
 @dataclass
@@ -78,6 +76,7 @@ class Distiller(nn.Module):
 
     student: nn.Module
     teacher: nn.Module | None
+    _pixel_loss: Callable[[Tensor, Tensor], Tensor] | None
 
     def __init__(
         self,
@@ -91,11 +90,13 @@ class Distiller(nn.Module):
         example: Any = None,
     ) -> None:
         super().__init__()
-        self.terms = _named_terms(terms)
+        self.terms = named_terms(terms)
         self.schedule = dict(schedule or {})
-        for name in self.schedule:
+        for name, factor in self.schedule.items():
             if name not in ("task", *self.terms):
                 raise SegkdError(f"the schedule names no term: {name!r}, {nearest(name, ('task', *self.terms))}")
+            if not callable(factor):
+                raise SegkdError(f"the schedule of {name!r} must be a function of progress, got {factor!r}")
         if teacher is None and (self.terms or pixel_weighting is not None):
             raise SegkdError(f"no teacher is given, but {next(iter(self.terms), 'pixel_weighting')!r} reads one")
         self.student = student
@@ -104,16 +105,19 @@ class Distiller(nn.Module):
         self.task_loss = task_loss
         self.pixel_weighting = pixel_weighting
         self.adapter = adapter if adapter is not None else Adapter()
-        self._pixel_loss = _unreduced(task_loss) if pixel_weighting is not None else None
+        # No child either: it shares the task loss's buffers (class weights), which are in state_dict() once already.
+        self.__dict__["_pixel_loss"] = None if pixel_weighting is None else _unreduced(task_loss)
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
         self.connectors = nn.ModuleDict()
-        paths = [[getattr(t, side) for t in self.terms.values()] for side in ("student", "teacher")]
-        self._taps = {
-            side: Taps(model, (path for path in wanted if path not in OUTPUTS), side)
-            for side, model, wanted in zip(("student", "teacher"), (student, self.teacher), paths, strict=True)
-            if model is not None
-        }
-        self._connect(example)
+        self._taps: dict[str, Taps] = {}
+        try:
+            for side, model in self._models().items():
+                paths = [getattr(term, side) for term in self.terms.values()]
+                self._taps[side] = Taps(model, (path for path in paths if path not in OUTPUTS), side)
+            self._connect(example)
+        except BaseException:
+            self.detach_hooks()  # the student outlives a distiller that could not be made
+            raise
 
     def forward(self, images: Any, target: Any, progress: float | None = None) -> DistillOutput:
         """Run one step.
@@ -129,11 +133,12 @@ class Distiller(nn.Module):
         """
         progress = self._check_progress(progress)
         for_student, for_teacher = self.adapter.inputs(images)
-        student = self._run("student", self.student, for_student)
         teacher = None
         if self.teacher is not None:
+            # First, so that its passing activations are gone before the student's, which stay for backward.
             with torch.no_grad():
                 teacher = self._run("teacher", self.teacher, for_teacher)
+        student = self._run("student", self.student, for_student)
 
         values: dict[str, Tensor] = {}
         values["task"], pixel_weights = self._task(student, teacher, target, progress)
@@ -149,8 +154,7 @@ class Distiller(nn.Module):
             for name in values
         }
         loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-        detached = {name: value.detach() for name, value in values.items()}
-        return DistillOutput(loss, detached, weights, student, teacher, pixel_weights)
+        return DistillOutput(loss, {n: v.detach() for n, v in values.items()}, weights, student, teacher, pixel_weights)
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set the student's and connectors' mode; the teacher stays in eval mode."""
@@ -169,6 +173,9 @@ class Distiller(nn.Module):
         """Take the feature hooks off both models, once distillation is over."""
         for taps in self._taps.values():
             taps.remove()
+
+    def _models(self) -> dict[str, nn.Module]:
+        return {"student": self.student} if self.teacher is None else {"student": self.student, "teacher": self.teacher}
 
     def _run(self, side: str, model: nn.Module, inputs: Any) -> Any:
         with self._taps[side].recording():
@@ -196,23 +203,20 @@ class Distiller(nn.Module):
                 target,
                 progress,
             )
-            value = self.adapter.task_loss(student, target, self._pixel_loss, weights.scaled)
-            shown = weights.map
+            value, shown = self.adapter.task_loss(student, target, self._pixel_loss, weights.scaled), weights.map
         auxiliary = self.adapter.auxiliary_loss(student, target, self.task_loss)
         return (value if auxiliary is None else value + auxiliary), shown
 
     def _read(self, side: str, name: str, output: Any) -> list[Tensor]:
         if name in OUTPUTS:
             return [self.adapter.read(side, name, output)]
-        return _tensors(self._taps[side].outputs(name))
+        return self._taps[side].tensors(name)
 
     def _evaluate(
         self, name: str, term: Term, student: Any, teacher: Any, target: Any, label_size: tuple[int, int]
     ) -> Tensor:
-        of_student, of_teacher = (
-            self._read("student", term.student, student),
-            self._read("teacher", term.teacher, teacher),
-        )
+        of_student = self._read("student", term.student, student)
+        of_teacher = self._read("teacher", term.teacher, teacher)
         if len(of_student) != len(of_teacher) or not of_student:
             raise SegkdError(
                 f"term {name!r} reads {len(of_student)} tensors of the student ({term.student}) and "
@@ -223,8 +227,7 @@ class Distiller(nn.Module):
             if name in self.connectors:
                 s = self.connectors[name](s)
             if s.dim() == 4 and t.dim() == 4:
-                sizes = {"teacher": t.shape[2:], "student": s.shape[2:], "label": label_size}
-                height, width = sizes[term.size]
+                height, width = {"teacher": t.shape[2:], "student": s.shape[2:], "label": label_size}[term.size]
                 s, t = resize(s, (height, width)), resize(t, (height, width))
             total.append(term.loss(s, t, target))
         return torch.stack(total).sum()
@@ -232,84 +235,52 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def _connect(self, example: Any) -> None:
         """Run both models once on an example, make the connectors and check what the terms read."""
-        if self.teacher is None or not (self.terms or self.pixel_weighting):
+        if not (self.terms or self.pixel_weighting):
             return
-        outputs = {
-            side: self._try_out(side, model, example)
-            for side, model in (("student", self.student), ("teacher", self.teacher))
-        }
-        known = all(output is not None for output in outputs.values())
+        outputs: dict[str, Any] = {}
+        failure = ""
+        for side, model in self._models().items():
+            try:
+                outputs[side] = self._try_out(side, model, example)
+            except Exception as error:
+                if example is not None:
+                    raise
+                # Zeros need not suit every model: what cannot be tried out is checked at the first step.
+                reason = str(error).strip().partition("\n")[0]
+                failure = f"the {side} does not take zeros ({type(error).__name__}: {reason})"
         for name, term in self.terms.items():
             if isinstance(term.connector, nn.Module):
                 self.connectors[name] = term.connector
-            if not known:
+            if failure:
                 if isinstance(term.connector, str):
-                    raise SegkdError(
-                        f"term {name!r} needs the models' channels for its connector: give example=<input>"
-                    )
+                    raise SegkdError(f"term {name!r} needs the models' channels, but {failure}: give example=<input>")
                 continue
             read = [self._read(side, getattr(term, side), outputs[side]) for side in ("student", "teacher")]
             if isinstance(term.connector, str):
                 if any(len(tensors) != 1 for tensors in read):
-                    raise SegkdError(f"term {name!r} reads several tensors: a connector maps a single one")
+                    counts = " and ".join(str(len(tensors)) for tensors in read)
+                    raise SegkdError(f"term {name!r} reads {counts} tensors: a connector maps a single one of each")
                 connector = make_connector(term.connector, read[0][0].shape[1], read[1][0].shape[1])
-                self.connectors[name] = connector.to(read[0][0].device)
+                self.connectors[name] = connector.to(read[0][0])
             elif term.connector is None and not getattr(term.loss, "any_channels", False):
-                self._check_channels(name, term, *read)
-        if known and self.pixel_weighting is not None:
+                check_channels(name, term, *read)
+        if self.pixel_weighting is not None and not failure:
             if self.pixel_weighting.needs_auxiliary and not self.adapter.has_auxiliary(outputs["teacher"]):
                 raise SegkdError(self.pixel_weighting.NO_AUXILIARY)
-            classes = [self.adapter.read(s, "logits", outputs[s]).shape[1] for s in ("student", "teacher")]
-            if classes[0] != classes[1]:
-                raise SegkdError(_classes_differ("pixel_weighting", *classes))
+            check_classes("pixel_weighting", *(self.adapter.read(side, "logits", outputs[side]) for side in outputs))
         for taps in self._taps.values():
             taps.clear()
 
-    def _check_channels(self, name: str, term: Term, student: list[Tensor], teacher: list[Tensor]) -> None:
-        for s, t in zip(student, teacher, strict=False):
-            if s.dim() == t.dim() == 4 and s.shape[1] != t.shape[1]:
-                if term.student in OUTPUTS and term.teacher in OUTPUTS:
-                    raise SegkdError(_classes_differ(f"term {name!r}", s.shape[1], t.shape[1]))
-                raise SegkdError(
-                    f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
-                    f"{term.teacher!r} has {t.shape[1]}: give connector='conv1x1'"
-                )
-
     def _try_out(self, side: str, model: nn.Module, example: Any) -> Any:
-        """Return the model's output for an example, in eval mode; None when no example is given and zeros fail."""
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                if example is not None:
-                    return self._run(side, model, self.adapter.inputs(example)[side == "teacher"])
-                for size in (64, 224):
-                    try:
-                        return self._run(side, model, self.adapter.example(model, size))
-                    except Exception:  # any model, any reason: what cannot be tried out is checked at the first step
-                        continue
-            return None
-        finally:
-            for module, training in modes:
-                module.training = training
-
-
-def _named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[str, Term]:
-    pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
-    named: dict[str, Term] = {}
-    for name, term in pairs:
-        if name in named:
-            raise SegkdError(f"the term name {name!r} is used twice")
-        if name == "task":
-            raise SegkdError("the term name 'task' is the task loss's own: choose another")
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
-            raise SegkdError(
-                f"the term name {name!r} must be an identifier that is no attribute of torch.nn.ModuleDict"
-            )
-        if not isinstance(term, Term):
-            raise SegkdError(f"term {name!r} must be a segkd.Term, got {type(term).__name__}")
-        named[name] = term
-    return named
+        """Return the model's output for the example, or for zeros."""
+        model = getattr(model, "_orig_mod", model)  # nothing is compiled for this
+        with undisturbed(model):
+            if example is not None:
+                return self._run(side, model, self.adapter.inputs(example)[side == "teacher"])
+            try:
+                return self._run(side, model, self.adapter.example(model, 64))
+            except Exception:  # a model of any make: the next size is the judge
+                return self._run(side, model, self.adapter.example(model, 224))
 
 
 def _freeze(teacher: nn.Module, student: nn.Module) -> nn.Module:
@@ -327,23 +298,3 @@ def _unreduced(task_loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
     unreduced = copy.copy(task_loss)
     unreduced.reduction = "none"
     return unreduced
-
-
-def _classes_differ(where: str, student: int, teacher: int) -> str:
-    return (
-        f"{where}: the student has {student} classes, the teacher {teacher}: give Adapter(class_map=...), the student "
-        "class of each teacher class"
-    )
-
-
-def _tensors(outputs: list[Any]) -> list[Tensor]:
-    """Return the tensors of a module's outputs in order: of each call, and of a list, tuple or mapping it returned."""
-    found: list[Tensor] = []
-    for output in outputs:
-        if isinstance(output, Tensor):
-            found.append(output)
-        elif isinstance(output, Mapping):
-            found += _tensors(list(output.values()))
-        elif isinstance(output, (tuple, list)):
-            found += _tensors(list(output))
-    return found

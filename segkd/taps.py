@@ -1,10 +1,10 @@
 """Feature capture by module path, with forward hooks that leave the model as it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
 
@@ -28,8 +28,8 @@ class Taps:
     """Captures the outputs of named modules.
 
     A module that runs again outside `recording` (a head reused across models, say) adds nothing; one that runs several
-    times inside it (a head shared by FPN levels) has all its outputs, in order. The outputs are the model's own tensors:
-    where the next module works in place (a ReLU after a norm), tap that one.
+    times inside it (a head shared by FPN levels) has all its outputs, in order. The outputs are the model's own
+    tensors: where the next module works in place (a ReLU after a norm), tap that one.
 
     Args:
         model: any module; a compiled one is read through.
@@ -76,6 +76,10 @@ class Taps:
         """Return the outputs of the module at ``path``, one for each time it ran."""
         return self._recorders[path].outputs
 
+    def tensors(self, path: str) -> list[Tensor]:
+        """Return the tensors in `outputs`, in order: those of each call, and of the list, tuple or mapping it gave."""
+        return _tensors(self.outputs(path))
+
     def clear(self) -> None:
         """Forget the captures, so that they do not hold memory."""
         for recorder in self._recorders.values():
@@ -86,3 +90,15 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self._handles, self._recorders = [], {}
+
+
+def _tensors(outputs: list[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for output in outputs:
+        if isinstance(output, Tensor):
+            found.append(output)
+        elif isinstance(output, Mapping):
+            found += _tensors(list(output.values()))
+        elif isinstance(output, (tuple, list)):
+            found += _tensors(list(output))
+    return found

@@ -1,7 +1,7 @@
 """A term: a loss, what it reads on each side, its weight and its connector."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,19 +11,23 @@ from segkd.errors import SegkdError, nearest
 
 Size = Literal["teacher", "student", "label"]
 
+OUTPUTS = ("logits", "aux")
+"""What a term reads from a model's return value; every other name is a module path."""
+
 
 @dataclass
 class Term:
     """One distillation term of a `Distiller`.
 
     Args:
-        loss: called ``loss(student, teacher, target)``, returns a scalar. See `segkd.losses`.
+        loss: called ``loss(student, teacher, target)``, returns a scalar. See `segkd.losses`. One that compares maps of
+            different channels has an attribute ``any_channels = True``: it then needs no connector for them.
         weight: multiplies the loss, at least 0.
-        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits) or a module path such
-            as ``"encoder.layer4"``, whose output it takes.
+        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits) or a module path
+            such as ``"encoder.layer4"``, whose output it takes.
         teacher: the same for the teacher.
-        connector: maps the student's features to the teacher's channels: ``"conv1x1"``, a module, or None. Its parameters
-            are trained: they are in ``distiller.parameters()``.
+        connector: maps the student's features to the teacher's channels: ``"conv1x1"``, a module, or None. Its
+            parameters are trained: they are in ``distiller.parameters()``.
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
             the ``"student"``'s or the ``"label"``'s.
 
@@ -47,3 +51,29 @@ class Term:
             raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
         if self.size not in get_args(Size):
             raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")
+
+
+def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[str, Term]:
+    """Return the terms by name, in their order.
+
+    Args:
+        terms: a mapping, or (name, term) pairs.
+
+    Raises:
+        SegkdError: a name is used twice, is ``"task"`` or cannot name a module; or something is no `Term`.
+    """
+    pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
+    named: dict[str, Term] = {}
+    for name, term in pairs:
+        if name in named:
+            raise SegkdError(f"the term name {name!r} is used twice")
+        if name == "task":
+            raise SegkdError("the term name 'task' is the task loss's own: choose another")
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise SegkdError(
+                f"the term name {name!r} must be an identifier that is no attribute of torch.nn.ModuleDict"
+            )
+        if not isinstance(term, Term):
+            raise SegkdError(f"term {name!r} must be a segkd.Term, got {type(term).__name__}")
+        named[name] = term
+    return named

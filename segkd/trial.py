@@ -1,0 +1,47 @@
+"""Running both models once when a distiller is made: without a trace in them, to see whether what terms read fits."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError
+from segkd.term import OUTPUTS, Term
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run what is inside in eval mode, so that no running statistic moves; then set modes and random numbers back."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def check_channels(name: str, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+    """Raise unless the maps that a term without connector reads have the same channels, pair by pair."""
+    for s, t in zip(student, teacher, strict=False):
+        if not s.dim() == t.dim() == 4:
+            continue
+        if term.student in OUTPUTS and term.teacher in OUTPUTS:
+            check_classes(f"term {name!r}", s, t)
+        elif s.shape[1] != t.shape[1]:
+            raise SegkdError(
+                f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
+                f"{term.teacher!r} has {t.shape[1]}: give connector='conv1x1'"
+            )
+
+
+def check_classes(where: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have the same classes."""
+    if student.shape[1] != teacher.shape[1]:
+        raise SegkdError(
+            f"{where}: the student has {student.shape[1]} classes, the teacher {teacher.shape[1]}: give "
+            "Adapter(class_map=...), the student class of each teacher class"
+        )
