@@ -14,8 +14,8 @@ Size = Literal["teacher", "student"]
 def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
     """Return (x - mean) / (std + eps) of each channel over B*h*w, with the unbiased standard deviation.
 
-    A constant channel becomes zeros and passes no gradient through its deviation (the square root's slope at 0 is
-    infinite). With one value a channel (1x1 map, batch 1) there is no deviation: the result is zeros.
+    A constant channel becomes zeros and passes no gradient: the square root's slope at 0 is infinite, and 1 / eps would
+    make the channel's gradient a million times the others'. With one value a channel (1x1 map, batch 1) there is no deviation: the result is zeros.
 
     Args:
         features: (B, C, h, w).
@@ -26,8 +26,8 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
         centred = x - x.mean((0, 2, 3), keepdim=True)
         variance = centred.square().sum((0, 2, 3), keepdim=True) / max(count - 1, 1)
         varies = variance > 0
-        std = torch.where(varies, variance, 1.0).sqrt() * varies
-        return centred / (std + eps)
+        std = torch.where(varies, variance, 1.0).sqrt()
+        return centred * (varies / (std + eps))
 
 
 def pkd(student: Tensor, teacher: Tensor, target: Tensor | None = None, size: Size = "teacher") -> Tensor:

@@ -75,8 +75,14 @@ class TestStandardize:
         torch.testing.assert_close(standardized.mean(1), torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-12)
         torch.testing.assert_close(standardized.std(1), torch.ones(5, dtype=torch.float64), rtol=1e-5, atol=0)
 
-    def test_a_constant_channel_becomes_zeros(self) -> None:
-        assert not standardize(torch.full(SHAPE, 3.0)).any()
+    def test_a_constant_channel_becomes_zeros_and_passes_no_gradient(self) -> None:
+        x = pair()[0].detach()
+        x[:, 2] = 3.0
+        standardized = standardize(x.requires_grad_())
+        assert not standardized[:, 2].any()
+        (grad,) = torch.autograd.grad((standardized * torch.randn(SHAPE)).sum(), x)
+        assert not grad[:, 2].any()
+        assert grad[:, 1].any()
 
     def test_gradcheck(self) -> None:
         assert torch.autograd.gradcheck(standardize, (pair((2, 2, 3, 2), torch.float64)[0],))
