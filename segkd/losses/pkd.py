@@ -15,7 +15,8 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
     """Return (x - mean) / (std + eps) of each channel over B*h*w, with the unbiased standard deviation.
 
     A constant channel becomes zeros and passes no gradient: the square root's slope at 0 is infinite, and 1 / eps would
-    make the channel's gradient a million times the others'. With one value a channel (1x1 map, batch 1) there is no deviation: the result is zeros.
+    make the channel's gradient a million times the others'. With one value a channel (1x1 map, batch 1) there is no
+    deviation: the result is zeros.
 
     Args:
         features: (B, C, h, w).
