@@ -18,6 +18,8 @@ from segkd.training.schema import Config, TermBlock
 Layer = tuple[str, dict[str, Any]]
 """Where keys come from (a file's path, or "the command line") and the keys."""
 
+_ABSENT = object()
+
 
 def shipped_configs() -> list[Path]:
     """Return the configs that come with the package, by name."""
@@ -69,7 +71,10 @@ def load_config(
     merged = _merge(path, layers)
     teacher = merged.get("teacher")
     if isinstance(teacher, dict) and isinstance(teacher.get("config"), str):
-        found = find_config(teacher["config"], path.parent)
+        try:
+            found = find_config(teacher["config"], path.parent)
+        except SegkdError as error:
+            raise SegkdError(f"{_source(['teacher', 'config'], layers, str(path))}: teacher.config: {error}") from None
         # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
         is_shipped = found.resolve().parent == resource_dir("configs").resolve()
         teacher["config"] = found.stem if is_shipped else str(found.resolve())
@@ -122,7 +127,7 @@ def _merge(path: Path, layers: list[Layer]) -> dict[str, Any]:
         merged = OmegaConf.merge(*[OmegaConf.create(keys) for _, keys in layers])
         assert isinstance(merged, DictConfig)
         container = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise SegkdError(f"{path}: {str(error).splitlines()[0]}") from None
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
@@ -152,8 +157,8 @@ def _source(keys: list[str], layers: list[Layer], default: str) -> str:
         for name, content in reversed(layers):
             node: Any = content
             for key in keys[:length]:
-                node = node.get(key) if isinstance(node, dict) else None
-            if node is not None:
+                node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
+            if node is not _ABSENT:
                 return name
     return default
 

@@ -151,7 +151,9 @@ class DistillModule(pl.LightningModule):
             self.logger.log_metrics(values, step)
 
     def _watch(self, out: DistillOutput) -> None:
-        for name, value in {**out.terms, "loss": out.loss.detach()}.items():
+        # As they enter the loss: a finite value may overflow under its weight.
+        weighted = {name: out.weights[name] * value for name, value in out.terms.items()}
+        for name, value in {**weighted, "loss": out.loss.detach()}.items():
             first = self._first_bad.get(name, torch.tensor(-1, device=value.device))
             bad = ~torch.isfinite(value) & (first < 0)
             self._first_bad[name] = torch.where(bad, self.global_step + 1, first)

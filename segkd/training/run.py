@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from segkd.errors import SegkdError
 from segkd.training.config import dump_config, load_config
 from segkd.training.schema import Config
@@ -65,6 +67,22 @@ class Run:
         except (OSError, ValueError) as error:
             raise SegkdError(f"{self.result_file} cannot be read: {error}") from None
         return result
+
+    def read_last(self) -> dict[str, Any] | None:
+        """Return the content of ``last.ckpt``, or None before the first.
+
+        Raises:
+            SegkdError: it cannot be read.
+        """
+        if not self.last.is_file():
+            return None
+        try:
+            content: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
+        # A damaged file makes zipfile, pickle or torch fail in their own ways.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            raise SegkdError(f"{self.last} cannot be read ({type(error).__name__}: {reason})") from None
+        return content
 
     def check_free(self) -> None:
         """Raise unless a new run may be put here: nothing that is there is ever overwritten."""

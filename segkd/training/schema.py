@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
@@ -34,6 +34,13 @@ class Data(Block):
     color_jitter: Share = 0.0
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0)] = 2
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("expected [smallest, largest] with 0 < smallest <= largest")
+        return scale
 
 
 class Normalization(Block):
@@ -97,7 +104,7 @@ class TermBlock(Block):
     weight: Annotated[float, Field(ge=0)] = 1.0
     student: str = "logits"
     teacher: str = "logits"
-    connector: str | None = None
+    connector: Literal["conv1x1"] | None = None
     size: Size = "teacher"
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -208,14 +215,16 @@ class Trainer(Block):
 
     max_steps: Annotated[int, Field(ge=1)] = 40000
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
     devices: int | str | list[int] = "auto"
     num_nodes: Annotated[int, Field(ge=1)] = 1
     strategy: str = "auto"
     sync_batchnorm: bool = True
     accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimiser step")
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
-    checkpoint_every: Annotated[int, Field(ge=1)] | None = Field(None, description="steps; default as validation")
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="steps; last.ckpt is also written after each validation"
+    )
     log_every: Annotated[int, Field(ge=1)] = 10
     compile: bool = Field(False, description="torch.compile the distiller")
     threads: Annotated[int, Field(ge=1)] | None = Field(None, description="CPU threads; default torch's")
@@ -224,7 +233,7 @@ class Trainer(Block):
 class Config(Block):
     """A whole experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$", description="of the run directory")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="of the run directory")]
     runs: str = Field("runs", description="where run directories are made")
     seed: Annotated[int, Field(ge=0)] = 0
     data: Data
@@ -239,6 +248,9 @@ class Config(Block):
     def _consistent(self) -> "Config":
         if self.teacher is None and (self.distill.build_terms() or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
+        window, stride = self.validation.window or self.data.crop, self.validation.stride
+        if stride is not None and (stride[0] > window[0] or stride[1] > window[1]):
+            raise ValueError(f"validation.stride must not be beyond the window {list(window)}, got {list(stride)}")
         names = ["task", *self.distill.build_terms()]
         for name in self.distill.build_schedule():
             if name not in names:

@@ -1,25 +1,19 @@
 """One run from its config to its result: the teacher first where there is none, then the student."""
 
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
-from segkd.segmentation.loading import SegmentationDataset, eval_loader, train_loader
+from segkd.segmentation.loading import SegmentationDataset, train_loader
 from segkd.segmentation.student import save_student
 from segkd.segmentation.weights import load_weights
 from segkd.training import teacher as teachers
-from segkd.training.boards import Pictures
 from segkd.training.build import (
     build_distiller,
     build_spec,
@@ -29,8 +23,8 @@ from segkd.training.build import (
     model_normalization,
     student_info,
 )
-from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
 from segkd.training.evaluate import best_device, measure_teacher
+from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.schema import Config
@@ -52,7 +46,6 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
     """
-    _quiet()
     # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
     is_first = getattr(rank_zero_only, "rank", 0) == 0
     console.quiet = not is_first
@@ -69,6 +62,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     teacher = None if config.teacher is None else teachers.build_teacher(config.teacher, spec.num_classes, own)
     # Before the teacher is trained: what does not fit together is found now.
     distiller = build_distiller(config, spec, student, teacher)
+    fit = Fit(config, run, train_set, val_set, spec, console)
     if own is not None:
         teachers.finished_run(own, lambda begun: _train_teacher(config, own, console, begun))
     if teacher is not None:
@@ -81,7 +75,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
     module = DistillModule(config, distiller, model_normalization(config.student), spec.class_names, spec.ignore_index)
     started = time.monotonic()
-    best = _fit(config, run, module, train_set, val_set, spec, console)
+    best = fit(module)
     seconds = time.monotonic() - started
     if is_first:
         load_weights(student, run.best)
@@ -156,87 +150,3 @@ def _fit_auxiliary(
     if not console.quiet:
         teachers.save_auxiliary(teacher, run.teacher_auxiliary)
     console.print(f"{config.name}: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}", highlight=False)
-
-
-def _fit(
-    config: Config,
-    run: Run,
-    module: DistillModule,
-    train_set: SegmentationDataset,
-    val_set: SegmentationDataset,
-    spec: DatasetSpec,
-    console: Console,
-) -> dict[str, Any]:
-    """Train from the last checkpoint, or from the start, to the end; return what the best validation measured."""
-    settings, data = config.trainer, config.data
-    val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
-    checkpoints = Checkpoints(run, settings.checkpoint_every or val_every, val_every, settings.max_steps)
-    pictures = Pictures(val_set, spec, config.validation.pictures)
-    last = torch.load(run.last, map_location="cpu", weights_only=True) if run.last.is_file() else None
-    done = 0 if last is None else last["global_step"]
-    try:
-        trainer = pl.Trainer(
-            max_steps=settings.max_steps,
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
-            precision=settings.precision,
-            sync_batchnorm=settings.sync_batchnorm and torch.cuda.is_available(),
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.gradient_clip,
-            val_check_interval=val_every * settings.accumulate,
-            check_val_every_n_epoch=None,
-            log_every_n_steps=1,  # the module itself logs every trainer.log_every
-            num_sanity_val_steps=0,
-            # What was written after the checkpoint, before the run stopped, is hidden.
-            logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=done + 1),
-            callbacks=[MetricsFile(run.metrics), pictures, Watch(config.name, console), checkpoints],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
-    rank, world = trainer.global_rank, trainer.world_size
-    loader = train_loader(
-        train_set,
-        batch_size=data.batch_size,
-        workers=data.workers,
-        seed=config.seed,
-        start=done * settings.accumulate * data.batch_size * world,
-        rank=rank,
-        world=world,
-    )
-    validation = eval_loader(
-        val_set, batch_size=config.validation.batch_size, workers=data.workers, rank=rank, world=world
-    )
-    if settings.compile:
-        module.distiller.compile()
-    if last is not None and done >= settings.max_steps:  # it stopped after its last validation
-        module.on_load_checkpoint(last)
-        return checkpoints.best
-    try:
-        trainer.fit(module, loader, validation, ckpt_path=run.last if done else None, weights_only=True)
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        console.print(f"interrupted: go on with 'segkd train --resume {run.directory}'", soft_wrap=True)
-        raise
-    if settings.max_steps % val_every:
-        trainer.validate(module, validation, verbose=False)
-    return checkpoints.best
-
-
-class _Events(TensorBoardLogger):
-    """Writes the events alone: the run's config.yaml says what Lightning's empty hparams.yaml would."""
-
-    def save(self) -> None:
-        """Leave hparams.yaml out."""
-
-
-def _quiet() -> None:
-    """Silence what Lightning says of itself; what matters to a person is said by the callbacks."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
-    warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")

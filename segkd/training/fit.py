@@ -1,0 +1,131 @@
+"""One fit by PyTorch Lightning: its Trainer, the loaders, going on from a checkpoint."""
+
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from segkd.errors import SegkdError
+from segkd.segmentation.datasets import DatasetSpec
+from segkd.segmentation.loading import SegmentationDataset, eval_loader, train_loader
+from segkd.training.boards import Pictures
+from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
+from segkd.training.module import DistillModule
+from segkd.training.run import Run
+from segkd.training.schema import Config
+
+
+class Fit:
+    """What trains one run: made before anything is written, so that what a machine lacks is known at once.
+
+    Args:
+        config: of the run.
+        run: where its checkpoints, events and metrics are and go.
+        train_set: the training split.
+        val_set: the validation split.
+        spec: of the data set.
+        console: where progress is shown.
+
+    Raises:
+        SegkdError: the machine has no such devices, a checkpoint cannot be read, or an image of the pictures.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        train_set: SegmentationDataset,
+        val_set: SegmentationDataset,
+        spec: DatasetSpec,
+        console: Console,
+    ) -> None:
+        self.config, self.run, self.console = config, run, console
+        self.train_set, self.val_set = train_set, val_set
+        self.last = run.read_last()
+        self.done = 0 if self.last is None else self.last["global_step"]
+        settings = config.trainer
+        self.val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
+        self.checkpoints = Checkpoints(
+            run, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
+        )
+        pictures = Pictures(val_set, spec, config.validation.pictures)
+        _quiet()
+        try:
+            self.trainer = pl.Trainer(
+                max_steps=settings.max_steps,
+                accelerator=settings.accelerator,
+                devices=settings.devices,
+                num_nodes=settings.num_nodes,
+                strategy=settings.strategy,
+                precision=settings.precision,
+                sync_batchnorm=settings.sync_batchnorm and torch.cuda.is_available(),
+                accumulate_grad_batches=settings.accumulate,
+                gradient_clip_val=settings.gradient_clip,
+                val_check_interval=self.val_every * settings.accumulate,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                # What was written after the checkpoint, before the run stopped, is hidden.
+                logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
+                callbacks=[MetricsFile(run.metrics), pictures, Watch(config.name, console), self.checkpoints],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
+
+    def __call__(self, module: DistillModule) -> dict[str, Any]:
+        """Train from the last checkpoint, or from the start, to the end.
+
+        Returns:
+            What the best validation measured, and its ``step``; what the last one did is in ``module.measured``.
+        """
+        settings, data = self.config.trainer, self.config.data
+        if self.last is not None and self.done >= settings.max_steps:  # it stopped after its last validation
+            module.on_load_checkpoint(self.last)
+            return self.checkpoints.best
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        loader = train_loader(
+            self.train_set,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            seed=self.config.seed,
+            start=self.done * settings.accumulate * data.batch_size * world,
+            rank=rank,
+            world=world,
+        )
+        validation = eval_loader(
+            self.val_set, batch_size=self.config.validation.batch_size, workers=data.workers, rank=rank, world=world
+        )
+        if settings.compile:
+            module.distiller.compile()
+        try:
+            ckpt_path = self.run.last if self.done else None
+            self.trainer.fit(module, loader, validation, ckpt_path=ckpt_path, weights_only=True)
+        except SystemExit:  # how Lightning ends after Ctrl-C
+            self.console.print(f"interrupted: go on with 'segkd train --resume {self.run.directory}'", soft_wrap=True)
+            raise
+        if settings.max_steps % self.val_every:
+            self.trainer.validate(module, validation, verbose=False)
+        return self.checkpoints.best
+
+
+class _Events(TensorBoardLogger):
+    """Writes the events alone: the run's config.yaml says what Lightning's empty hparams.yaml would."""
+
+    def save(self) -> None:
+        """Leave hparams.yaml out."""
+
+
+def _quiet() -> None:
+    """Silence what Lightning says of itself; what matters to a person is said by the callbacks."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
+    warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")

@@ -1,0 +1,115 @@
+"""Tiny experiments: a config over a tiny CamVid tree, and the command line run in this process."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import trees
+import yaml
+
+from segkd import cli
+from segkd.training.module import DistillModule
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"crop": [64, 96], "batch_size": 2, "workers": 0},
+    "student": {"arch": "DeepLabV3Plus", "encoder": "tu-mobilenetv3_small_050"},
+    "optimizer": {"name": "adamw", "lr": 0.001},
+    "validation": {"every": 2, "batch_size": 2, "pictures": 1},
+    "trainer": {"max_steps": 4, "threads": 1, "log_every": 1, "accelerator": "cpu"},
+}
+DISTILLED: dict[str, Any] = {
+    "base": "tiny.yaml",
+    "name": "distilled",
+    "teacher": {"config": "teacher.yaml"},
+    "distill": {
+        "terms": {"icsd": {"loss": "icsd", "weight": 0.01}, "kd": {"loss": "pixel_kd"}},
+        "schedule": {"alw": {"rise": ["task", "icsd"], "fall": ["kd"]}},
+    },
+}
+
+
+class Outcome(NamedTuple):
+    """What a command did: exit status, standard output, standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+def segkd(*arguments: object) -> Outcome:
+    """Run the command line as the console script does, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["segkd", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = argv
+        cli.console.quiet = False
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def train(*arguments: object) -> Outcome:
+    """Run ``segkd train``, which must succeed."""
+    outcome = segkd("train", *arguments)
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def refused(outcome: Outcome, *texts: str) -> None:
+    """Assert that a command ended with one line that holds these texts, exit status 2 and no traceback."""
+    assert outcome.status == 2, outcome
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("segkd: ")
+    assert "Traceback" not in outcome.err
+    for text in texts:
+        assert text in outcome.err, f"{text!r} is not in {outcome.err!r}"
+
+
+def write(path: Path, content: dict[str, Any] | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def make_experiment(folder: Path) -> Path:
+    """Fill a folder with a tiny CamVid tree and the configs tiny, teacher and distilled, which write to its runs/."""
+    dataset = trees.make_camvid(folder / "camvid", train=5, val=3)
+    data = {**TINY["data"], "dataset": str(dataset)}
+    write(folder / "tiny.yaml", {**TINY, "runs": str(folder / "runs"), "data": data})
+    write(folder / "teacher.yaml", {"base": "tiny.yaml", "name": "teacher", "seed": 1})
+    write(folder / "distilled.yaml", DISTILLED)
+    return folder
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint of a run."""
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@contextlib.contextmanager
+def recorded_steps() -> Iterator[list[dict[str, Any]]]:
+    """Record what each training step is given and the student's weights before it, without changing either."""
+    steps: list[dict[str, Any]] = []
+    step = DistillModule.training_step
+
+    def recording(self: DistillModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        state = {key: value.clone() for key, value in self.distiller.student.state_dict().items()}
+        steps.append({"image": batch["image"].clone(), "mask": batch["mask"].clone(), "student": state})
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillModule, "training_step", recording)
+        yield steps

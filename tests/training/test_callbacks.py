@@ -1,0 +1,157 @@
+"""Stopping and resuming: whatever stops a run, resuming it gives what an uninterrupted run gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from experiments import make_experiment, refused, same, segkd, train, weights
+from rich.console import Console
+
+from segkd.training.module import DistillModule
+from segkd.training.run import Run
+
+STEPS = ["trainer.max_steps=5", "validation.every=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the uninterrupted run `whole` of the distilled student, and its teacher's."""
+    folder = make_experiment(tmp_path_factory.mktemp("whole"))
+    train(folder / "distilled.yaml", "name=whole", *STEPS)
+    train(folder / "distilled.yaml", "name=accumulated", *STEPS, "trainer.accumulate=2")
+    return folder
+
+
+class PowerCut(RuntimeError):
+    pass
+
+
+def cut(patch: pytest.MonkeyPatch, owner: Any, method: str, when: Any) -> None:
+    """Make a method raise before it does anything, the first time that ``when(self, *arguments)`` holds."""
+    original = getattr(owner, method)
+
+    def cutting(self: Any, *arguments: Any, **named: Any) -> Any:
+        if when(self, *arguments):
+            raise PowerCut("the power went")
+        return original(self, *arguments, **named)
+
+    patch.setattr(owner, method, cutting)
+
+
+CUTS = {
+    "before the first checkpoint": (DistillModule, "training_step", lambda module, *_: module.global_step == 1),
+    "between two validations": (DistillModule, "training_step", lambda module, *_: module.global_step == 3),
+    "within a validation": (DistillModule, "validation_step", lambda module, *_: module.global_step == 4),
+    "after a validation": (DistillModule, "training_step", lambda module, *_: module.global_step == 4),
+    "within the last validation": (DistillModule, "validation_step", lambda module, *_: module.global_step == 5),
+    "after the last validation": (Run, "finish", lambda run, _: True),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["trainer.checkpoint_every=1", "trainer.accumulate=2"]], ids=str)
+@pytest.mark.parametrize("place", CUTS)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    whole: Path, place: str, options: list[str], request: pytest.FixtureRequest
+):
+    name = f"cut{abs(hash(request.node.name))}"
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, *CUTS[place])
+        stopped = segkd("train", whole / "distilled.yaml", f"name={name}", *STEPS, *options)
+    assert (stopped.status, stopped.err) == (1, "segkd: PowerCut: the power went (--debug shows where)\n")
+    outcome = train("--resume", whole / "runs" / name)
+    assert "PowerCut" not in outcome.err
+    expect_same(
+        whole / "runs" / name, whole / "runs" / ("accumulated" if "trainer.accumulate=2" in options else "whole")
+    )
+
+
+def test_with_a_worker_process(whole: Path):
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, *CUTS["between two validations"])
+        segkd("train", whole / "distilled.yaml", "name=worker", *STEPS, "data.workers=1", "trainer.checkpoint_every=1")
+    train("--resume", whole / "runs/worker")
+    expect_same(whole / "runs/worker", whole / "runs/whole")
+
+
+def test_killed_and_resumed_in_processes_of_their_own(whole: Path):
+    run = whole / "runs/killed"
+    command = [sys.executable, "-m", "segkd.cli", "train"]
+    arguments = [str(whole / "distilled.yaml"), "name=killed", "trainer.max_steps=2000", "validation.every=2"]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "student").exists()
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
+    refused(segkd("train", *arguments), "not finished", f"segkd train --resume {run}")
+
+
+def test_interrupted_by_the_keyboard(whole: Path):
+    with pytest.MonkeyPatch.context() as patch:
+        original = DistillModule.training_step
+
+        def interrupting(self: DistillModule, *arguments: Any) -> Any:
+            if self.global_step == 3:
+                raise KeyboardInterrupt
+            return original(self, *arguments)
+
+        patch.setattr(DistillModule, "training_step", interrupting)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            stopped = segkd("train", whole / "distilled.yaml", "name=ctrl_c", *STEPS)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    assert stopped.status != 0
+    assert f"segkd train --resume {whole / 'runs' / 'ctrl_c'}" in stopped.out
+    train("--resume", whole / "runs/ctrl_c")
+    expect_same(whole / "runs/ctrl_c", whole / "runs/whole")
+
+
+def test_a_teacher_that_was_stopped_is_resumed(whole: Path):
+    names = ["teacher.overrides.name=cut_teacher", "name=of_cut_teacher", "trainer.max_steps=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, *CUTS["between two validations"])
+        assert segkd("train", whole / "distilled.yaml", *names).status == 1
+    assert not (whole / "runs/of_cut_teacher").exists()
+    outcome = train(whole / "distilled.yaml", *names)
+    assert "the teacher cut_teacher is resumed" in outcome.out
+    expect_same(whole / "runs/cut_teacher", whole / "runs/teacher")
+
+
+def test_what_cannot_be_resumed(whole: Path, tmp_path: Path):
+    refused(segkd("train", "--resume", whole / "runs/whole"), "is finished")
+    refused(segkd("train", "--resume", tmp_path), f"{tmp_path} is no run directory", "config.yaml")
+    refused(segkd("train", "--resume", tmp_path / "nowhere"), "nowhere", "no run directory")
+    refused(segkd("train", whole / "tiny.yaml", "--resume", whole / "runs/whole"), "not both")
+
+
+def test_the_bar_shows_where_the_run_stands(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    from segkd import cli
+
+    console = Console(force_terminal=True, width=120, record=True)
+    monkeypatch.setattr(cli, "console", console)
+    train(whole / "tiny.yaml", "name=bar")
+    shown = console.export_text()
+    for text in ("bar ", "4/4", "loss ", "mIoU ", "images/s", "0:00:00"):
+        assert text in shown
+
+
+def expect_same(run: Path, reference: Path) -> None:
+    for name in ("last", "best"):
+        assert same(weights(run / f"checkpoints/{name}.ckpt"), weights(reference / f"checkpoints/{name}.ckpt")), name
+    assert (run / "metrics.csv").read_text() == (reference / "metrics.csv").read_text()
+    results = [json.loads((path / "result.json").read_text()) for path in (run, reference)]
+    for result in results:
+        del result["run"], result["seconds"]
+    assert results[0] == results[1]

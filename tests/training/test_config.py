@@ -1,0 +1,255 @@
+"""Reading configs: bases, overrides, and one line for each thing that is wrong, which names the file and the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import TINY, write
+
+from segkd.errors import SegkdError
+from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
+
+SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "small.yaml", SMALL)
+    return tmp_path
+
+
+def error(*arguments: Any) -> str:
+    with pytest.raises(SegkdError) as raised:
+        load_config(*arguments)
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+class TestFind:
+    def test_a_shipped_one_by_name_with_and_without_suffix(self):
+        expected = next(path for path in shipped_configs() if path.stem == "quickstart")
+        for name in ("quickstart", "quickstart.yaml", "configs/quickstart.yaml"):
+            assert find_config(name).resolve() == expected.resolve()
+
+    def test_a_file_beside_another_comes_first(self, folder: Path):
+        write(folder / "quickstart.yaml", SMALL)
+        assert find_config("quickstart.yaml", beside=folder) == folder / "quickstart.yaml"
+
+    @pytest.mark.parametrize("name", ["quickstrat", "nowhere/quickstrat.yaml"])
+    def test_none_names_the_nearest(self, name: str):
+        with pytest.raises(SegkdError, match=rf"there is no config '{name}': did you mean 'quickstart'\?"):
+            find_config(name)
+
+
+class TestDescribe:
+    def test_is_the_first_sentence_over_lines(self, tmp_path: Path):
+        path = write(tmp_path / "a.yaml", "# Threshold 0.7, on two\n# lines. Needs: nothing.\nname: a\n# Not this.\n")
+        assert describe(path) == "Threshold 0.7, on two lines."
+
+    def test_every_shipped_config_has_one(self):
+        for path in shipped_configs():
+            assert describe(path).endswith("."), path
+
+
+class TestMerge:
+    def test_later_layers_win(self, folder: Path):
+        write(folder / "base.yaml", {**SMALL, "seed": 1, "optimizer": {"lr": 0.5, "momentum": 0.5}})
+        write(folder / "other.yaml", {"optimizer": {"momentum": 0.6}})
+        path = write(folder / "top.yaml", {"base": ["base.yaml", "other.yaml"], "optimizer": {"power": 2.0}})
+        config = load_config(str(path), ["seed=3"], {"seed": 2, "name": "changed"})
+        assert (config.name, config.seed) == ("changed", 3)
+        assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.power) == (0.5, 0.6, 2.0)
+
+    def test_bases_have_bases_relative_to_themselves(self, folder: Path):
+        write(folder / "deep" / "a.yaml", {"base": "../small.yaml", "seed": 4})
+        path = write(folder / "top.yaml", {"base": "deep/a.yaml"})
+        assert load_config(str(path)).seed == 4
+
+    def test_null_takes_out_a_term_and_the_teacher(self, folder: Path):
+        write(
+            folder / "kd.yaml",
+            {
+                "base": "small.yaml",
+                "teacher": {"config": "small.yaml"},
+                "distill": {"terms": {"kd": {"loss": "pixel_kd"}}},
+            },
+        )
+        config = load_config(str(folder / "kd.yaml"), ["distill.terms.kd=null", "teacher=null"])
+        assert config.distill.build_terms() == {}
+        assert config.teacher is None
+
+    def test_interpolation_reads_other_keys_and_the_environment(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("SEGKD_TEST_ROOT", "/somewhere")
+        path = write(
+            folder / "top.yaml",
+            "base: small.yaml\nvalidation: {resize: '${data.crop}'}\ndata: {root: '${oc.env:SEGKD_TEST_ROOT}/x'}\n",
+        )
+        config = load_config(str(path))
+        assert config.validation.resize == (8, 8)
+        assert config.data.root == "/somewhere/x"
+
+    def test_overrides_are_read_as_yaml(self, folder: Path):
+        config = load_config(str(folder / "small.yaml"), ["data.crop=[4, 6]", "optimizer.lr=1e-3", "trainer.devices=2"])
+        assert config.data.crop == (4, 6)
+        assert config.optimizer.lr == 0.001
+        assert config.trainer.devices == 2
+
+    def test_a_dumped_config_reads_as_the_same(self, folder: Path):
+        config = load_config(str(folder / "small.yaml"), ["distill.terms={}", "seed=7"])
+        again = load_config(str(write(folder / "again.yaml", dump_config(config))))
+        assert again == config
+
+    def test_a_teachers_config_is_named_so_that_it_is_found_from_the_run(self, folder: Path):
+        path = write(folder / "top.yaml", {"base": "small.yaml", "teacher": {"config": "small.yaml"}})
+        config = load_config(str(path))
+        assert config.teacher is not None
+        assert config.teacher.config == str(folder / "small.yaml")
+        shipped = load_config(str(path), ["teacher.config=quickstart_teacher"])
+        assert shipped.teacher is not None
+        assert shipped.teacher.config == "quickstart_teacher"
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("override", "texts"),
+        [
+            ("trainer.max_step=4", ["there is no key 'trainer.max_step'", "did you mean 'max_steps'?"]),
+            ("tariner.max_steps=4", ["there is no key 'tariner'", "did you mean 'trainer'?"]),
+            ("trainer.max_steps=many", ["trainer.max_steps", "integer", "'many'"]),
+            ("trainer.max_steps=0", ["trainer.max_steps", "greater than or equal to 1", "got 0"]),
+            ("trainer.max_steps=2.5", ["trainer.max_steps", "2.5"]),
+            ("trainer.precision=fp8", ["trainer.precision", "'bf16-mixed'", "'fp8'"]),
+            ("optimizer.schedule=step", ["optimizer.schedule", "'poly'", "'step'"]),
+            ("optimizer=sgd", ["optimizer", "'sgd'"]),
+            ("data.crop=[4]", ["data.crop", "missing"]),
+            ("data.crop=[4,0]", ["data.crop.1", "got 0"]),
+            ("data.crop=4", ["data.crop", "got 4"]),
+            ("data.scale=[2.0,0.5]", ["data", "scale", "smallest"]),
+            ("data.scale=[0,0.5]", ["data", "scale"]),
+            ("validation.mode=tiles", ["validation.mode", "'sliding'"]),
+            ("data.flip=1.5", ["data.flip", "less than or equal to 1", "1.5"]),
+            ("name=a/b", ["name", "'a/b'"]),
+            ("name=..", ["name", "'..'"]),
+            ("seed=-1", ["seed", "-1"]),
+            ("student.normalization.mean=[0.5]", ["student.normalization"]),
+            ("data=null", ["data", "None"]),
+            ("trainer.accelerator=gpuu", ["trainer.accelerator"]),
+        ],
+    )
+    def test_of_an_override_names_the_command_line(self, folder: Path, override: str, texts: list[str]):
+        message = error(str(folder / "small.yaml"), [override])
+        assert message.startswith("the command line: ")
+        for text in texts:
+            assert text in message
+
+    def test_a_stride_beyond_the_window(self, folder: Path):
+        message = error(str(folder / "small.yaml"), ["validation.stride=[9,4]"])
+        assert message == f"{folder / 'small.yaml'}: validation.stride must not be beyond the window [8, 8], got [9, 4]"
+
+    def test_names_the_base_that_holds_the_key(self, folder: Path):
+        write(folder / "bad.yaml", {"trainer": {"max_steps": -1}})
+        path = write(folder / "top.yaml", {"base": ["small.yaml", "bad.yaml"], "trainer": {"threads": 1}})
+        assert error(str(path)).startswith(f"{folder / 'bad.yaml'}: trainer.max_steps: ")
+        write(folder / "bad.yaml", {"trainer": {"max_stesp": 1}})
+        assert (
+            error(str(path)) == f"{folder / 'bad.yaml'}: there is no key 'trainer.max_stesp', did you mean 'max_steps'?"
+        )
+
+    def test_a_missing_key(self, folder: Path):
+        path = write(folder / "top.yaml", {"name": "top", "student": SMALL["student"]})
+        assert error(str(path)) == f"{path}: the key 'data' is missing"
+        path = write(folder / "top.yaml", {**SMALL, "student": {"arch": "Unet"}})
+        assert error(str(path)) == f"{path}: the key 'student.encoder' is missing"
+
+    def test_an_incomplete_teacher(self, folder: Path):
+        path = write(folder / "top.yaml", {**SMALL, "teacher": {"arch": "Unet", "encoder": "resnet18"}})
+        message = error(str(path))
+        assert message.startswith(f"{path}: teacher: ")
+        assert "checkpoint is missing" in message
+
+    @pytest.mark.parametrize(
+        ("distill", "texts"),
+        [
+            ({"terms": {"kd": {"loss": "pixel_dk"}}}, ["distill.terms.kd", "'pixel_dk'", "did you mean 'pixel_kd'?"]),
+            (
+                {"terms": {"kd": {"loss": "pixel_kd", "temprature": 2}}},
+                ["distill.terms.kd", "did you mean 'temperature'?"],
+            ),
+            (
+                {"terms": {"kd": {"loss": "pixel_kd", "temperature": "hot"}}},
+                ["distill.terms.kd", "temperature", "'hot'"],
+            ),
+            ({"terms": {"kd": {"loss": "pixel_kd", "temperature": 0}}}, ["distill.terms.kd", "temperature"]),
+            ({"terms": {"kd": {"loss": "pixel_kd", "weight": -1}}}, ["distill.terms.kd.weight", "-1"]),
+            ({"terms": {"kd": {"weight": 1}}}, ["distill.terms.kd.loss", "missing"]),
+            ({"terms": {"i": {"loss": "icsd", "variant": "papr"}}}, ["distill.terms.i", "variant", "papr"]),
+            ({"terms": {"kd": {"loss": "pixel_kd", "connector": "conv3"}}}, ["distill.terms.kd", "conv3"]),
+            ({"terms": {"kd": {"loss": "pixel_kd", "size": "big"}}}, ["distill.terms.kd.size", "big"]),
+            ({"schedule": {"awl": {}}}, ["distill", "awl"]),
+            ({"schedule": {"alw": {"raise": ["task"]}}}, ["distill", "'raise'", "did you mean 'rise'?"]),
+            ({"schedule": {"task": {"linaer": {}}}}, ["distill", "'linaer'", "did you mean 'linear'?"]),
+            ({"schedule": {"task": {"linear": {"start": 1}}}}, ["distill", "'end'"]),
+            ({"schedule": {"alw": {"rise": ["task"], "fall": ["kd"]}}}, ["distill", "'kd'", "task"]),
+            ({"pixel_weighting": {"rdx": {}}}, ["distill", "'rdx'", "did you mean 'rdd'?"]),
+            ({"pixel_weighting": {"rdd": {"threshold": 7}}}, ["distill", "threshold"]),
+            ({"pixel_weighting": {"rdd": {"combine": "nand"}}}, ["distill", "combine", "nand"]),
+        ],
+        ids=str,
+    )
+    def test_of_a_method_names_the_file_and_the_term(self, folder: Path, distill: dict[str, Any], texts: list[str]):
+        path = write(folder / "top.yaml", {**SMALL, "teacher": {"config": "small.yaml"}, "distill": distill})
+        message = error(str(path))
+        assert message.startswith(f"{path}: ")
+        for text in texts:
+            assert text in message
+
+    def test_terms_without_a_teacher(self, folder: Path):
+        path = write(folder / "top.yaml", {**SMALL, "distill": {"terms": {"kd": {"loss": "pixel_kd"}}}})
+        assert "there is no teacher block" in error(str(path))
+
+    @pytest.mark.parametrize(
+        "override", ["trainer.max_steps", "=4", "", "a..b=1", "seed=[1", "seed={", "data.crop.x=1"]
+    )
+    def test_a_malformed_override(self, folder: Path, override: str):
+        message = error(str(folder / "small.yaml"), [override])
+        assert message.startswith(
+            ("the command line: ", "an override is key.path=value, got ", f"{folder}/small.yaml: ")
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        ["a: [1,\nb: 2\n", "- a list\n", "", "just words\n", "name: ${nowhere}\n", "name: ${oc.env:SEGKD_NONE}\n"],
+    )
+    def test_a_file_that_is_no_config(self, folder: Path, text: str):
+        path = write(folder / "bad.yaml", text)
+        assert str(path) in error(str(path))
+
+    def test_bytes_that_are_no_text(self, folder: Path):
+        path = folder / "bad.yaml"
+        path.write_bytes(b"\xff\xfe\x00name")
+        assert f"{path} cannot be read" in error(str(path))
+
+    def test_nothing_is_unpickled(self, folder: Path):
+        path = write(folder / "bad.yaml", "name: !!python/object/apply:os.system ['touch /tmp/pwned']\n")
+        assert f"{path} cannot be read" in error(str(path))
+
+    def test_bases_in_a_circle(self, folder: Path):
+        write(folder / "a.yaml", {"base": "b.yaml"})
+        write(folder / "b.yaml", {"base": "a.yaml"})
+        assert error(str(folder / "a.yaml")) == f"{folder / 'a.yaml'}: its bases go round in a circle"
+
+    def test_a_missing_base(self, folder: Path):
+        path = write(folder / "a.yaml", {"base": "smal.yaml"})
+        assert error(str(path)) == f"{path}: base 'smal.yaml' does not exist: did you mean 'small.yaml'?"
+
+    def test_a_base_that_is_no_path(self, folder: Path):
+        path = write(folder / "a.yaml", {"base": {"x": 1}})
+        assert str(path) in error(str(path))
+
+    def test_a_teachers_config_that_is_not_there(self, folder: Path):
+        path = write(folder / "a.yaml", {**SMALL, "teacher": {"config": "quickstart_teachr.yaml"}})
+        message = error(str(path))
+        assert "did you mean 'quickstart_teacher'?" in message
+        assert str(path) in message
+        assert "teacher.config" in message
