@@ -11,7 +11,7 @@ import cv2
 from pydantic import BaseModel, ConfigDict, Field
 
 from segkd.errors import SegkdError
-from segkd.segmentation.street_scene import SCENE_VERSION, draw_scene
+from segkd.segmentation.streets.scene import SCENE_VERSION, draw_scene
 
 _MARKER = "streets.json"
 _CITIES = ("ahorn", "birke", "eiche", "linde")
