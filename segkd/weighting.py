@@ -234,7 +234,8 @@ class RelativeDifficulty(nn.Module):
         elif self.transition == "linear":
             second_share = min(max(progress, 0.0), 1.0)
         else:
-            second_share = float(progress >= self.switch and self.switch < 1)
+            # Not float(progress >= switch): under torch.compile, progress is symbolic and that has no value.
+            second_share = 1.0 if progress >= self.switch and self.switch < 1 else 0.0
         stages = []
         if auxiliary is not None and second_share < 1:
             stages.append((1 - second_share, self._first(teacher, auxiliary, target)))
