@@ -155,7 +155,7 @@ def _print(text: str) -> None:
 def _print_result(result: dict[str, Any]) -> None:
     """Print teacher and student side by side: the means, then each class."""
     models = [name for name in ("teacher", "student") if result.get(name)]
-    table = Table("validation, %", box=None, pad_edge=False, header_style="bold")
+    table = Table(f"{result['split']}, %", box=None, pad_edge=False, header_style="bold")
     for model in models:
         table.add_column(model, justify="right", min_width=8)
 

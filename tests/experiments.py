@@ -113,3 +113,22 @@ def recorded_steps() -> Iterator[list[dict[str, Any]]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillModule, "training_step", recording)
         yield steps
+
+
+class PowerCut(RuntimeError):
+    """What ends a run from outside."""
+
+
+@contextlib.contextmanager
+def cut_at(step: int) -> Iterator[None]:
+    """Make a run end with `PowerCut` when this many steps are done, before the next."""
+    original = DistillModule.training_step
+
+    def cutting(self: DistillModule, *arguments: Any) -> torch.Tensor:
+        if self.global_step == step:
+            raise PowerCut("the power went")
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillModule, "training_step", cutting)
+        yield

@@ -52,7 +52,8 @@ def measure(
     device = best_device()
     model = model.to(device).eval()
     adapter = Adapter(class_map=class_map)
-    metrics = SegmentationMetrics(spec.num_classes, spec.ignore_index).to(device)
+    # The process that measures does so alone, also where others run beside it.
+    metrics = SegmentationMetrics(spec.num_classes, spec.ignore_index, sync_on_compute=False).to(device)
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in normalization)
     for batch in val_loader(config, spec):
         target = batch["mask"].to(device)

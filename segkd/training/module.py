@@ -86,6 +86,12 @@ class DistillModule(pl.LightningModule):
             self._log_training(out, step)
         return out.loss
 
+    def on_validation_start(self) -> None:
+        """Give every process the first one's batch-norm statistics: what is measured is what is saved."""
+        if self.trainer.world_size > 1:
+            for buffer in self.distiller.student.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the student's predictions at label size."""
         images = self.normalize(batch["image"])

@@ -40,8 +40,8 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
     Returns:
         ``student`` (the best validation: ``step``, ``miou``, ``pixel_accuracy``, ``class_accuracy``, ``iou``), ``last``
-        (the same at the last step), ``teacher`` or None, ``classes``, ``steps``, ``seconds`` (since the run was last
-        begun or resumed), ``seed``, ``run``. A measure of what does not occur is None.
+        (the same at the last step), ``teacher`` or None, ``classes``, ``split``, ``steps``, ``seconds``
+        (since the run was last begun or resumed), ``seed``, ``run``. A measure of what does not occur is None.
 
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
@@ -83,6 +83,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
         run.finish(
             {
                 "run": str(run.directory),
+                "split": config.data.val_split,
                 "classes": spec.class_names,
                 "teacher": None if teacher is None else measure_teacher(teacher, config, spec),
                 "student": best,

@@ -1,0 +1,257 @@
+"""The command line: what it prints, and one line with exit status 2 for whatever the user got wrong."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiments import DISTILLED, cut_at, make_experiment, refused, segkd, train, write
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with configs and data in which every command fails before it writes anything."""
+    return make_experiment(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The same for tests that change its files."""
+    return make_experiment(tmp_path)
+
+
+def files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+class TestHelp:
+    @pytest.mark.parametrize("width", [80, 120])
+    @pytest.mark.parametrize(
+        "command", ["", "train", "eval", "configs", "methods", "data", "data check", "data show"], ids=str
+    )
+    def test_fits_the_terminal_and_is_whole(self, command: str, width: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", str(width))
+        outcome = segkd(*command.split(), "--help")
+        assert outcome.status == 0
+        assert outcome.out.startswith(f"Usage: segkd {command}".rstrip())
+        assert max(map(len, outcome.out.splitlines())) <= width
+        assert "..." not in outcome.out.replace("...\n", "", 1).replace("[ARGS]...", "")
+        assert "None" not in outcome.out
+
+    def test_is_what_no_arguments_show(self):
+        assert segkd() == segkd("--help")
+
+    def test_examples_stand_on_lines_of_their_own(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", "80")
+        lines = [line.strip() for line in segkd("train", "--help").out.splitlines()]
+        assert "segkd train quickstart" in lines
+        assert "segkd train --resume runs/quickstart" in lines
+
+
+class TestLists:
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_configs(self, width: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", str(width))
+        outcome = segkd("configs")
+        assert outcome.status == 0
+        assert max(map(len, outcome.out.splitlines())) <= width
+        names = {line.split()[0] for line in outcome.out.splitlines()[1:] if line[0] != " "}
+        assert {"quickstart", "camvid_plain", "camvid_kd", "camvid_icsd", "camvid_rdd", "camvid_teacher"} <= names
+        assert not any(name.startswith("_") for name in names)
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_methods_show_every_option_whole(self, width: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("COLUMNS", str(width))
+        outcome = segkd("methods")
+        assert outcome.status == 0
+        assert max(map(len, outcome.out.splitlines())) <= width
+        assert "…" not in outcome.out
+        words = " ".join(outcome.out.split())
+        for text in ("icsd: Inter-class", "temperature: 4.0", "arXiv 2407.03719", "without_auxiliary: error", "alw:"):
+            assert text in words
+
+
+class TestData:
+    def test_check_passes_a_whole_data_set(self, folder: Path):
+        outcome = segkd("data", "check", folder / "tiny.yaml")
+        assert outcome.status == 0
+        for text in ("train: 5 pairs", "val: 3 pairs", "96x64", "bicyclist", "0 problem(s)"):
+            assert text in outcome.out
+
+    def test_check_names_all_that_is_wrong(self, own: Path):
+        data = own / "camvid"
+        Image.new("L", (4, 4)).save(data / "trainannot" / "0001TP_000000.png")
+        Image.fromarray(np.full((64, 96), 99, np.uint8)).save(data / "trainannot" / "0001TP_000001.png")
+        (data / "train" / "0001TP_000002.png").write_bytes(b"\x89PNG broken")
+        (data / "trainannot" / "0001TP_000003.png").unlink()
+        outcome = segkd("data", "check", own / "tiny.yaml")
+        refused(outcome, "4 problems", "camvid")
+        for index in range(4):
+            assert f"0001TP_00000{index}.png" in outcome.out
+
+    def test_show_writes_a_picture(self, folder: Path, tmp_path: Path):
+        for split, name in ((None, "a.png"), ("val", "b.png")):
+            options = [] if split is None else ["--split", split]
+            outcome = segkd("data", "show", folder / "tiny.yaml", "--count", 2, "--out", tmp_path / name, *options)
+            assert outcome.status == 0
+            assert outcome.out.startswith(f"{tmp_path / name} shows 2 samples")
+            assert np.asarray(Image.open(tmp_path / name)).std() > 10
+
+    def test_show_refuses(self, folder: Path, tmp_path: Path):
+        command = ("data", "show", folder / "tiny.yaml")
+        refused(segkd(*command, "--split", "vla"), "'vla'", "did you mean 'val'?")
+        refused(segkd(*command, "--count", 0), "--count")
+        refused(segkd(*command, "--out", tmp_path / "none" / "a.png"), str(tmp_path / "none" / "a.png"))
+        refused(segkd(*command, "--out", tmp_path / "a.xyz"), "a.xyz")
+        assert not list(tmp_path.iterdir())
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "texts"),
+        [
+            (["trian"], ["No such command 'trian'", "train", "segkd --help"]),
+            (["train", "--foo"], ["--foo", "segkd train --help"]),
+            (["train"], ["CONFIG", "segkd configs"]),
+            (["train", "--resume"], ["--resume"]),
+            (["eval"], ["RUN|CONFIG", "segkd eval --help"]),
+            (["data"], ["Missing command", "segkd data --help"]),
+            (["data", "show", "quickstart", "--count", "many"], ["--count"]),
+            (["configs", "extra"], ["extra"]),
+        ],
+        ids=str,
+    )
+    def test_is_one_line(self, arguments: list[str], texts: list[str]):
+        refused(segkd(*arguments), *texts)
+
+    def test_of_the_console_script_in_a_process_of_its_own(self, tmp_path: Path):
+        command = [sys.executable, "-m", "segkd.cli"]
+        done = subprocess.run([*command, "train", "quickstrat"], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == "segkd: there is no config 'quickstrat': did you mean 'quickstart'?\n"
+        done = subprocess.run([*command, "configs", "--debug"], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not list(tmp_path.iterdir())
+
+
+class TestDebug:
+    def test_shows_the_traceback(self, tmp_path: Path):
+        command = [sys.executable, "-m", "segkd.cli", "train", "quickstrat", "--debug"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert done.stderr.endswith("there is no config 'quickstrat': did you mean 'quickstart'?\n")
+
+    def test_is_hinted_at_when_nobody_foresaw_it(self, own: Path):
+        with cut_at(1):
+            outcome = segkd("train", own / "tiny.yaml")
+        assert outcome.status == 1
+        assert outcome.err == "segkd: PowerCut: the power went (--debug shows where)\n"
+
+
+class TestBadInput:
+    """Each before anything is written."""
+
+    @pytest.mark.parametrize(
+        ("override", "texts"),
+        [
+            ("data.root=/nowhere", ["camvid", "/nowhere", "data.root", "SEGKD_DATA"]),
+            ("data.dataset=camvdi", ["'camvdi'", "did you mean 'camvid'?"]),
+            ("data.dataset=none.yaml", ["none.yaml"]),
+            ("data.train_split=tarin", ["'tarin'", "did you mean 'train'?"]),
+            ("data.val_split=vla", ["'vla'", "did you mean 'val'?"]),
+            ("student.arch=DeepLabV3Pluss", ["'DeepLabV3Pluss'", "did you mean 'deeplabv3plus'?"]),
+            ("student.encoder=resnet81", ["'resnet81'", "did you mean 'resnet18'?"]),
+            ("student.options.decoder_chanels=8", ["'decoder_chanels'", "did you mean 'decoder_channels'?"]),
+            ("student.encoder_weights=none.pth", ["none.pth"]),
+            ("student.checkpoint=none.pth", ["none.pth"]),
+            ("trainer.max_step=1", ["the command line", "'trainer.max_step'", "did you mean 'max_steps'?"]),
+            ("trainer.strategy=dpp", ["trainer", "dpp"]),
+            ("trainer.devices=0", ["trainer"]),
+            ("trainer.accelerator=cuda", ["trainer"]),
+            ("nonsense", ["key.path=value", "'nonsense'"]),
+        ],
+    )
+    def test_of_an_override(self, folder: Path, override: str, texts: list[str]):
+        before = files(folder)
+        refused(segkd("train", folder / "tiny.yaml", override), *texts)
+        assert files(folder) == before
+
+    def test_a_term_that_fits_neither_model(self, folder: Path):
+        before = files(folder)
+        for override, text in (
+            ("distill.terms.kd.connector=conv3", "conv1x1"),
+            ("distill.terms.kd={loss: pkd, student: encoder, teacher: decoder}", "channels"),
+            ("distill.terms.task={loss: pixel_kd}", "'task'"),
+        ):
+            refused(segkd("train", folder / "distilled.yaml", override), "distill", text)
+        assert files(folder) == before
+
+    def test_an_empty_split(self, own: Path):
+        shutil.rmtree(own / "camvid" / "val")
+        refused(segkd("train", own / "tiny.yaml"), "camvid val: no image matches", str(own / "camvid"))
+        assert not (own / "runs").exists()
+
+    def test_an_image_without_mask(self, own: Path):
+        (own / "camvid" / "trainannot" / "0001TP_000001.png").unlink()
+        refused(segkd("train", own / "tiny.yaml"), "train/0001TP_000001.png has no mask")
+        assert not (own / "runs").exists()
+
+    def test_a_teacher_whose_config_has_other_classes(self, own: Path):
+        voc = own / "tiny.yaml"
+        write(own / "teacher.yaml", {"base": voc.name, "name": "teacher", "data": {"dataset": "cityscapes"}})
+        refused(segkd("train", own / "distilled.yaml"), "teacher", "19 classes", "11", "class_map")
+        assert not (own / "runs").exists()
+
+    def test_a_teacher_that_teaches_itself(self, own: Path):
+        write(own / "distilled.yaml", {**DISTILLED, "teacher": {"config": "distilled.yaml"}})
+        refused(segkd("train", own / "distilled.yaml"), "teacher", "distilled")
+
+
+class TestRunDirectory:
+    def test_is_never_taken_from_another_run(self, own: Path):
+        with cut_at(3):
+            segkd("train", own / "tiny.yaml")
+        before = {path: path.stat().st_mtime_ns for path in files(own / "runs")}
+        run = own / "runs" / "tiny"
+        refused(segkd("train", own / "tiny.yaml"), f"{run} holds a run that is not finished", f"--resume {run}")
+        train("--resume", run)
+        refused(segkd("train", own / "tiny.yaml"), f"{run} holds a finished run", "name=")
+        assert before.keys() <= files(own / "runs")
+
+    def test_other_files_and_files_in_the_way(self, own: Path):
+        write(own / "runs" / "tiny" / "notes.txt", "mine")
+        write(own / "file", "mine")
+        before = files(own)
+        refused(segkd("train", own / "tiny.yaml"), "runs/tiny holds other files", "name=")
+        refused(segkd("train", own / "tiny.yaml", f"runs={own / 'file'}"), f"{own / 'file'} is a file")
+        refused(segkd("train", own / "tiny.yaml", f"runs={own}", "name=file"), f"{own / 'file'} is a file")
+        refused(segkd("train", own / "distilled.yaml", "name=x", f"runs={own / 'file' / 'deep'}"), "is a file")
+        refused(segkd("train", own / "tiny.yaml", "runs=/proc"), "/proc/tiny", "cannot be")
+        assert files(own) == before
+
+
+class TestMidRun:
+    """What only reading finds: one line that names the path, however the loader works."""
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_a_broken_image(self, own: Path, split: str, workers: int):
+        for path in (own / "camvid" / split).iterdir():
+            path.write_bytes(path.read_bytes()[:200])
+        outcome = segkd("train", own / "tiny.yaml", f"data.workers={workers}", "validation.pictures=0")
+        refused(outcome, f"camvid/{split}/0001TP_00000")
+        assert not (own / "runs" / "tiny" / "student").exists()
+
+    def test_a_mask_of_another_size(self, own: Path):
+        for path in (own / "camvid" / "trainannot").iterdir():
+            Image.new("L", (5, 4)).save(path)
+        refused(segkd("train", own / "tiny.yaml"), "trainannot/0001TP_00000", "5x4", "96x64")
+
+    def test_a_label_outside_the_map(self, own: Path):
+        for path in (own / "camvid" / "trainannot").iterdir():
+            Image.fromarray(np.full((64, 96), 77, np.uint8)).save(path)
+        refused(segkd("train", own / "tiny.yaml"), "trainannot/0001TP_00000", "77")

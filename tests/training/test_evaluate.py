@@ -1,0 +1,77 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from experiments import refused, segkd
+
+from segkd.training.evaluate import evaluate
+
+
+def test_a_run_measures_what_it_recorded(trained: Path):
+    result = evaluate(str(trained / "runs/distilled"), [])
+    recorded = json.loads((trained / "runs/distilled/result.json").read_text())
+    assert result["student"]["miou"] == pytest.approx(recorded["student"]["miou"], abs=1e-9)
+    assert result["student"]["iou"] == pytest.approx(recorded["student"]["iou"], abs=1e-9)
+    assert result["teacher"]["miou"] == pytest.approx(recorded["teacher"]["miou"], abs=1e-9)
+    assert result["classes"] == recorded["classes"]
+    assert result["split"] == "val"
+
+
+def test_a_run_that_was_moved(trained: Path, tmp_path: Path):
+    shutil.copytree(trained / "runs/teacher", tmp_path / "moved")
+    recorded = json.loads((trained / "runs/teacher/result.json").read_text())
+    result = evaluate(str(tmp_path / "moved"), [])
+    assert result["student"]["miou"] == pytest.approx(recorded["student"]["miou"], abs=1e-9)
+    assert "teacher" not in result
+
+
+def test_a_config_finds_its_run_and_its_teachers(trained: Path):
+    result = evaluate(str(trained / "distilled.yaml"), [])
+    assert result == evaluate(str(trained / "runs/distilled"), [])
+
+
+def test_a_config_without_a_run_measures_its_teacher(trained: Path):
+    result = evaluate(str(trained / "distilled.yaml"), ["name=never_run"])
+    assert "student" not in result
+    assert result["teacher"]["miou"] > 0
+
+
+def test_a_checkpoint_as_student(trained: Path):
+    result = evaluate(
+        str(trained / "tiny.yaml"), ["name=never_run", f"student.checkpoint={trained / 'runs/distilled'}"]
+    )
+    recorded = json.loads((trained / "runs/distilled/result.json").read_text())
+    assert result["student"]["miou"] == pytest.approx(recorded["student"]["miou"], abs=1e-9)
+
+
+def test_overrides_change_how_it_is_measured(trained: Path):
+    whole = evaluate(str(trained / "runs/distilled"), [])
+    small = evaluate(str(trained / "runs/distilled"), ["validation.resize=[32,32]"])
+    train_split = evaluate(str(trained / "runs/distilled"), ["data.val_split=train"])
+    assert len({result["student"]["pixel_accuracy"] for result in (whole, small, train_split)}) == 3
+    assert train_split["split"] == "train"
+
+
+def test_what_is_printed(trained: Path):
+    outcome = segkd("eval", trained / "runs/distilled")
+    assert outcome.status == 0
+    lines = outcome.out.splitlines()
+    assert lines[0].split() == ["val,", "%", "teacher", "student"]
+    assert lines[1].startswith("mIoU")
+    assert len(lines) == 1 + 3 + 11
+
+
+def test_nothing_to_measure(trained: Path, tmp_path: Path):
+    refused(segkd("eval", trained / "tiny.yaml", "name=never_run"), "nothing to measure", "runs/never_run")
+    refused(segkd("eval", tmp_path), "no run directory")
+    refused(segkd("eval", tmp_path / "none.yaml"), "there is no config")
+    refused(segkd("eval", trained / "runs/distilled", "data.val_split=tset"), "'tset'", "did you mean 'test'?")
+
+
+def test_a_damaged_student(trained: Path, tmp_path: Path):
+    run = shutil.copytree(trained / "runs/teacher", tmp_path / "damaged")
+    (run / "student/model.safetensors").write_bytes(b"half")
+    refused(segkd("eval", run), "student/model.safetensors")
+    (run / "student/config.json").write_text("{}")
+    refused(segkd("eval", run), "student/config.json")

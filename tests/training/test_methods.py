@@ -1,0 +1,58 @@
+import inspect
+
+import pytest
+
+from segkd import losses
+from segkd.errors import SegkdError
+from segkd.losses import CWD, ICSD
+from segkd.training.methods import GROUPS, LOSSES, SCHEDULES, WEIGHTINGS, defaults, make, options_of
+from segkd.weighting import RelativeDifficulty
+
+
+def test_every_loss_module_has_a_name():
+    modules = {value for name, value in vars(losses).items() if inspect.isclass(value)}
+    assert {method.build for method in LOSSES.values()} == modules
+
+
+def test_builds_with_the_given_options():
+    built = make("loss", LOSSES, "cwd", {"temperature": 2})
+    assert isinstance(built, CWD)
+    assert built.temperature == 2.0
+    assert isinstance(make("loss", LOSSES, "icsd", {}), ICSD)
+    weighting = make("pixel weighting", WEIGHTINGS, "rdd", {"threshold": 0.6, "combine": "or"})
+    assert isinstance(weighting, RelativeDifficulty)
+    assert (weighting.threshold, weighting.combine) == (0.6, "or")
+    schedule = make("schedule", SCHEDULES, "linear", {"start": 1, "end": 0})
+    assert schedule(0.25) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("cwdd", {}, "there is no loss 'cwdd', did you mean 'cwd'?"),
+        ("cwd", {"temprature": 1}, "loss 'cwd' has no option 'temprature', did you mean 'temperature'?"),
+        ("cwd", {"temperature": "hot"}, "loss 'cwd', option 'temperature': "),
+        ("cwd", {"temperature": None}, "loss 'cwd', option 'temperature': "),
+        ("cwd", {"temperature": -1}, "temperature"),
+        ("icsd", {"variant": "papre"}, "papre"),
+    ],
+)
+def test_what_does_not_fit(name: str, options: dict, text: str):
+    with pytest.raises(SegkdError) as raised:
+        make("loss", LOSSES, name, options)
+    assert text in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_defaults_are_written_as_a_config_writes_them():
+    assert defaults(LOSSES["cwd"]).startswith("temperature: 4.0, ignore_index: null")
+    assert defaults(SCHEDULES["alw"]).startswith("rise: [task, icsd], fall: [kd]")
+    assert defaults(SCHEDULES["linear"]).startswith("start, end, ")
+
+
+def test_each_is_described():
+    for group in GROUPS.values():
+        for method in group.values():
+            assert method.title
+            assert method.reads
+            assert options_of(method.build)

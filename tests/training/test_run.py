@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import TINY
+
+from segkd.errors import SegkdError
+from segkd.training.run import Run, changed_keys
+from segkd.training.schema import Config
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config.model_validate({**TINY, "data": {"dataset": "camvid", "crop": [8, 8]}})
+
+
+def error(call: Any, *arguments: Any) -> str:
+    with pytest.raises(SegkdError) as raised:
+        call(*arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_of_a_config(config: Config):
+    assert Run.of(config).directory == Path("runs/tiny")
+
+
+def test_created_then_read(tmp_path: Path, config: Config):
+    run = Run(tmp_path / "deep" / "run")
+    run.create(config)
+    assert run.config() == config
+    assert run.config(["seed=9"]).seed == 9
+    assert not run.finished
+    assert run.read_last() is None
+
+
+def test_finished(tmp_path: Path, config: Config):
+    run = Run(tmp_path / "run")
+    run.create(config)
+    run.finish({"a": float("nan"), "b": [1.5, float("nan")], "c": {"d": "text"}})
+    assert run.finished
+    assert run.result() == {"a": None, "b": [1.5, None], "c": {"d": "text"}}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+class TestNothingIsOverwritten:
+    def test_a_run_that_was_begun(self, tmp_path: Path, config: Config):
+        run = Run(tmp_path / "run")
+        run.create(config)
+        assert f"segkd train --resume {run.directory}" in error(run.create, config)
+
+    def test_a_finished_run(self, tmp_path: Path, config: Config):
+        run = Run(tmp_path / "run")
+        run.create(config)
+        run.finish({})
+        assert "holds a finished run" in error(run.create, config)
+
+    def test_other_files(self, tmp_path: Path, config: Config):
+        (tmp_path / "notes.txt").write_text("mine")
+        assert "holds other files" in error(Run(tmp_path).create, config)
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    def test_an_empty_folder_will_do(self, tmp_path: Path, config: Config):
+        Run(tmp_path).create(config)
+
+    @pytest.mark.parametrize("below", ["", "run", "deep/run"])
+    def test_a_file_in_the_way(self, tmp_path: Path, config: Config, below: str):
+        (tmp_path / "file").write_text("mine")
+        message = error(Run(tmp_path / "file" / below).create, config)
+        assert f"{tmp_path / 'file'} is a file" in message
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_a_folder_that_cannot_be_written(self, config: Config):
+        message = error(Run("/proc/segkd/run").create, config)
+        assert "/proc" in message
+
+
+class TestReading:
+    def test_what_is_no_run(self, tmp_path: Path):
+        assert error(Run(tmp_path).config) == f"{tmp_path} is no run directory: it has no config.yaml"
+
+    def test_an_unreadable_result(self, tmp_path: Path):
+        run = Run(tmp_path)
+        assert str(run.result_file) in error(run.result)
+        run.result_file.write_text("{")
+        assert str(run.result_file) in error(run.result)
+
+    def test_a_damaged_checkpoint(self, tmp_path: Path):
+        run = Run(tmp_path)
+        run.last.parent.mkdir()
+        run.last.write_bytes(b"half a file")
+        assert str(run.last) in error(run.read_last)
+
+
+def test_changed_keys(config: Config):
+    other = config.model_copy(update={"seed": 3, "runs": "elsewhere", "trainer": config.trainer.model_copy()})
+    other.trainer.threads = 7
+    other.trainer.max_steps = 9
+    assert changed_keys(config, config) == []
+    assert changed_keys(config, other) == ["seed", "trainer.max_steps"]

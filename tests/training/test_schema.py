@@ -1,0 +1,87 @@
+from typing import Any
+
+import pytest
+from experiments import TINY
+from pydantic import BaseModel, ValidationError
+
+from segkd.losses import ICSD, PixelKD
+from segkd.training.schema import Block, Config, Distill, Teacher, TermBlock
+from segkd.weighting import RelativeDifficulty
+
+MINIMAL = {"name": "a", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
+
+
+def blocks() -> list[type[BaseModel]]:
+    return Block.__subclasses__()
+
+
+def test_defaults_are_valid():
+    config = Config.model_validate(MINIMAL)
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+    assert config.teacher is None
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block is not TermBlock], ids=lambda b: b.__name__)
+def test_unknown_keys_are_errors(block: type[BaseModel]):
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        block.model_validate({"unheard_of": 1})
+
+
+class TestDistill:
+    def test_a_terms_further_keys_are_its_losss_options(self):
+        block = TermBlock.model_validate({"loss": "pixel_kd", "weight": 2, "temperature": 3})
+        term = block.build()
+        assert isinstance(term.loss, PixelKD)
+        assert (term.loss.temperature, term.weight, term.student, term.teacher) == (3.0, 2.0, "logits", "logits")
+
+    def test_options_survive_a_round_trip(self):
+        block = TermBlock.model_validate({"loss": "pixel_kd", "temperature": 3})
+        assert TermBlock.model_validate(block.model_dump()) == block
+
+    def test_terms_by_name_without_those_taken_out(self):
+        distill = Distill.model_validate({"terms": {"a": {"loss": "icsd"}, "b": None}})
+        assert list(distill.build_terms()) == ["a"]
+        assert isinstance(distill.build_terms()["a"].loss, ICSD)
+
+    def test_alw(self):
+        schedule = Distill.model_validate({"schedule": {"alw": {"rise": ["task"], "fall": ["kd"]}}}).build_schedule()
+        assert {name: part(0.25) for name, part in schedule.items()} == {"task": 0.25, "kd": 0.75}
+
+    def test_a_schedule_for_each_term(self):
+        schedule = Distill.model_validate({"schedule": {"task": {"linear": {"start": 1, "end": 3}}}}).build_schedule()
+        assert schedule["task"](0.5) == pytest.approx(2.0)
+
+    @pytest.mark.parametrize(
+        "schedule",
+        [{"alw": {}, "kd": {"linear": {"start": 0, "end": 1}}}, {"kd": 0.5}, {"kd": {"alw": {}}}, {"kd": {}}],
+        ids=str,
+    )
+    def test_schedules_that_are_none(self, schedule: dict[str, Any]):
+        with pytest.raises(ValidationError):
+            Distill.model_validate({"schedule": schedule})
+
+    def test_pixel_weighting_takes_the_data_sets_ignore_index(self):
+        weighting = Distill.model_validate({"pixel_weighting": {"rdd": {"min_kept": 5}}}).build_weighting(11)
+        assert isinstance(weighting, RelativeDifficulty)
+        assert (weighting.ignore_index, weighting.min_kept) == (11, 5)
+        assert Distill().build_weighting() is None
+
+    def test_one_pixel_weighting(self):
+        with pytest.raises(ValidationError, match="one method"):
+            Distill.model_validate({"pixel_weighting": {"rdd": {}, "other": {}}})
+
+
+class TestTeacher:
+    def test_needs_a_config_or_all_the_rest(self):
+        Teacher.model_validate({"config": "a.yaml"})
+        Teacher.model_validate({"arch": "Unet", "encoder": "resnet18", "checkpoint": "a.pth"})
+        with pytest.raises(ValidationError, match="encoder is missing"):
+            Teacher.model_validate({"arch": "Unet", "checkpoint": "a.pth"})
+
+    @pytest.mark.parametrize("value", [True, False, "fit"])
+    def test_auxiliary(self, value: object):
+        assert Teacher.model_validate({"config": "a.yaml", "auxiliary": value}).auxiliary is value or value == "fit"
+
+    def test_no_other_auxiliary(self):
+        with pytest.raises(ValidationError):
+            Teacher.model_validate({"config": "a.yaml", "auxiliary": "perhaps"})
