@@ -1,0 +1,147 @@
+"""What imports what: the core costs nothing beyond torch, nothing imports upward, and importing opens no connection."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import segkd
+
+PACKAGE = Path(segkd.__file__).parent
+AREAS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+CORE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "cli.py"))
+HEAVY = [
+    "albumentations",
+    "cv2",
+    "lightning",
+    "omegaconf",
+    "pydantic",
+    "pytorch_lightning",
+    "rich",
+    "segmentation_models_pytorch",
+    "timm",
+    "torchvision",
+    "typer",
+]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules that a file imports, anywhere in it; of ``from segkd import x`` the module is segkd.x."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            module = node.module or ""
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "segkd" else {module}
+    return found
+
+
+def of_segkd(path: Path) -> set[str]:
+    return {name for name in imported(path) if name.split(".")[0] == "segkd"}
+
+
+def starts(names: set[str], *prefixes: str) -> set[str]:
+    return {name for name in names if any(name == p or name.startswith(f"{p}.") for p in prefixes)}
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(PACKAGE)) for path in paths]
+
+
+def files(area: str) -> list[Path]:
+    found = sorted((PACKAGE / area).rglob("*.py"))
+    assert found, area
+    return found
+
+
+class TestLayers:
+    def test_these_are_the_areas(self) -> None:
+        assert set(AREAS) <= {"losses", "segmentation", "detection", "training"}
+        assert {"losses", "segmentation", "training"} <= set(AREAS)
+
+    @pytest.mark.parametrize("path", CORE + files("losses"), ids=names_of(CORE + files("losses")))
+    def test_core_and_losses_import_torch_the_standard_library_and_the_core(self, path: Path) -> None:
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert roots <= {"torch", "segkd", *sys.stdlib_module_names}
+        assert not starts(of_segkd(path), "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "losses"))
+
+    @pytest.mark.parametrize("path", files("losses"), ids=names_of(files("losses")))
+    def test_losses_know_nothing_of_the_core_but_its_error(self, path: Path) -> None:
+        assert of_segkd(path) == starts(of_segkd(path), "segkd.losses", "segkd.errors")
+
+    @pytest.mark.parametrize("area", [area for area in AREAS if area in ("segmentation", "detection")])
+    def test_tasks_import_neither_upward_nor_each_other(self, area: str) -> None:
+        other = {"segmentation": "detection", "detection": "segmentation"}[area]
+        for path in files(area):
+            assert not starts(of_segkd(path), "segkd.training", "segkd.cli", f"segkd.{other}"), path
+
+    def test_training_does_not_import_the_command_line(self) -> None:
+        for path in files("training"):
+            assert not starts(of_segkd(path), "segkd.cli"), path
+
+    def test_the_package_itself_imports_the_core_and_the_rest_on_first_use_only(self) -> None:
+        tree = ast.parse((PACKAGE / "__init__.py").read_text())
+        at_once = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert at_once == {"typing", "segkd.distiller", "segkd.term"}
+
+    def test_every_imported_module_of_segkd_exists(self) -> None:
+        """So that a rule above cannot hold merely because a module was renamed."""
+        for path in PACKAGE.rglob("*.py"):
+            for name in of_segkd(path):
+                target = PACKAGE.parent / Path(*name.split("."))
+                is_module = target.is_dir() or target.with_suffix(".py").exists()
+                assert is_module or hasattr(segkd, name.split(".")[1]), f"{path} imports {name}"
+
+
+def run(code: str) -> str:
+    """Run the code in a fresh process and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_core_costs_nothing_beyond_torch() -> None:
+    code = (
+        "import json, sys; from segkd import Distiller, Term, DistillOutput; "
+        "from segkd.losses import ICSD, PixelKD, CWD, PKD; from segkd.schedules import Linear, alw; "
+        "from segkd.weighting import RelativeDifficulty; print(json.dumps(sorted(sys.modules)))"
+    )
+    loaded = set(json.loads(run(code)))
+    assert "torch" in loaded
+    assert not loaded & set(HEAVY)
+    assert not starts(loaded, "segkd.segmentation", "segkd.detection", "segkd.training", "segkd.cli")
+
+
+@pytest.mark.slow
+def test_importing_every_module_opens_no_connection() -> None:
+    code = """
+import importlib, json, pkgutil, sys
+
+calls = []
+events = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"}
+# Python reports each attempt here before it is made, also one whose failure the caller swallows.
+sys.addaudithook(lambda event, args: calls.append(event) if event in events else None)
+import segkd
+names = [module.name for module in pkgutil.walk_packages(segkd.__path__, "segkd.")]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps([names, calls]))
+"""
+    names, calls = json.loads(run(code))
+    assert {"segkd.cli", "segkd.training.train", "segkd.segmentation.transforms"} <= set(names)
+    assert calls == []
+
+
+def test_public_names() -> None:
+    assert set(segkd.__all__) == {"DistillOutput", "Distiller", "Term", "load_student"}
+    assert all(callable(getattr(segkd, name)) for name in segkd.__all__)
+    assert issubclass(segkd.Distiller, torch.nn.Module)
+    assert isinstance(segkd.__version__, str)
+    with pytest.raises(AttributeError, match="no attribute 'load_teacher'"):
+        _ = segkd.load_teacher
