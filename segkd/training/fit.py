@@ -111,6 +111,10 @@ class Fit:
         except SystemExit:  # how Lightning ends after Ctrl-C
             self.console.print(f"interrupted: go on with 'segkd train --resume {self.run.directory}'", soft_wrap=True)
             raise
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise SegkdError(f"{self.config.name}: data.batch_size: batch norm needs 2 images at least") from None
         if settings.max_steps % self.val_every:
             self.trainer.validate(module, validation, verbose=False)
         return self.checkpoints.best

@@ -244,6 +244,11 @@ class Config(Block):
     validation: Validation = Validation()
     trainer: Trainer = Trainer()
 
+    @field_validator("distill", mode="before")
+    @classmethod
+    def _none_is_nothing(cls, distill: Any) -> Any:
+        return {} if distill is None else distill
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.teacher is None and (self.distill.build_terms() or self.distill.pixel_weighting):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from segkd.adapter import Normalization
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.models import build_model
 from segkd.segmentation.weights import load_weights
@@ -33,12 +34,24 @@ class BuiltTeacher:
     """Whether its auxiliary head is still to be trained: ``teacher.auxiliary: fit``."""
 
 
-def teacher_config(config: Config) -> Config | None:
-    """Return the config that trains this config's teacher, or None when it names weights instead."""
+def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | None:
+    """Return the config that trains this config's teacher, or None when it names weights instead.
+
+    Args:
+        config: the student's.
+        pupils: the run directories of those that this student is to teach.
+
+    Raises:
+        SegkdError: that config cannot be read, or names a teacher that is its own pupil.
+    """
     block = config.teacher
     if block is None or block.config is None:
         return None
     own = load_config(block.config, changes={"runs": config.runs, **block.overrides})
+    pupils = (*pupils, Run.of(config).directory)
+    if Run.of(own).directory in pupils:
+        raise SegkdError(f"{config.name}: teacher.config: {block.config} is its own teacher ({Run.of(own).directory})")
+    teacher_config(own, pupils)
     if config.data.root is not None and own.data.root is None and own.data.dataset == config.data.dataset:
         own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
     return own
@@ -73,11 +86,21 @@ def build_teacher(block: Teacher, classes: int, own: Config | None) -> BuiltTeac
 
     Args:
         block: the config's teacher block.
-        classes: of the data set; the teacher's own number follows from a class_map.
+        classes: of the student's data set.
         own: the config that trains it, if it has one.
+
+    Raises:
+        SegkdError: the model cannot be built, or its data set has other classes and no class_map says which is which.
     """
+    count = classes if block.class_map is None else len(block.class_map)
     if own is not None:
-        student = own.student
+        student, spec = own.student, load_dataset_spec(own.data.dataset)
+        if spec.num_classes != count:
+            expected = f"the student {classes}" if block.class_map is None else f"teacher.class_map {count} entries"
+            raise SegkdError(
+                f"the teacher {own.name} has the {spec.num_classes} classes of {spec.name}, {expected}: give "
+                "teacher.class_map, the student's class (or null) for each of the teacher's"
+            )
         arch, encoder, options = student.arch, student.encoder, student.options
         given, has_head = student.normalization, student.auxiliary
         checkpoint = str(Run.of(own).student)
@@ -87,7 +110,6 @@ def build_teacher(block: Teacher, classes: int, own: Config | None) -> BuiltTeac
         assert block.checkpoint is not None
         arch, encoder, options = block.arch, block.encoder, block.options
         given, has_head, checkpoint = block.normalization, False, block.checkpoint
-    count = classes if block.class_map is None else len(block.class_map)
     return BuiltTeacher(
         build_model(arch, encoder, count, None, has_head or bool(block.auxiliary), options),
         checkpoint,

@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.reading import read_pair
 from segkd.segmentation.student import load_student
+from segkd.training.evaluate import evaluate
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -191,6 +194,26 @@ class TestOptions:
         outcome = train(experiment / "tiny.yaml")
         assert next(line for line in outcome.out.splitlines() if "bicyclist" in line).split()[-1] == "-"
         assert json.loads((experiment / "runs/tiny/result.json").read_text())["student"]["miou"] is None
+
+    def test_a_batch_too_small_for_batch_norm(self, experiment: Path):
+        refused(segkd("train", experiment / "tiny.yaml", "data.batch_size=1"), "data.batch_size", "2 images")
+
+    @pytest.mark.slow
+    def test_two_processes(self, experiment: Path):
+        ddp = ["accelerator=cpu", "devices=2", "strategy=ddp"]
+        options = [f"{prefix}trainer.{option}" for option in ddp for prefix in ("", "teacher.overrides.")]
+        command = [sys.executable, "-m", "segkd.cli", "train", str(experiment / "distilled.yaml"), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("pixel accuracy") == 1
+        assert {path.name for path in (experiment / "runs").iterdir()} == {"distilled", "teacher"}
+        assert [row["step"] for row in rows(experiment / "runs/distilled")] == ["2", "4"]
+        recorded = json.loads((experiment / "runs/distilled/result.json").read_text())
+        measured = evaluate(str(experiment / "runs/distilled"), [])
+        for model in ("teacher", "student"):
+            # One process counts each image once; so did two together, three images being odd.
+            for key in ("miou", "pixel_accuracy", "class_accuracy"):
+                assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-9)
 
     @pytest.mark.slow
     def test_compiled(self, experiment: Path):
