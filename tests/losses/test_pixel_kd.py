@@ -48,6 +48,20 @@ class TestPixelKL:
         torch.testing.assert_close(pixel_kl(student, teacher), torch.tensor([[[0.0, expected]]]))
         assert not torch.isclose(pixel_kl(teacher, student)[0, 0, 1], expected)
 
+    def test_a_teacher_that_learns_too_has_its_gradient(self) -> None:
+        student, teacher = (x.requires_grad_() for x in pair(dtype=torch.float64))
+        assert torch.autograd.gradcheck(pixel_kl, (student, teacher))
+        assert torch.autograd.gradcheck(pixel_kl, (student.detach(), teacher))
+
+    def test_backward_can_run_twice(self) -> None:
+        student, teacher = pair()
+        student.requires_grad_()
+        value = pixel_kd(student, teacher)
+        value.backward(retain_graph=True)
+        once = student.grad.clone()
+        value.backward()
+        torch.testing.assert_close(student.grad, 2 * once)
+
     def test_shapes_and_temperature_are_checked(self) -> None:
         with pytest.raises(SegkdError, match=r"\(1, 2, 3, 3\)"):
             pixel_kl(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4))
