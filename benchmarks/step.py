@@ -5,20 +5,19 @@
 The pair is DeepLabV3+, a MobileNetV2 student and a ResNet-50 teacher with auxiliary head, 19 classes, random weights
 and images. (a) is the student's forward, cross-entropy and backward; (b) the teacher's forward in eval mode without
 gradient; (c) one step of a `Distiller` with ICSD, PixelKD and relative difficulty (RDD), forward and backward, once in
-each of RDD's stages. No optimiser step anywhere. All run in turn in each round, so that a busy machine slows each of
-them; the ratio (c) / ((a) + (b)) must stay at or below 1.10.
+each of RDD's stages. No optimiser step anywhere. All run in turn, and the fastest run of each counts, timed as in
+losses.py: on the CPU by one thread's CPU time. The ratio (c) / ((a) + (b)) must stay at or below 1.10.
 """
 
 import argparse
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
+from losses import machine, times
 from torch import Tensor, nn
 
 from segkd import Distiller, Term
@@ -28,7 +27,7 @@ from segkd.weighting import RelativeDifficulty
 
 CLASSES = 19
 LIMIT = 1.10
-STAGES = {"RDD stage 1": 0.05, "RDD stage 2": 0.5}
+STAGES = {"stage 1": 0.05, "stage 2": 0.5}
 """Progress at which each stage of relative difficulty is measured."""
 
 
@@ -84,50 +83,26 @@ def parts(student: nn.Module, size: tuple[int, int], count: int, device: str, pr
     }
 
 
-def times(functions: dict[str, Callable], device: str, rounds: int, clock: Callable[[], float]) -> dict[str, list]:
-    """Return the milliseconds of each function in each round, all run in turn; the first round is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(rounds + 1):
-        for name, function in functions.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = clock()
-            function()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if round_:
-                taken[name].append((clock() - start) * 1e3)
-    return taken
-
-
 def rows(args: argparse.Namespace) -> Iterable[str]:
-    clock = time.process_time if args.clock == "process" else time.perf_counter
     yield "| images | (a) student, ms | (b) teacher, ms | RDD | (c) distilled, ms | (c) / ((a) + (b)) |"
     yield "|---|---:|---:|---|---:|---:|"
     for size in args.size:
         torch.manual_seed(0)
         student = build_model("DeepLabV3Plus", "mobilenet_v2", CLASSES).to(args.device).train()
-        taken = times(parts(student, size, args.batch, args.device, args.precision), args.device, args.rounds, clock)
-        middle = {name: statistics.median(values) for name, values in taken.items()}
-        least = {name: min(values) for name, values in taken.items()}
+        functions = parts(student, size, args.batch, args.device, args.precision)
+        taken = dict(
+            zip(functions, times(list(functions.values()), args.device, args.repeats, args.seconds), strict=True)
+        )
         for stage in STAGES:
-            ratios = [value[stage] / (value["plain"] + value["teacher"]) for value in (middle, least)]
-            cells = [f"{middle[name]:.1f} ({least[name]:.1f})" for name in ("plain", "teacher", stage)]
-            yield (
-                f"| {args.batch}x3x{size[0]}x{size[1]} | {cells[0]} | {cells[1]} | {stage[4:]} | {cells[2]} "
-                f"| {ratios[0]:.3f} ({ratios[1]:.3f}) |"
+            least, middle = (
+                [figure(taken[name]) for name in ("plain", "teacher", stage)] for figure in (min, statistics.median)
             )
-
-
-def machine(device: str, threads: int) -> str:
-    if device == "cuda":
-        chip = torch.cuda.get_device_name()
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        chip = f"{models[0] if models else platform.processor()}, {threads} threads"
-    return f"{chip}; torch {torch.__version__}, Python {platform.python_version()}, {platform.system()}"
+            plain, teacher, distilled = (f"{low:.1f} ({mid:.1f})" for low, mid in zip(least, middle, strict=True))
+            ratio, of_medians = (c / (a + b) for a, b, c in (least, middle))
+            yield (
+                f"| {args.batch}x3x{size[0]}x{size[1]} | {plain} | {teacher} | {stage} | {distilled} "
+                f"| {ratio:.3f} ({of_medians:.3f}) |"
+            )
 
 
 def height_and_width(text: str) -> tuple[int, int]:
@@ -149,13 +124,12 @@ def main() -> None:
         help="HEIGHTxWIDTH of the images, several for several rows (default 256x512 256x256)",
     )
     parser.add_argument("--batch", type=int, default=4, help="images a step (default 4)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=10, help="measurements of each part (default 10)")
     parser.add_argument(
-        "--clock",
-        choices=["wall", "process"],
-        default="wall",
-        help="process counts this process's CPU time only: for a busy machine, with --threads 1 (default wall)",
+        "--threads", type=int, default=1, help="CPU threads (default 1); more are timed by the wall clock"
+    )
+    parser.add_argument("--repeats", type=int, default=20, help="runs of each part (default 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=240, help="stop repeating a size after this long (default 240)"
     )
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     args = parser.parse_args()
@@ -169,11 +143,12 @@ def main() -> None:
     say(f"# One distilled step beside its parts, {'bfloat16 autocast' if args.precision == 'bf16' else 'float32'}\n")
     say(f"`{' '.join(['python benchmarks/step.py', *sys.argv[1:]])}`\n")
     say(machine(args.device, args.threads) + "\n")
-    clock = "the process's CPU time" if args.clock == "process" else "wall-clock time"
+    on_one_thread = args.device == "cpu" and args.threads == 1
+    clock = "the thread's CPU time" if on_one_thread else "wall-clock time"
     say(
         f"DeepLabV3+, MobileNetV2 taught by ResNet-50, {CLASSES} classes, ICSD + PixelKD + RDD; no optimiser step. "
-        f"Median of {args.rounds} rounds and, in brackets, the minimum, of {clock}; all parts run in turn in each "
-        f"round. The ratio is required to be at most {LIMIT:.2f}.\n"
+        f"The fastest of up to {args.repeats} runs and, in brackets, the median, of {clock}; all parts run in turn. "
+        f"The ratio of the fastest runs is required to be at most {LIMIT:.2f}.\n"
     )
     for row in rows(args):
         say(row)
