@@ -1,6 +1,7 @@
 """The command line: each command parses, calls one function and prints."""
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,7 +183,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # the last resort: whatever it is, a person gets a line, not a traceback
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         if isinstance(error, SegkdError):
             text, code = str(error), 2
         elif hasattr(error, "format_message"):  # typer's, for a wrong option or argument

@@ -141,8 +141,8 @@ class TestDebug:
     def test_shows_the_traceback(self, tmp_path: Path):
         command = [sys.executable, "-m", "segkd.cli", "train", "quickstrat", "--debug"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 1
-        assert "Traceback" in done.stderr
+        assert done.returncode == 2
+        assert done.stderr.startswith("Traceback")
         assert done.stderr.endswith("there is no config 'quickstrat': did you mean 'quickstart'?\n")
 
     def test_is_hinted_at_when_nobody_foresaw_it(self, own: Path):

@@ -15,6 +15,8 @@ from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, comparison_grid, error_map, heat_map, weight_map
 from segkd.training.module import DistillModule, predict_as_configured
 
+_OF_TEACHER = ("teacher wrong", "both wrong")
+
 
 class Pictures(pl.Callback):
     """After each validation draws a few of its images under both models, and both similarity matrices.
@@ -44,9 +46,10 @@ class Pictures(pl.Callback):
                 row, pair = self._row(module, item)
                 rows.append(row)
                 matrices.append(pair)
-        headers = ["input", "label", "teacher", "student", "errors", "pixel weight"]
+        headers = ["input", "label", "teacher", "student", "errors", "pixel weight: dark 0, yellow 1"]
         used = [column for column in range(len(headers)) if any(row[column] is not None for row in rows)]
-        legend = [*zip(self.spec.class_names, self.spec.colors, strict=True), *ERROR_COLORS.items()]
+        kinds = [kind for kind in ERROR_COLORS if module.distiller.teacher is not None or kind not in _OF_TEACHER]
+        legend = [*zip(self.spec.class_names, self.spec.colors, strict=True), *((k, ERROR_COLORS[k]) for k in kinds)]
         grid = comparison_grid([[row[c] for c in used] for row in rows], [headers[c] for c in used], legend)
         writer.add_image("pictures", grid, step, dataformats="HWC")
         self._matrices(writer, step, matrices)
@@ -96,9 +99,9 @@ class Pictures(pl.Callback):
         return weights.map[0].float().cpu().numpy()
 
     def _matrices(self, writer: Any, step: int, matrices: list[list[torch.Tensor]]) -> None:
-        for place, side in enumerate(("student", "teacher")[: len(matrices[0])]):
-            mean = torch.stack([pair[place] for pair in matrices]).mean(0).numpy()
+        means = [torch.stack(of_images).mean(0).numpy() for of_images in zip(*matrices, strict=True)]
+        limits = (0.0, float(max(mean.max() for mean in means)))  # the same colours mean the same in both
+        for side, mean in zip(("student", "teacher"), means, strict=False):
             title = f"{side}: KL(row || column) of the classes' spatial distributions, nats"
-            writer.add_image(
-                f"similarity/{side}", heat_map(mean, self.spec.class_names, title), step, dataformats="HWC"
-            )
+            picture = heat_map(mean, self.spec.class_names, title, limits)
+            writer.add_image(f"similarity/{side}", picture, step, dataformats="HWC")
