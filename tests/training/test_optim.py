@@ -61,11 +61,12 @@ class TestCourse:
         assert 0 <= rates[-1] < 1e-3
 
 
-class TestGroups:
-    @pytest.fixture(scope="class")
-    def model(self) -> nn.Module:
-        return build_model("Unet", "resnet18", 3, None, auxiliary=True)
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return build_model("Unet", "resnet18", 3, None, auxiliary=True)
 
+
+class TestGroups:
     def test_encoder_and_head(self, model: nn.Module):
         encoder, head = parameter_groups([model], Optimizer(lr=0.1, encoder_lr=0.01))
         assert (encoder["name"], encoder["lr"], head["name"], head["lr"]) == ("encoder", 0.01, "head", 0.1)

@@ -88,7 +88,7 @@ class TestFromWeights:
     )
     def test_a_run_or_any_file_of_it(self, trained: Path, weights: str):
         checkpoint = f"teacher.checkpoint={trained / 'runs/teacher' / weights}"
-        name = f"name=from_{Path(weights).stem or 'run'}"
+        name = f"name=taught_by_{Path(weights).stem or 'run'}"
         train(trained / "distilled.yaml", *self.OPTIONS, checkpoint, name, "trainer.max_steps=1")
 
     def test_of_another_architecture(self, trained: Path):
@@ -102,8 +102,9 @@ class TestFromWeights:
         content["classes"] = content["classes"][:-1]
         content["label_map"] = {raw: raw if raw < 10 else "ignore" for raw in range(12)}
         few = write(trained / "camvid/few.yaml", content)
-        outcome = segkd("train", trained / "distilled.yaml", f"data.dataset={few}", "name=x")
-        refused(outcome, "runs/teacher", "11 classes", "10")
+        options = [f"data.dataset={few}", f"teacher.checkpoint={trained / 'runs/teacher'}", "name=x"]
+        outcome = segkd("train", trained / "distilled.yaml", *self.OPTIONS, *options)
+        refused(outcome, "runs/teacher/student/model.safetensors", "the file has 11 classes, the model 10")
         assert not (trained / "runs/x").exists()
 
     def test_with_a_class_map(self, trained: Path):
