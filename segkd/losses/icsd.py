@@ -29,17 +29,24 @@ def _distribution(z: Tensor, valid: Tensor | None, dim: int) -> tuple[Tensor, Te
 class _Divergences(torch.autograd.Function):
     """KL between all pairs of rows of softmax(z), with the gradient written out.
 
-    Plain autograd gives the same numbers with about twice the passes over the map and twice the memory. With
-    K = p @ log p^T, D[i, j] = K[i, i] - K[i, j] and A = dL/dK, the softmax's two terms reduce to C x C matrices:
-    dL/dz = p * (A @ log p - r) + A^T @ p, where r = rowsum(A * K) + colsum(A).
+    With p = softmax(z) and c its logarithm's constant (log p = z - c), K = p @ z^T - c has K[i, j] = sum_x p_i log p_j,
+    and D[i, j] = K[i, i] - K[i, j]: the map log p is never made. With A = dL/dK the softmax's two terms reduce to
+    C x C matrices: dL/dz = p * (A @ z - r) + A^T @ p, where r = A @ c + rowsum(A * K) + colsum(A). Beside z, which the
+    model's output holds anyway, p is all that is kept: plain autograd takes several times the passes and the memory.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, valid: Tensor | None) -> Tensor:
         """Return (B, C, C) from float logits (B, C, N), over the positions in ``valid`` (B, 1, N)."""
-        log_p, p = _distribution(z, valid, dim=-1)
-        cross = p @ log_p.transpose(1, 2)
-        ctx.save_for_backward(log_p, p, cross)
+        kept = z if valid is None else z + (valid.to(z.dtype) - 1) * 1e30
+        p = F.softmax(kept, -1)
+        # At the largest z, where p is at least 1 / N: no pass that takes memory for another map.
+        constant = kept.amax(-1) - p.amax(-1).log()
+        if valid is not None:
+            p = p * valid
+            constant = constant * valid.any(-1)  # an image without any valid position: zeros
+        cross = p @ z.transpose(1, 2) - constant[:, None]
+        ctx.save_for_backward(z, p, constant, cross)
         # Sum_x p_i log p_i is the diagonal of the same product: no further pass over the map, and D[i, i] is exactly 0.
         return cross.diagonal(dim1=1, dim2=2)[:, :, None] - cross
 
@@ -47,12 +54,12 @@ class _Divergences(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of z."""
-        log_p, p, cross = ctx.saved_tensors
+        z, p, constant, cross = ctx.saved_tensors
         # Someone may call backward() under autocast, which would run the products in bfloat16.
         with full_precision(grad) as (grad,):
             a = torch.diag_embed(grad.sum(2)) - grad
-            r = (a * cross).sum(2) + a.sum(1)
-            grad_z = torch.baddbmm(r[:, :, None], a, log_p, beta=-1).mul_(p)
+            r = (a @ constant[:, :, None])[:, :, 0] + (a * cross).sum(2) + a.sum(1)
+            grad_z = torch.baddbmm(r[:, :, None], a, z, beta=-1).mul_(p)
             return grad_z.baddbmm_(a.transpose(1, 2), p), None
 
 

@@ -109,7 +109,9 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
         else:  # one left from an earlier save would not belong to these weights
             (directory / AUXILIARY_FILE).unlink(missing_ok=True)
         (written / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        mode = (written / _CONFIG_FILE).stat().st_mode
         for file in written.iterdir():
+            file.chmod(mode)  # safetensors writes files that only their owner may read
             os.replace(file, directory / file.name)
 
 
