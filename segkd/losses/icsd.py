@@ -75,8 +75,8 @@ def inter_class_similarity(logits: Tensor, temperature: float = 1.0, valid: Tens
         valid: (B, h, w) bool; positions that are False are left out of the softmax. An image without any gives zeros.
 
     Returns:
-        (B, C, C) in nats, at least 0 up to rounding, 0 on the diagonal, in float32 (float64 for float64 logits). It can
-        be differentiated once.
+        (B, C, C) in nats, at least 0 up to rounding, 0 on the diagonal, in float32 (float64 for float64 logits). Its
+        absolute error is some 1e-6 of the largest logit. It can be differentiated once.
     """
     check_temperature(temperature)
     if logits.dim() != 4:
