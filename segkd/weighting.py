@@ -69,8 +69,10 @@ def true_class_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Ten
         valid: (B, H, W) bool.
     """
     with torch.no_grad(), full_precision(logits) as (z,):
-        index = target.masked_fill(~valid, 0).long()[:, None]
-        return F.softmax(z, 1).gather(1, index)[:, 0].masked_fill(~valid, 1.0)
+        index = target.masked_fill(~valid, 0).long()
+        # Image by image: a whole batch's probabilities at label size are memory that has to be fetched anew each step.
+        of_images = [F.softmax(image, 0).gather(0, i[None])[0] for image, i in zip(z, index, strict=True)]
+        return torch.stack(of_images).masked_fill(~valid, 1.0)
 
 
 def _hard(probability: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:

@@ -14,18 +14,25 @@ class _PixelKL(torch.autograd.Function):
     """KL(softmax(t) || softmax(s)) over dim 1, its slope taken along: p_s - p_t, and p_t * (log p_t - log p_s - KL).
 
     Plain autograd gives the same numbers with twice as many temporaries of the map's size and keeps two for backward
-    where one will do; at full resolution, fetching that memory is most of what the loss costs.
+    where one will do; at full resolution, fetching that memory is most of what the loss costs. For the same reason the
+    images are taken one by one: the temporaries of a single one are small enough to be used again.
     """
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
         """Return (B, h, w) from float logits (B, C, h, w)."""
-        log_s, log_t = F.log_softmax(s, dim=1), F.log_softmax(t, dim=1)
-        p_t = log_t.exp()
-        of_classes = log_t.sub_(log_s).mul_(p_t)
-        kl = of_classes.sum(1)
-        slope_s = log_s.exp_().sub_(p_t) if ctx.needs_input_grad[0] else None
-        slope_t = of_classes.sub_(p_t.mul_(kl[:, None])) if ctx.needs_input_grad[1] else None
+        kl = s.new_empty((s.shape[0], *s.shape[2:]))
+        slope_s = torch.empty_like(s) if ctx.needs_input_grad[0] else None
+        slope_t = torch.empty_like(t) if ctx.needs_input_grad[1] else None
+        for image in range(s.shape[0]):
+            log_s, log_t = F.log_softmax(s[image], dim=0), F.log_softmax(t[image], dim=0)
+            p_t = log_t.exp()
+            of_classes = log_t.sub_(log_s).mul_(p_t)
+            kl[image] = of_classes.sum(0)
+            if slope_s is not None:
+                torch.sub(log_s.exp_(), p_t, out=slope_s[image])
+            if slope_t is not None:
+                torch.sub(of_classes, p_t.mul_(kl[image]), out=slope_t[image])
         ctx.save_for_backward(slope_s, slope_t)
         return kl
 
