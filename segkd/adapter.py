@@ -5,13 +5,14 @@ something else subclasses it and overrides what differs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
 from segkd.losses._common import resize
+from segkd.term import Term
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, in the units of the raw image (0 to 1)."""
@@ -74,6 +75,11 @@ class Adapter(nn.Module):
         SegkdError: only one normalisation is given, or a student class is left without teacher class.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("logits", "aux")
+    """What a term can read of what a model returned; every other name is a module path."""
+    needs_task_loss: ClassVar[bool] = True
+    """Whether the distiller must be given a task loss; False where the models bring their own."""
+
     def __init__(
         self,
         student_normalization: Normalization | None = None,
@@ -100,18 +106,29 @@ class Adapter(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
-    def inputs(self, images: Any) -> tuple[Any, Any]:
-        """Return what the student gets and what the teacher gets of one batch."""
-        if self.scale is None or self.shift is None:
-            return images, images
-        return images, images * self.scale.to(images.dtype) + self.shift.to(images.dtype)
+    def prepare(self, student: nn.Module, teacher: nn.Module | None, terms: Mapping[str, Term]) -> None:
+        """Look at the models and the terms once, before the first run: here nothing depends on them.
 
-    def run(self, model: nn.Module, inputs: Any) -> Any:
-        """Return what the model returns for its inputs."""
+        Raises:
+            SegkdError: they do not fit together.
+        """
+
+    def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
+        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it."""
+        if self.scale is None or self.shift is None:
+            return images, images, target
+        return images, images * self.scale.to(images.dtype) + self.shift.to(images.dtype), target
+
+    def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
+        """Return what the model of one side, ``"student"`` or ``"teacher"``, returns for its inputs."""
         return model(inputs)
 
-    def read(self, side: str, name: str, output: Any) -> Tensor:
-        """Return ``"logits"`` or ``"aux"`` of one side's output, the teacher's in the student's classes."""
+    def read(self, side: str, name: str, output: Any) -> Any:
+        """Return what ``name`` in `outputs` stands for in one side's output.
+
+        One tensor here: ``"logits"`` or ``"aux"``, the teacher's in the student's classes. An adapter may return a
+        list, paired with the other side's by position, a mapping, paired by key, or anything that its losses read.
+        """
         if name == "logits":
             logits = read_logits(output)
         else:
@@ -141,16 +158,17 @@ class Adapter(nn.Module):
         return target.shape[-2], target.shape[-1]
 
     def task_loss(
-        self, output: Any, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor], weights: Tensor | None
-    ) -> Tensor:
-        """Return the student's task loss, a scalar, at label size.
+        self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None, weights: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """Return the student's task loss at label size: a scalar, or named parts whose sum it is.
 
         Args:
             output: what the student returned.
             target: (B, H, W) labels.
-            loss: the task loss; unreduced, (B, H, W), where ``weights`` are given.
+            loss: the task loss; unreduced, (B, H, W), where ``weights`` are given; None where models bring their own.
             weights: (B, H, W) normalised pixel weights, or None.
         """
+        assert loss is not None
         logits = read_logits(output)
         if target.dim() != 3 or target.shape[0] != logits.shape[0]:
             raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
@@ -168,12 +186,16 @@ class Adapter(nn.Module):
             value = torch.where((target != loss.ignore_index).any(), value, 0.0)  # type: ignore[attr-defined]
         return value
 
-    def auxiliary_loss(self, output: Any, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+    def auxiliary_loss(
+        self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None
+    ) -> Tensor | None:
         """Return the task loss of the student's auxiliary logits times its weight, or None when there are none."""
         auxiliary = read_auxiliary(output) if self.auxiliary_weight else None
         if auxiliary is None:
             return None
-        return self.auxiliary_weight * self.task_loss(auxiliary, target, loss, None)
+        value = self.task_loss(auxiliary, target, loss, None)
+        assert isinstance(value, Tensor)
+        return self.auxiliary_weight * value
 
     def example(self, model: nn.Module, size: int) -> Any:
         """Return an input to try the model with: zeros (1, C, size, size) as its first convolution takes them."""

@@ -1,8 +1,9 @@
 """The distiller: runs both models once, evaluates the terms and returns one output."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from segkd.errors import SegkdError, nearest
 from segkd.losses._common import resize
 from segkd.schedules import Schedule
 from segkd.taps import Taps
-from segkd.term import OUTPUTS, Term, named_terms
-from segkd.trial import check_channels, check_classes, undisturbed
+from segkd.term import Term, named_terms
+from segkd.trial import check_channels, check_classes, is_map, undisturbed
 from segkd.weighting import RelativeDifficulty
 
 
@@ -30,6 +31,7 @@ class DistillOutput:
         student: what the student returned.
         teacher: what the teacher returned; None without teacher.
         pixel_weights: (B, H, W) weights on the task loss in [0, 1], or None.
+        parts: what the task loss consists of, detached, where the adapter knows parts of it: a detector's losses.
     """
 
     loss: Tensor
@@ -38,6 +40,7 @@ class DistillOutput:
     student: Any
     teacher: Any = None
     pixel_weights: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Distiller(nn.Module):
@@ -51,7 +54,8 @@ class Distiller(nn.Module):
         student: maps images to logits; see `segkd.adapter.read_logits` for what it may return.
         teacher: likewise. None trains the student on the task loss alone: the plain baseline, through the same code.
         terms: named terms, as a mapping or as (name, term) pairs. ``"task"`` is the task loss's own name.
-        task_loss: called ``task_loss(logits, target)`` with logits at label size.
+        task_loss: called ``task_loss(logits, target)`` with logits at label size. None for models that bring their own
+            loss, such as detectors.
         pixel_weighting: `RelativeDifficulty`, or None. The task loss then needs a ``reduction`` attribute, as torch's
             have.
         schedule: for each named term a function of progress that multiplies its weight, such as `alw` or
@@ -83,7 +87,7 @@ class Distiller(nn.Module):
         student: nn.Module,
         teacher: nn.Module | None,
         terms: Mapping[str, Term] | Iterable[tuple[str, Term]],
-        task_loss: Callable[[Tensor, Tensor], Tensor],
+        task_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         pixel_weighting: RelativeDifficulty | None = None,
         schedule: Mapping[str, Schedule] | None = None,
         adapter: Adapter | None = None,
@@ -105,6 +109,8 @@ class Distiller(nn.Module):
         self.task_loss = task_loss
         self.pixel_weighting = pixel_weighting
         self.adapter = adapter if adapter is not None else Adapter()
+        if task_loss is None and self.adapter.needs_task_loss:
+            raise SegkdError("these models need a task_loss, such as torch.nn.CrossEntropyLoss(ignore_index=255)")
         # No child either: it shares the task loss's buffers (class weights), which are in state_dict() once already.
         self.__dict__["_pixel_loss"] = None if pixel_weighting is None else _unreduced(task_loss)
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
@@ -113,7 +119,8 @@ class Distiller(nn.Module):
         try:
             for side, model in self._models().items():
                 paths = [getattr(term, side) for term in self.terms.values()]
-                self._taps[side] = Taps(model, (path for path in paths if path not in OUTPUTS), side)
+                self._taps[side] = Taps(model, (path for path in paths if path not in self.adapter.outputs), side)
+            self.adapter.prepare(student, teacher, self.terms)
             self._connect(example)
         except BaseException:
             self.detach_hooks()  # the student outlives a distiller that could not be made
@@ -132,7 +139,7 @@ class Distiller(nn.Module):
             SegkdError: progress is missing or not a number, or a shape does not fit.
         """
         progress = self._check_progress(progress)
-        for_student, for_teacher = self.adapter.inputs(images)
+        for_student, for_teacher, target = self.adapter.inputs(images, target)
         teacher = None
         if self.teacher is not None:
             # First, so that its passing activations are gone before the student's, which stay for backward.
@@ -140,11 +147,10 @@ class Distiller(nn.Module):
                 teacher = self._run("teacher", self.teacher, for_teacher)
         student = self._run("student", self.student, for_student)
 
-        values: dict[str, Tensor] = {}
-        values["task"], pixel_weights = self._task(student, teacher, target, progress)
-        label_size = self.adapter.label_size(target)
+        parts, pixel_weights = self._task(student, teacher, target, progress)
+        values: dict[str, Tensor] = {"task": functools.reduce(torch.add, parts.values())}
         for name, term in self.terms.items():
-            values[name] = self._evaluate(name, term, student, teacher, target, label_size)
+            values[name] = self._evaluate(name, term, student, teacher, target)
         for taps in self._taps.values():
             taps.clear()
 
@@ -154,7 +160,8 @@ class Distiller(nn.Module):
             for name in values
         }
         loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-        return DistillOutput(loss, {n: v.detach() for n, v in values.items()}, weights, student, teacher, pixel_weights)
+        values, parts = ({name: value.detach() for name, value in named.items()} for named in (values, parts))
+        return DistillOutput(loss, values, weights, student, teacher, pixel_weights, parts)
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set the student's and connectors' mode; the teacher stays in eval mode."""
@@ -179,7 +186,7 @@ class Distiller(nn.Module):
 
     def _run(self, side: str, model: nn.Module, inputs: Any) -> Any:
         with self._taps[side].recording():
-            return self.adapter.run(model, inputs)
+            return self.adapter.run(side, model, inputs)
 
     def _check_progress(self, progress: float | None) -> float:
         if progress is None:
@@ -190,11 +197,12 @@ class Distiller(nn.Module):
             raise SegkdError("progress must be a number in [0, 1], got nan")
         return min(max(progress, 0.0), 1.0)
 
-    def _task(self, student: Any, teacher: Any, target: Any, progress: float) -> tuple[Tensor, Tensor | None]:
+    def _task(
+        self, student: Any, teacher: Any, target: Any, progress: float
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         if self.pixel_weighting is None:
             value, shown = self.adapter.task_loss(student, target, self.task_loss, None), None
         else:
-            assert self._pixel_loss is not None
             has_auxiliary = self.adapter.has_auxiliary(teacher)
             weights = self.pixel_weighting(
                 self.adapter.read("student", "logits", student).detach(),
@@ -204,30 +212,47 @@ class Distiller(nn.Module):
                 progress,
             )
             value, shown = self.adapter.task_loss(student, target, self._pixel_loss, weights.scaled), weights.map
+        parts = {"main": value} if isinstance(value, Tensor) else value
         auxiliary = self.adapter.auxiliary_loss(student, target, self.task_loss)
-        return (value if auxiliary is None else value + auxiliary), shown
+        return (parts if auxiliary is None else {**parts, "auxiliary": auxiliary}), shown
 
-    def _read(self, side: str, name: str, output: Any) -> list[Tensor]:
-        if name in OUTPUTS:
-            return [self.adapter.read(side, name, output)]
-        return self._taps[side].tensors(name)
-
-    def _evaluate(
-        self, name: str, term: Term, student: Any, teacher: Any, target: Any, label_size: tuple[int, int]
-    ) -> Tensor:
-        of_student = self._read("student", term.student, student)
-        of_teacher = self._read("teacher", term.teacher, teacher)
+    def _read(self, name: str, term: Term, student: Any, teacher: Any) -> list[tuple[Any, Any]]:
+        """Return what a term compares: pairs of tensors, or of what else the adapter hands out."""
+        found = []
+        for side, source, output in (("student", term.student, student), ("teacher", term.teacher, teacher)):
+            if source in self.adapter.outputs:
+                found.append(self.adapter.read(side, source, output))
+            else:
+                found.append(self._taps[side].tensors(source))
+        of_student, of_teacher = found
+        if isinstance(of_student, Mapping) and isinstance(of_teacher, Mapping):
+            pairs = [(of_student[key], of_teacher[key]) for key in of_student if key in of_teacher]
+            if not pairs:
+                raise SegkdError(
+                    f"term {name!r}: the student's {term.student!r} has {_listed(of_student)}, the teacher's "
+                    f"{term.teacher!r} {_listed(of_teacher)}: nothing to pair"
+                )
+            return pairs
+        of_student, of_teacher = (
+            list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, list) else [x] for x in found
+        )
         if len(of_student) != len(of_teacher) or not of_student:
             raise SegkdError(
                 f"term {name!r} reads {len(of_student)} tensors of the student ({term.student}) and "
                 f"{len(of_teacher)} of the teacher ({term.teacher}): they pair one to one"
             )
+        return list(zip(of_student, of_teacher, strict=True))
+
+    def _evaluate(self, name: str, term: Term, student: Any, teacher: Any, target: Any) -> Tensor:
         total = []
-        for s, t in zip(of_student, of_teacher, strict=True):
+        for s, t in self._read(name, term, student, teacher):
             if name in self.connectors:
                 s = self.connectors[name](s)
-            if s.dim() == 4 and t.dim() == 4:
-                height, width = {"teacher": t.shape[2:], "student": s.shape[2:], "label": label_size}[term.size]
+            if is_map(s) and is_map(t):
+                if term.size == "label":
+                    height, width = self.adapter.label_size(target)
+                else:
+                    height, width = (t if term.size == "teacher" else s).shape[2:]
                 s, t = resize(s, (height, width)), resize(t, (height, width))
             total.append(term.loss(s, t, target))
         return torch.stack(total).sum()
@@ -255,15 +280,18 @@ class Distiller(nn.Module):
                 if isinstance(term.connector, str):
                     raise SegkdError(f"term {name!r} needs the models' channels, but {failure}: give example=<input>")
                 continue
-            read = [self._read(side, getattr(term, side), outputs[side]) for side in ("student", "teacher")]
+            pairs = [(s, t) for s, t in self._read(name, term, *outputs.values()) if is_map(s) and is_map(t)]
             if isinstance(term.connector, str):
-                if any(len(tensors) != 1 for tensors in read):
-                    counts = " and ".join(str(len(tensors)) for tensors in read)
-                    raise SegkdError(f"term {name!r} reads {counts} tensors: a connector maps a single one of each")
-                connector = make_connector(term.connector, read[0][0].shape[1], read[1][0].shape[1])
-                self.connectors[name] = connector.to(read[0][0])
+                channels = {(s.shape[1], t.shape[1]) for s, t in pairs}
+                if len(channels) != 1:
+                    raise SegkdError(
+                        f"term {name!r} compares {len(pairs)} maps with channels {sorted(channels)}: a connector maps "
+                        "from one number of channels to one"
+                    )
+                ((of_student, of_teacher),) = channels
+                self.connectors[name] = make_connector(term.connector, of_student, of_teacher).to(pairs[0][0])
             elif term.connector is None and not getattr(term.loss, "any_channels", False):
-                check_channels(name, term, *read)
+                check_channels(name, term, pairs)
         if self.pixel_weighting is not None and not failure:
             if self.pixel_weighting.needs_auxiliary and not self.adapter.has_auxiliary(outputs["teacher"]):
                 raise SegkdError(self.pixel_weighting.NO_AUXILIARY)
@@ -281,6 +309,10 @@ class Distiller(nn.Module):
                 return self._run(side, model, self.adapter.example(model, 64))
             except Exception:  # a model of any make: the next size is the judge
                 return self._run(side, model, self.adapter.example(model, 224))
+
+
+def _listed(levels: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, levels))
 
 
 def _freeze(teacher: nn.Module, student: nn.Module) -> nn.Module:

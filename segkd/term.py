@@ -11,9 +11,6 @@ from segkd.errors import SegkdError, nearest
 
 Size = Literal["teacher", "student", "label"]
 
-OUTPUTS = ("logits", "aux")
-"""What a term reads from a model's return value; every other name is a module path."""
-
 
 @dataclass
 class Term:
@@ -21,13 +18,15 @@ class Term:
 
     Args:
         loss: called ``loss(student, teacher, target)``, returns a scalar. See `segkd.losses`. One that compares maps of
-            different channels has an attribute ``any_channels = True``: it then needs no connector for them.
+            different channels has an attribute ``any_channels = True``: it then needs no connector for them. One that
+            reads something else than logits unless told otherwise names it in an attribute ``reads``.
         weight: multiplies the loss, at least 0.
-        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits) or a module path
-            such as ``"encoder.layer4"``, whose output it takes.
+        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits), another of the
+            adapter's ``outputs``, or a module path such as ``"encoder.layer4"``, whose output it takes. Empty,
+            as by default: what the loss says it reads, else the logits.
         teacher: the same for the teacher.
         connector: maps the student's features to the teacher's channels: ``"conv1x1"``, a module, or None. Its
-            parameters are trained: they are in ``distiller.parameters()``.
+            parameters are trained: they are in ``distiller.parameters()``. Several maps of a term share it.
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
             the ``"student"``'s or the ``"label"``'s.
 
@@ -37,8 +36,8 @@ class Term:
 
     loss: Callable[..., Tensor]
     weight: float = 1.0
-    student: str = "logits"
-    teacher: str = "logits"
+    student: str = ""
+    teacher: str = ""
     connector: str | nn.Module | None = None
     size: Size = "teacher"
 
@@ -49,6 +48,8 @@ class Term:
             raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
+        self.student = self.student or getattr(self.loss, "reads", "logits")
+        self.teacher = self.teacher or getattr(self.loss, "reads", "logits")
         if self.size not in get_args(Size):
             raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")
 

@@ -1,13 +1,16 @@
 """Running both models once when a distiller is made: without a trace in them, to see whether what terms read fits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
-from segkd.term import OUTPUTS, Term
+from segkd.term import Term
+
+_SCORES = ("logits", "aux")
+"""What holds one channel for each class."""
 
 
 @contextmanager
@@ -24,12 +27,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def check_channels(name: str, term: Term, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
-    """Raise unless the maps that a term without connector reads have the same channels, pair by pair."""
-    for s, t in zip(student, teacher, strict=False):
-        if not s.dim() == t.dim() == 4:
-            continue
-        if term.student in OUTPUTS and term.teacher in OUTPUTS:
+def is_map(value: object) -> bool:
+    """Return whether this is a tensor (B, C, h, w)."""
+    return isinstance(value, Tensor) and value.dim() == 4
+
+
+def check_channels(name: str, term: Term, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Raise unless the maps that a term without connector compares have the same channels, pair by pair."""
+    for s, t in pairs:
+        if term.student in _SCORES and term.teacher in _SCORES:
             check_classes(f"term {name!r}", s, t)
         elif s.shape[1] != t.shape[1]:
             raise SegkdError(

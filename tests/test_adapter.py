@@ -72,7 +72,7 @@ class TestNormalization:
         (mean_s, std_s), (mean_t, std_t) = (
             [torch.tensor(values).view(1, 3, 1, 1) for values in pair] for pair in (IMAGENET, HALVES)
         )
-        for_student, for_teacher = Adapter(IMAGENET, HALVES).inputs((raw - mean_s) / std_s)
+        for_student, for_teacher, _ = Adapter(IMAGENET, HALVES).inputs((raw - mean_s) / std_s)
         torch.testing.assert_close(for_student, (raw - mean_s) / std_s, rtol=0, atol=0)
         torch.testing.assert_close(for_teacher, (raw - mean_t) / std_t)
 
@@ -90,7 +90,7 @@ class TestNormalization:
 
     @pytest.mark.parametrize("adapter", [Adapter(), Adapter(IMAGENET), Adapter(IMAGENET, IMAGENET)])
     def test_the_same_images_are_handed_on_as_they_are(self, adapter: Adapter) -> None:
-        assert all(given is IMAGES for given in adapter.inputs(IMAGES))
+        assert all(given is IMAGES for given in adapter.inputs(IMAGES, IMAGES))
 
     def test_images_keep_their_dtype(self) -> None:
         assert Adapter(IMAGENET, HALVES).inputs(IMAGES.bfloat16())[1].dtype == torch.bfloat16
@@ -204,3 +204,70 @@ def test_the_example_is_what_the_model_takes() -> None:
     assert adapter.example(seeded(WithAux, 0).double(), 32).dtype == torch.float64
     assert adapter.example(nn.Conv2d(7, 2, 1), 32).shape == (1, 7, 32, 32)
     assert adapter.example(nn.Identity(), 32).shape == (1, 3, 32, 32)
+
+
+class Levels(Adapter):
+    """Models that bring their own loss, and whose maps are paired by stride."""
+
+    outputs = ("levels", "whole")
+    needs_task_loss = False
+
+    def __init__(self, **strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.strides = strides
+
+    def inputs(self, images: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        return images, images, None if target is None else target + 1
+
+    def read(self, side: str, name: str, output: Tensor) -> object:
+        if name == "whole":
+            return SimpleNamespace(of=side, sum=output.sum())
+        return {stride: F.avg_pool2d(output, stride) for stride in self.strides[side]}
+
+    def task_loss(self, output: Tensor, target: Tensor, loss: None, weights: None) -> dict[str, Tensor]:
+        return {"first": output.square().mean(), "second": target.float().mean()}
+
+
+class Whole(nn.Module):
+    """A loss that reads what is no tensor, and the target that the adapter made."""
+
+    reads = "whole"
+
+    def forward(self, student: SimpleNamespace, teacher: SimpleNamespace, target: Tensor) -> Tensor:
+        assert (student.of, teacher.of) == ("student", "teacher")
+        return (student.sum - teacher.sum).abs() + target.float().mean()
+
+
+class TestAnAdapterOfAnotherTask:
+    def distiller(self, terms: dict[str, Term], **strides: tuple[int, ...]) -> Distiller:
+        return Distiller(seeded(Net, 0), seeded(Net, 1), terms, adapter=Levels(**strides))
+
+    def test_maps_are_paired_by_key(self) -> None:
+        terms = {"kd": Term(PixelKD(), student="levels", teacher="levels")}
+        out = self.distiller(terms, student=(2, 4), teacher=(1, 2, 4))(IMAGES, MASKS)
+        expected = sum(PixelKD()(F.avg_pool2d(out.student, k), F.avg_pool2d(out.teacher, k)) for k in (2, 4))
+        torch.testing.assert_close(out.terms["kd"], expected.detach())
+
+    def test_nothing_to_pair(self) -> None:
+        terms = {"kd": Term(PixelKD(), student="levels", teacher="levels")}
+        with pytest.raises(SegkdError, match=r"'levels' has 2, the teacher's 'levels' 1, 4: nothing to pair"):
+            self.distiller(terms, student=(2,), teacher=(1, 4))
+
+    def test_one_connector_serves_all_maps(self) -> None:
+        terms = {"kd": Term(PixelKD(), student="levels", teacher="levels", connector="conv1x1")}
+        distiller = self.distiller(terms, student=(2, 4), teacher=(2, 4))
+        assert list(distiller.connectors) == ["kd"]
+        distiller(IMAGES, MASKS).loss.backward()
+        assert distiller.connectors["kd"].weight.grad.abs().sum() > 0
+
+    def test_a_loss_says_what_it_reads(self) -> None:
+        out = self.distiller({"whole": Term(Whole())})(IMAGES, MASKS)
+        expected = (out.student.sum() - out.teacher.sum()).abs() + (MASKS + 1).float().mean()
+        torch.testing.assert_close(out.terms["whole"], expected.detach())
+
+    def test_the_task_loss_has_parts(self) -> None:
+        out = self.distiller({})(IMAGES, MASKS)
+        assert list(out.parts) == ["first", "second"]
+        torch.testing.assert_close(out.terms["task"], out.parts["first"] + out.parts["second"])
+        torch.testing.assert_close(out.loss.detach(), out.terms["task"])
+        assert not any(part.requires_grad for part in out.parts.values())

@@ -247,4 +247,6 @@ class TestCopies:
 def test_the_output_is_a_plain_dataclass() -> None:
     out = make()(IMAGES, MASKS)
     assert isinstance(out, DistillOutput)
-    assert set(vars(out)) == {"loss", "terms", "weights", "student", "teacher", "pixel_weights"}
+    assert set(vars(out)) == {"loss", "terms", "weights", "student", "teacher", "pixel_weights", "parts"}
+    assert set(out.parts) == {"main"}
+    torch.testing.assert_close(out.parts["main"], out.terms["task"])

@@ -58,7 +58,7 @@ class Pictures(pl.Callback):
         images, target = item["image"][None].to(module.device), item["mask"][None].to(module.device)
         distiller, ignore = module.distiller, self.spec.ignore_index
         models = [distiller.student] if distiller.teacher is None else [distiller.student, distiller.teacher]
-        inputs = distiller.adapter.inputs(module.normalize(images))
+        *inputs, _ = distiller.adapter.inputs(module.normalize(images))
         predicted, matrices = [], []
         for side, model, given in zip(("student", "teacher"), models, inputs, strict=False):
             logits = predict_as_configured(model, given, target, module.config)
@@ -85,7 +85,8 @@ class Pictures(pl.Callback):
         adapter, weighting = module.distiller.adapter, module.distiller.pixel_weighting
         assert weighting is not None
         try:
-            outputs = [adapter.run(model, given) for model, given in zip(models, inputs, strict=True)]
+            sides = ("student", "teacher")
+            outputs = [adapter.run(*each) for each in zip(sides, models, inputs, strict=True)]
             has_auxiliary = adapter.has_auxiliary(outputs[1])
             weights = weighting(
                 read_logits(outputs[0]),

@@ -87,7 +87,7 @@ def test_the_teacher_has_its_own_normalization(config: Config):
     )
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in model_normalization(config.student))
     raw = torch.rand(1, 3, 8, 8)
-    _, for_teacher = distiller.adapter.inputs((raw - mean) / std)
+    _, for_teacher, _ = distiller.adapter.inputs((raw - mean) / std)
     assert torch.allclose(for_teacher, raw, atol=1e-6)
 
 
