@@ -91,20 +91,29 @@ class Adapter(nn.Module):
         self.auxiliary_weight = auxiliary_weight
         self.groups = None if class_map is None else _groups(class_map)
         self.teacher_classes = None if class_map is None else len(class_map)
-        scale, shift = None, None
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        self.register_buffer("scale", None, persistent=False)
+        self.register_buffer("shift", None, persistent=False)
         if teacher_normalization is not None:
             if student_normalization is None:
                 raise SegkdError("teacher_normalization needs student_normalization: what the given images have")
-            (mean_s, std_s), (mean_t, std_t) = (
-                [torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair]
-                for pair in (student_normalization, teacher_normalization)
-            )
-            if not (torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t)):
-                scale, shift = std_s / std_t, (mean_s - mean_t) / std_t
-        self.scale: Tensor | None
-        self.shift: Tensor | None
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
+            self.set_normalization(student_normalization, teacher_normalization)
+
+    def set_normalization(self, student: Normalization, teacher: Normalization) -> None:
+        """Have `renormalize` turn images of the student's normalisation into those of the teacher's."""
+        (mean_s, std_s), (mean_t, std_t) = (
+            [torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair]
+            for pair in (student, teacher)
+        )
+        same = torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t)
+        self.scale, self.shift = (None, None) if same else (std_s / std_t, (mean_s - mean_t) / std_t)
+
+    def renormalize(self, images: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) of the student's normalisation in the teacher's: themselves if it is the same."""
+        if self.scale is None or self.shift is None:
+            return images
+        return images * self.scale.to(images) + self.shift.to(images)
 
     def prepare(self, student: nn.Module, teacher: nn.Module | None, terms: Mapping[str, Term]) -> None:
         """Look at the models and the terms once, before the first run: here nothing depends on them.
@@ -115,9 +124,7 @@ class Adapter(nn.Module):
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
         """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it."""
-        if self.scale is None or self.shift is None:
-            return images, images, target
-        return images, images * self.scale.to(images.dtype) + self.shift.to(images.dtype), target
+        return images, self.renormalize(images), target
 
     def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
         """Return what the model of one side, ``"student"`` or ``"teacher"``, returns for its inputs."""

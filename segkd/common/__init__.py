@@ -1,0 +1,1 @@
+"""What both tasks need besides the core: descriptions of data sets, reading, loading, augmentation, pictures."""

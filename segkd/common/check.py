@@ -1,0 +1,86 @@
+"""What looking at a data set brings to light: a report of its splits, and which samples a contact sheet shows."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from segkd.errors import SegkdError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class SplitReport(Protocol):
+    """What one split holds; each task has its own."""
+
+    @property
+    def split(self) -> str:
+        """Its name."""
+
+    @property
+    def absent(self) -> bool:
+        """The split is optional and there is nothing of it on disk."""
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that is wrong, with its path."""
+
+    def lines(self) -> list[str]:
+        """What the report says of the split; nothing where it is absent."""
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What a data set holds; as text, a table of it with every problem below.
+
+    Attributes:
+        name: the data set.
+        root: where it was looked for.
+        splits: a report for each split.
+    """
+
+    name: str
+    root: Path
+    splits: Sequence[SplitReport]
+
+    @property
+    def problems(self) -> list[str]:
+        """The problems of all splits."""
+        return [problem for report in self.splits for problem in report.problems]
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} in {self.root}"]
+        for report in self.splits:
+            lines += [f"  {report.split}: not there (optional)"] if report.absent else report.lines()
+        lines.append(f"  {len(self.problems)} problem(s)")
+        return "\n".join(lines + [f"    {problem}" for problem in self.problems])
+
+
+def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
+    """Say which sizes are common, from (height, width) of the images -> how many have it."""
+    common = sorted(sizes.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:4])
+    more = f" and {len(common) - 4} other sizes" if len(common) > 4 else ""
+    return f"width x height {listed or 'unknown'}{more}"
+
+
+def read_all(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(read, items)
+
+
+def choose(total: int, count: int, seed: int) -> list[int]:
+    """Return the indices of ``count`` samples out of ``total``, drawn without repetition.
+
+    Raises:
+        SegkdError: a count below 1.
+    """
+    if count < 1:
+        raise SegkdError(f"a contact sheet shows at least 1 sample, got count={count}")
+    return np.random.default_rng(seed).permutation(total)[:count].tolist()

@@ -1,0 +1,187 @@
+"""Samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from segkd.errors import SegkdError
+
+Item = TypeVar("Item")
+
+
+class SeededDataset(Dataset[dict[str, Any]], ABC):
+    """Items by ``index`` (of epoch 0) or ``(epoch, index)``; each task's data set derives from it.
+
+    Attributes:
+        seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
+    """
+
+    seed: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many items there are."""
+
+    @abstractmethod
+    def item(self, index: int, seed: int) -> dict[str, Any]:
+        """Return the item at ``index``, every random draw of which derives from ``seed``."""
+
+    @staticmethod
+    @abstractmethod
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of items."""
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        return self.item(index, int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+
+
+def spread(items: list[Item], limit: int | None) -> list[Item]:
+    """Return ``limit`` of the items, evenly spread and in their order; all of them when there are no more, or None."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit).round()]
+
+
+class StepSampler(Sampler[tuple[int, int]]):
+    """Endless ``(epoch, index)`` keys: a fresh permutation per epoch, dealt to the ranks in turn. It has no length.
+
+    Args:
+        size: number of items in the data set.
+        seed: what the permutations derive from, together with the epoch.
+        start: samples that all ranks together have consumed before, so that a resumed run goes on where it stopped.
+        rank: which of the processes this is.
+        world: number of processes.
+
+    Raises:
+        SegkdError: a data set without items, a rank outside the world.
+    """
+
+    def __init__(self, size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1):
+        _check_rank(size, rank, world)
+        self.size = size
+        self.seed = seed
+        self.start = start
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield keys for :class:`SeededDataset` for ever."""
+        position = self.start + self.rank
+        drawn, order = -1, np.empty(0, dtype=np.int64)
+        while True:
+            epoch, place = divmod(position, self.size)
+            if epoch != drawn:
+                drawn, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size)
+            yield epoch, int(order[place])
+            position += self.world
+
+
+class RankSlice(Sampler[int]):
+    """Every index exactly once over the ranks, for validation; ranks may differ by one in length.
+
+    Unlike a distributed sampler it repeats nothing to even out the ranks, which would count images twice.
+
+    Args:
+        size: number of items in the data set.
+        rank: which of the processes this is.
+        world: number of processes.
+
+    Raises:
+        SegkdError: a data set without items, a rank outside the world.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1):
+        _check_rank(size, rank, world)
+        self.indices = range(rank, size, world)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's indices in order."""
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        """How many indices this rank has."""
+        return len(self.indices)
+
+
+class Loader(DataLoader[dict[str, Any]]):
+    """A DataLoader that lets an error of a worker process surface as it was raised, without the worker's traceback."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield batches."""
+        try:
+            yield from super().__iter__()
+        except SegkdError as error:
+            # End the workers here: left to the garbage collector, in a cycle with the error's frames, that takes 10 s.
+            error.__traceback__ = self._iterator = None
+            raise SegkdError(str(error).rsplit("SegkdError: ", 1)[-1].strip()) from None
+
+
+def train_loader(
+    dataset: SeededDataset,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    seed: int = 0,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Loader:
+    """Build the endless training loader of one rank; see :class:`StepSampler` for ``seed``, ``start`` and the ranks.
+
+    Args:
+        dataset: what is loaded.
+        batch_size: images per batch and rank.
+        workers: worker processes; 0 loads in this process.
+        seed: the run's seed.
+        start: samples consumed before by all ranks together (steps x batch_size x world).
+        rank: which of the processes this is.
+        world: number of processes.
+    """
+    return _loader(dataset, StepSampler(len(dataset), seed, start, rank, world), batch_size, workers)
+
+
+def eval_loader(
+    dataset: SeededDataset, *, batch_size: int = 1, workers: int = 0, rank: int = 0, world: int = 1
+) -> Loader:
+    """Build the validation loader of one rank, in order, every image once over the ranks.
+
+    Args:
+        dataset: what is loaded.
+        batch_size: images per batch and rank.
+        workers: worker processes; 0 loads in this process.
+        rank: which of the processes this is.
+        world: number of processes.
+    """
+    return _loader(dataset, RankSlice(len(dataset), rank, world), batch_size, workers)
+
+
+def _loader(dataset: SeededDataset, sampler: Sampler[Any], batch_size: int, workers: int) -> Loader:
+    return Loader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=dataset.collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _quiet_worker(_worker: int) -> None:
+    # Each worker is one of many: OpenCV's own thread pool on top would only make them fight for cores.
+    cv2.setNumThreads(0)
+
+
+def _check_rank(size: int, rank: int, world: int) -> None:
+    if size < 1:
+        raise SegkdError("the data set has no items")
+    if not 0 <= rank < world:
+        raise SegkdError(f"rank {rank} is outside a world of {world}")

@@ -1,0 +1,67 @@
+"""From files to arrays: images as RGB, and an error that names the file for everything else."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segkd.errors import SegkdError
+
+_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3) in RGB order, as stored: a camera's orientation tag is not applied.
+
+    The tag is left alone because masks and boxes, which have none, refer to the pixels as they are stored.
+
+    Raises:
+        SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
+    """
+    with open_image(path, "image") as image:
+        if image.mode not in _COLOUR_MODES:
+            raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
+        return np.asarray(image.convert("RGB"))
+
+
+def open_image(path: Path, kind: str) -> Image.Image:
+    """Open a file with all its pixels.
+
+    Args:
+        path: the file.
+        kind: what an error calls it, such as ``"mask"``.
+
+    Raises:
+        SegkdError: missing, truncated or unknown file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise SegkdError(f"no {kind} {path}") from None
+    # PIL reports a broken file as any of these, depending on where it breaks.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise SegkdError(f"cannot read {kind} {path}: {' '.join(str(error).split())}") from None
+
+
+def read_stems(path: Path) -> list[str]:
+    """Read a list of file stems, one a line, each once; blank lines are left out.
+
+    Raises:
+        SegkdError: there is no such file, or it is no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise SegkdError(f"no list {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SegkdError(f"cannot read list {path}: {error}") from None
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise the first of the problems as a SegkdError that says how many more there are; none raise nothing."""
+    if problems:
+        more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
+        raise SegkdError(problems[0] + more)

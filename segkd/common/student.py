@@ -1,0 +1,83 @@
+"""The folder that a training leaves its student in: weights and a description, written and found again."""
+
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from PIL import Image
+from torch import nn
+
+from segkd.errors import SegkdError
+
+#: Where the weights and the description of a saved student lie in its folder.
+STUDENT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+#: Where in the description lies what is not needed to build the model: classes, colours, data set, version.
+INFO_KEY = "_segkd"
+
+
+def student_dir(path: str | Path) -> Path:
+    """Return the folder of a saved student, given it or its run directory.
+
+    Raises:
+        SegkdError: there is none.
+    """
+    for folder in (Path(path) / "student", Path(path)):
+        if (folder / STUDENT_FILE).is_file():
+            return folder
+    if not Path(path).exists():
+        raise SegkdError(f"{path}: no such folder; expected a run directory or its student/ folder")
+    raise SegkdError(f"{path} holds no {STUDENT_FILE} and no student/{STUDENT_FILE}: not a finished run or a student")
+
+
+def write_student(directory: str | Path, modules: Mapping[str, nn.Module | None], config: Mapping[str, Any]) -> None:
+    """Write a student: each file elsewhere first, then moved into place.
+
+    Args:
+        directory: the folder, made if absent.
+        modules: whose weights go into which safetensors file; of None, one left from an earlier save is removed.
+        config: goes into ``config.json``; under `INFO_KEY` this package's version is added.
+
+    Raises:
+        SegkdError: `config` cannot be written as JSON; nothing is written then.
+    """
+    info = {"version": importlib.metadata.version("segkd"), **config[INFO_KEY]}
+    try:
+        text = json.dumps({**config, INFO_KEY: info}, indent=2, sort_keys=True)
+    except TypeError as error:
+        raise SegkdError(f"the student's info cannot be written as JSON: {error}") from error
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        written = Path(scratch)
+        for name, module in modules.items():
+            if module is None:
+                (directory / name).unlink(missing_ok=True)
+            else:
+                safetensors.torch.save_model(module, str(written / name))
+        (written / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        mode = (written / CONFIG_FILE).stat().st_mode
+        for file in written.iterdir():
+            file.chmod(mode)  # safetensors writes files that only their owner may read
+            os.replace(file, directory / file.name)
+
+
+def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Return an image's pixels, uint8 (H, W, 3) RGB.
+
+    Args:
+        image: a PIL image, or an array of that shape and type already.
+
+    Raises:
+        SegkdError: an array of another shape or type.
+    """
+    pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise SegkdError(f"predict takes RGB uint8 (H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
+    return pixels

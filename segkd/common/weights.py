@@ -1,0 +1,175 @@
+"""Reading weights from a file into a module, strictly, and saying in one line what does not fit."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from segkd.errors import SegkdError, nearest
+
+State = dict[str, Tensor]
+
+#: Files that weights are read from.
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+# Batch norm's step counter is absent from older files and from frozen batch norm, and nothing uses it.
+_COUNTER = "num_batches_tracked"
+
+
+def is_weight_file(weights: object) -> bool:
+    """Whether `weights` means a local file and not a name at the hub."""
+    text = str(weights)
+    return text.endswith(WEIGHT_SUFFIXES) or "/" in text or "\\" in text or Path(text).is_file()
+
+
+def read_state_dict(path: str | Path) -> State:
+    """Read a state dict from a file without unpickling anything but tensors, wrappers taken off.
+
+    Of a Lightning checkpoint of this project it is the student's part.
+
+    Raises:
+        SegkdError: the file is missing, unreadable, of an unknown kind, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SegkdError(f"{path}: no such file (weights to load)")
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise SegkdError(f"{path}: unknown kind of file {path.suffix!r}; {nearest(path.suffix, WEIGHT_SUFFIXES)}")
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # A broken or hostile file makes zipfile, pickle or torch fail in their own ways: all mean that it is unreadable.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:120]
+        raise SegkdError(f"{path} is not a readable weights file ({type(error).__name__}: {reason})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise SegkdError(f"{path} holds no state dict (names to tensors)")
+    state = {str(key): value for key, value in content.items()}
+    ours = "distiller.student."
+    if any(key.startswith(ours) for key in state):  # the rest of a checkpoint are connectors and such
+        state = {key.removeprefix(ours): value for key, value in state.items() if key.startswith(ours)}
+    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel or DDP
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if not state:
+        raise SegkdError(f"{path} holds no weights")
+    return state
+
+
+def check_fit(
+    module: nn.Module,
+    state: State,
+    path: Path,
+    prefix: str = "",
+    classes: Callable[[str, Tensor], int | None] = lambda key, value: None,
+) -> None:
+    """Raise `SegkdError` at the first key that is missing, unexpected, or of another shape.
+
+    Args:
+        module: what the weights are for.
+        state: the weights.
+        path: the file they come from, for messages.
+        prefix: put before each key in messages.
+        classes: for how many classes a tensor is, given its key and itself, or None if that does not depend on them.
+            Where only such tensors differ, the message says so.
+    """
+    wanted, name = module.state_dict(), type(module).__name__
+    missing = [key for key in wanted if key not in state and not key.endswith(_COUNTER)]
+    differing = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    unexpected = [key for key in state if key not in wanted and not key.endswith(_COUNTER)]
+    if missing:
+        raise SegkdError(
+            f"{path} is not of this {name}: it lacks {len(missing)} of the model's {len(wanted)} keys, first "
+            f"{prefix + missing[0]!r} {_shape(wanted[missing[0]])}"
+            + (f", and has {len(unexpected)} others, first {prefix + unexpected[0]!r}" if unexpected else "")
+        )
+    if differing:
+        key = differing[0]
+        shapes = f"{prefix + key!r} is {_shape(state[key])} in the file and {_shape(wanted[key])} in the model"
+        # The same architecture for another set of classes.
+        if all(classes(key, state[key]) is not None for key in differing):
+            counts = f"the file has {classes(key, state[key])} classes, the model {classes(key, wanted[key])}"
+            raise SegkdError(f"{path} does not fit: {counts} ({shapes})")
+        raise SegkdError(f"{path} is not of this {name}: {shapes}")
+    if unexpected:
+        key = unexpected[0]
+        raise SegkdError(
+            f"{path} is not of this {name}: it has {len(unexpected)} keys that the model lacks, first "
+            f"{prefix + key!r} {_shape(state[key])}"
+        )
+
+
+def load_pretrained(module: nn.Module, given: State, source: object, name: str, within: str, parts: int = 1) -> None:
+    """Load classification weights into the part of the network that computes features, all of them or none.
+
+    Keys are tried as they are, without ``within``, and in the spellings of timm's feature extractors and of older
+    files. A classifier which the module lacks is passed over.
+
+    Args:
+        module: the network without its classifier.
+        given: the weights.
+        source: where they come from, for messages.
+        name: what the module is, for messages, such as ``encoder 'resnet18'``.
+        within: the prefix of its keys in a file of a whole model, such as ``encoder.``.
+        parts: a weight that the module lacks is an error if its first ``parts`` dotted parts are known: they are
+            of a deeper network.
+
+    Raises:
+        SegkdError: the weights are not of this network.
+    """
+    wanted = module.state_dict()
+    if any(key.startswith(within) for key in given):
+        given = {key.removeprefix(within): value for key, value in given.items() if key.startswith(within)}
+    state = max(_spellings(given), key=lambda candidate: len(candidate.keys() & wanted.keys()))
+    missing = [key for key in wanted if key not in state and not key.endswith(_COUNTER)]
+    mismatched = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    known = {_stem(key, parts) for key in wanted}
+    unexpected = [
+        key for key in state if key not in wanted and not key.endswith(_COUNTER) and _stem(key, parts) in known
+    ]
+    if missing or mismatched or unexpected:
+        firsts = [f"first missing {missing[0]}"] if missing else []
+        if mismatched:
+            key = mismatched[0]
+            kind = name.split()[0]
+            firsts.append(f"{key} is {_shape(state[key])} in the file and {_shape(wanted[key])} in the {kind}")
+        if unexpected:
+            firsts.append(f"first unexpected {unexpected[0]}")
+        raise SegkdError(
+            f"{source} does not fit {name}: {len(missing)} of {len(wanted)} keys missing, "
+            f"{len(mismatched)} of another shape, {len(unexpected)} unexpected; {'; '.join(firsts)}"
+        )
+    fitting = {key: value for key, value in state.items() if key in wanted}
+    module.load_state_dict({**wanted, **fitting})
+
+
+def _spellings(given: State) -> list[State]:
+    """Return the state under each of the names that libraries give to the same tensors."""
+
+    def flat(key: str) -> str:  # timm flattens `stages.0` to `stages_0` when a network is cut into features
+        return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
+
+    spellings: list[Callable[[str], str]] = [
+        lambda key: key,
+        flat,
+        lambda key: f"model.{key}",  # segmentation-models-pytorch around timm
+        lambda key: f"model.{flat(key)}",
+        lambda key: re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key),  # torchvision's own files
+    ]
+    return [{spell(key): value for key, value in given.items()} for spell in spellings]
+
+
+def _stem(key: str, parts: int) -> str:
+    return ".".join(key.split(".")[:parts])
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "a scalar"

@@ -1,0 +1,62 @@
+"""ATSS: adaptive training sample selection (Zhang et al., arXiv 1912.02424), which priors learn which box."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from segkd.errors import SegkdError
+
+INSIDE = 0.01
+"""How far inside its box a positive prior's centre lies at least, in pixels."""
+
+
+@torch.no_grad()
+def atss_assign(priors: Tensor, level_sizes: list[int], boxes: Tensor, topk: int = 9) -> Tensor:
+    """Return the box that each prior is to learn.
+
+    A box's candidates are, on each level, the ``topk`` priors whose centres are nearest its own (L2). Its threshold is
+    the mean plus the standard deviation (unbiased) of the candidates' IoUs with it; positive are the candidates at or
+    above the threshold whose centre lies inside the box. A prior that several boxes claim goes to the one of the
+    highest IoU. A box without area, or with no centre inside it, gets no prior.
+
+    Args:
+        priors: (N, 4), xyxy in pixels, level by level.
+        level_sizes: how many priors each level has; they add up to N. A level with fewer than ``topk`` gives them all.
+        boxes: (M, 4), xyxy in pixels.
+        topk: candidates per level and box, at least 1.
+
+    Returns:
+        (N,) int64, the index of the prior's box, -1 for none. Memory grows with N*M.
+
+    Raises:
+        SegkdError: shapes or level sizes do not fit, or topk is below 1.
+    """
+    for name, given in (("priors", priors), ("boxes", boxes)):
+        if given.dim() != 2 or given.shape[1] != 4:
+            raise SegkdError(f"atss_assign expects {name} (N, 4), got {tuple(given.shape)}")
+    if sum(level_sizes) != len(priors):
+        raise SegkdError(f"level_sizes {list(level_sizes)} must add up to the {len(priors)} priors")
+    if topk < 1:
+        raise SegkdError(f"topk must be at least 1, got {topk}")
+    if len(boxes) == 0 or len(priors) == 0:
+        return torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
+
+    boxes = boxes.to(priors)
+    prior_centres, box_centres = (priors[:, :2] + priors[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
+    distances = (box_centres[:, None] - prior_centres).square().sum(-1)
+    nearest, start = [], 0
+    for level in distances.split(list(level_sizes), 1):
+        nearest.append(level.topk(min(topk, level.shape[1]), largest=False).indices + start)
+        start += level.shape[1]
+    candidates = torch.cat(nearest, 1)  # (M, C)
+
+    ious = box_iou(boxes, priors).gather(1, candidates)
+    # A single candidate has no deviation.
+    threshold = ious.mean(1, keepdim=True) + ious.std(1, correction=min(1, ious.shape[1] - 1), keepdim=True)
+    centres = prior_centres[candidates]
+    margins = torch.cat([centres - boxes[:, None, :2], boxes[:, None, 2:] - centres], -1).amin(-1)
+    positive = (ious >= threshold) & (margins > INSIDE)
+
+    claims = torch.full_like(distances, -1).scatter_(1, candidates, torch.where(positive, ious, -1))
+    highest, box = claims.max(0)
+    return torch.where(highest >= 0, box, -1)

@@ -1,0 +1,197 @@
+"""Backbones of detectors by name: a classification network of torchvision or timm, cut into levels, under an FPN."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import timm
+import torchvision
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+
+from segkd.common.networks import IMAGENET, Triple, check_timm, hub_or_cache, timm_normalization, unreachable
+from segkd.common.weights import State, is_weight_file, load_pretrained, read_state_dict
+from segkd.detection.feature_maps import cut, freeze_up_to, layouts
+from segkd.errors import SegkdError, nearest
+
+#: FPN levels by name: the strides of the network's maps that they start from, and of those added on top.
+LEVELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "p3_p7": ((8, 16, 32), (64, 128)),
+    "p2_p6": ((4, 8, 16, 32), (64,)),
+}
+
+
+class FPNBackbone(nn.Module):
+    """A network's feature maps through a feature pyramid network (Lin et al., arXiv 1612.03144).
+
+    Its weights are named as in torchvision's detectors: ``body.layer4...``, ``fpn.inner_blocks...``.
+
+    Args:
+        body: maps images (B, 3, H, W) to a list of feature maps, from large to small, (B, C, h, w) or (B, h, w, C).
+        levels: ``p3_p7`` or ``p2_p6``, see `build_backbone`.
+        out_channels: of every FPN map.
+        p6_from: ``p5`` or ``c5``, see `build_backbone`.
+        norm_layer: what follows each convolution of the FPN, made with its channels; None is nothing.
+
+    Attributes:
+        out_channels: as given.
+        strides: of each map, in the order of the maps.
+
+    Raises:
+        SegkdError: the body lacks a map of a stride that is needed.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        levels: str = "p3_p7",
+        out_channels: int = 256,
+        p6_from: str = "p5",
+        norm_layer: type[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        needed, added = LEVELS[levels]
+        # Of several maps of one stride the last is the deepest.
+        last = {layout.stride: (index, layout) for index, layout in enumerate(layouts(body)) if layout is not None}
+        if not set(needed) <= last.keys():
+            found = ", ".join(map(str, sorted(last))) or "none"
+            raise SegkdError(f"{levels} needs feature maps of strides {', '.join(map(str, needed))}, found: {found}")
+        self.body = body
+        self.taken = [(last[stride][0], last[stride][1].channels_last) for stride in needed]
+        self.out_channels = out_channels
+        self.strides = needed + added
+        channels = [last[stride][1].channels for stride in needed]
+        extra: LastLevelMaxPool | LastLevelP6P7 = LastLevelMaxPool()
+        if levels == "p3_p7":
+            extra = LastLevelP6P7(out_channels if p6_from == "p5" else channels[-1], out_channels)
+            extra.use_P5 = p6_from == "p5"  # it would guess it from the numbers of channels
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra, norm_layer)
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the FPN maps of images (B, 3, H, W), from large to small.
+
+        Each is (B, out_channels, h, w), h and w being H and W over its stride, rounded up. They are named as
+        torchvision does: from ``"0"`` up, then ``"p6"`` and ``"p7"``, or ``"pool"``.
+        """
+        maps = self.body(images)
+        taken = [
+            maps[index].permute(0, 3, 1, 2) if channels_last else maps[index] for index, channels_last in self.taken
+        ]
+        return self.fpn(OrderedDict((str(place), x) for place, x in enumerate(taken)))
+
+
+def build_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    levels: str = "p3_p7",
+    out_channels: int = 256,
+    norm: str = "batch",
+    frozen_stages: int = 0,
+    p6_from: str = "p5",
+    fpn_norm: type[nn.Module] | None = None,
+) -> FPNBackbone:
+    """Build a classification network's feature levels under an FPN.
+
+    Args:
+        name: a classification network of torchvision, such as ``resnet50`` or ``mobilenet_v2``, or one of timm after
+            ``tu-``. It must take images of any size and have feature maps of the strides needed, up to 32.
+        weights: None (random); ``default``, what the library's hub has; for torchvision also another of its names, such
+            as ``IMAGENET1K_V1``; or a local file in the library's names, also of a whole detector.
+        levels: ``p3_p7`` (strides 8..128, for one-stage detectors) or ``p2_p6`` (4..64, for two-stage ones, where P6 is
+            every second pixel of P5).
+        out_channels: of every FPN map.
+        norm: ``batch``, or ``frozen``: the network's batch norm becomes a fixed scale and shift, made of its parameters
+            and statistics as they are. For pretrained weights and batches too small for statistics of their own; with
+            random weights nothing would be normalised.
+        frozen_stages: 1..4 leaves the stem and the network's first stages untrained, up to the map of stride 4, 8, 16
+            or 32. Statistics of batch norm still change there, unless `norm` is ``frozen``.
+        p6_from: ``p5`` or ``c5``, what the P6 of ``p3_p7`` is made of.
+        fpn_norm: normalisation layer of the FPN, such as ``nn.BatchNorm2d``; never frozen.
+
+    Raises:
+        SegkdError: an unknown name or choice, a network without such maps, weights that do not fit, or a hub that
+            cannot be reached.
+    """
+    check_backbone(name, weights)
+    choices: list[tuple[str, object, tuple[object, ...]]] = [
+        ("levels", levels, tuple(LEVELS)),
+        ("norm", norm, ("batch", "frozen")),
+        ("frozen_stages", frozen_stages, (0, 1, 2, 3, 4)),
+        ("p6_from", p6_from, ("p5", "c5")),
+    ]
+    for key, given, valid in choices:
+        if given not in valid:
+            raise SegkdError(f"backbone {name!r}: no {key} {given!r}; {nearest(given, valid)}")
+    if out_channels < 1:
+        raise SegkdError(f"backbone {name!r}: out_channels must be at least 1, got {out_channels}")
+    try:
+        body = _timm_body(name, weights) if name.startswith("tu-") else cut(torchvision.models.get_model(name))
+        backbone = FPNBackbone(body, levels, out_channels, p6_from, fpn_norm)
+    except SegkdError as error:
+        raise SegkdError(f"backbone {name!r}: {error}") from error
+    # A network refuses to be cut, or an image of another size than it was made for, with errors of every kind.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SegkdError(f"backbone {name!r} cannot be cut into maps: {type(error).__name__}: {reason}") from error
+    if weights is not None and (is_weight_file(weights) or not name.startswith("tu-")):
+        given = read_state_dict(weights) if is_weight_file(weights) else _torchvision_weights(name, str(weights))
+        load_pretrained(body, given, weights, f"backbone {name!r}", within="backbone.body.")
+    if norm == "frozen":
+        freeze_batch_norm_2d(body)
+    if frozen_stages:
+        freeze_up_to(body, 2 ** (frozen_stages + 1))
+    return backbone
+
+
+def check_backbone(name: str, weights: str | Path | None = None) -> None:
+    """Raise `SegkdError` unless `name` is a network and `weights` None, a file, or a set that the hub has for it.
+
+    Args:
+        name: see `build_backbone`.
+        weights: see `build_backbone`.
+    """
+    if name.startswith("tu-"):
+        check_timm(name, "backbone")
+        valid = ["default"]
+        hint = f"; to choose a variant put its tag in the backbone's name, such as '{name.split('.')[0]}.<tag>'"
+    else:
+        names = torchvision.models.list_models(module=torchvision.models)
+        if name not in names:
+            if timm.is_model(name):
+                raise SegkdError(f"no backbone {name!r}: did you mean timm's, 'tu-{name}'?")
+            raise SegkdError(f"no backbone {name!r}: {nearest(name.lower(), names)} (timm's networks start with 'tu-')")
+        valid, hint = ["default", *torchvision.models.get_model_weights(name).__members__], ""
+    if weights is not None and not is_weight_file(weights) and weights not in valid:
+        raise SegkdError(
+            f"backbone {name!r} has no weights {str(weights)!r}: {nearest(weights, valid)} (or null, or the path of a"
+            f" file){hint}"
+        )
+
+
+def normalization(name: str) -> tuple[Triple, Triple]:
+    """Return the mean and standard deviation of a backbone's input, per RGB channel, for pixels in [0, 1].
+
+    Args:
+        name: see `build_backbone`.
+
+    Raises:
+        SegkdError: there is no such network.
+    """
+    check_backbone(name)
+    return timm_normalization(name) if name.startswith("tu-") else IMAGENET
+
+
+def _torchvision_weights(name: str, weights: str) -> State:
+    entry = torchvision.models.get_model_weights(name)["DEFAULT" if weights == "default" else weights]
+    try:
+        return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except OSError as error:  # urllib's errors are
+        raise unreachable(f"the weights {weights!r} of backbone {name!r}", "backbone_weights") from error
+
+
+def _timm_body(name: str, weights: str | Path | None) -> nn.Module:
+    if weights is None or is_weight_file(weights):
+        return timm.create_model(name[3:], features_only=True)
+    with hub_or_cache(f"the weights {str(weights)!r}", "backbone_weights"):
+        return timm.create_model(name[3:], features_only=True, pretrained=True)

@@ -1,0 +1,109 @@
+"""Reading COCO's JSON: images, categories and annotations of a whole split in one file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segkd.detection.annotations import Box, Found
+from segkd.detection.datasets import DetectionSpec
+from segkd.detection.masks import read_shape
+from segkd.errors import SegkdError, nearest
+
+
+def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) -> Found:
+    """Read one split.
+
+    Categories are matched to ``spec.classes`` by name, since their ids have gaps. ``bbox`` is x, y, width, height in
+    pixels, counted from 0: no shift is needed.
+
+    Args:
+        spec: the data set, in format ``coco``.
+        split: which split of it.
+        base: where the data lie.
+        masks: whether to read ``segmentation``.
+
+    Raises:
+        SegkdError: the JSON file or the folder of images is missing; or the file is broken, or lacks a list or key.
+    """
+    part = spec.splits[split]
+    path, folder = base / part.annotations, base / part.images
+    content = _load(path)
+    if not folder.is_dir():
+        raise SegkdError(f"{spec.name} {split}: no folder of images {folder}")
+    found = Found()
+    places: dict[Any, int] = {}
+    try:
+        for place, image in enumerate(content["images"]):
+            places[image["id"]] = place
+            found.images.append(folder / image["file_name"])
+            found.sizes.append((int(image["height"]), int(image["width"])))
+        names = {item["id"]: item["name"] for item in content["categories"]}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SegkdError(
+            f"{path}: images need id, file_name, height and width, categories id and name: {error!r}"
+        ) from None
+    if len(places) < len(found.images):
+        raise SegkdError(f"{path}: two images have one id")
+
+    labels = spec.label_of
+    wrong: dict[str, list[Any]] = {}  # what is wrong -> ids of the annotations
+    for item in content["annotations"]:
+        try:
+            found.boxes.append(_box(item, places, names, labels, found.sizes, masks))
+        except KeyError as error:
+            wrong.setdefault(f"has no {error}", []).append(item.get("id"))
+        except ValueError as error:
+            wrong.setdefault(str(error), []).append(item.get("id"))
+        except TypeError:
+            wrong.setdefault("is no mapping of COCO's keys", []).append(item)
+    for what, ids in wrong.items():
+        more = f" (and {len(ids) - 1} more like it)" if len(ids) > 1 else ""
+        found.problems.append(f"{path}: annotation {ids[0]} {what}{more}")
+    return found
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SegkdError(f"no annotations {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SegkdError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from None
+    needed = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in needed):
+        raise SegkdError(f"{path}: expected COCO's lists images, annotations and categories")
+    return content
+
+
+def _box(
+    item: dict[str, Any],
+    places: dict[Any, int],
+    names: dict[Any, str],
+    labels: dict[str, int],
+    sizes: list[tuple[int, int]],
+    masks: bool,
+) -> Box:
+    """Return the box of one annotation; a KeyError names a key it lacks, a ValueError says what else is wrong."""
+    image, category = item["image_id"], item["category_id"]
+    if image not in places:
+        raise ValueError(f"has image_id {image!r}, which is not among the images")
+    if category not in names:
+        raise ValueError(f"has category_id {category!r}, which is not among the categories")
+    name = names[category]
+    if name not in labels:
+        raise ValueError(f"has the class {name!r}, which the data set does not name; {nearest(name, labels)}")
+    bbox, area = item["bbox"], item.get("area")
+    try:
+        x, y, width, height = (float(value) for value in bbox)
+        area = None if area is None else float(area)
+    except (TypeError, ValueError):
+        raise ValueError(f"has bbox {bbox!r} and area {area!r}; expected [x, y, width, height] and a number") from None
+    place = places[image]
+    shape = None
+    if masks:
+        try:
+            shape = read_shape(item.get("segmentation"), sizes[place])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"has {error}, which masks need") from None
+    corners = (x, y, x + width, y + height)
+    return Box(place, corners, labels[name], area, crowd=bool(item.get("iscrowd", 0)), shape=shape)

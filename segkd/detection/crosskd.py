@@ -1,0 +1,182 @@
+"""CrossKD: the student's features through the teacher's head (Wang et al., arXiv 2306.11369)."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from segkd.connectors import make_connector
+from segkd.detection.gfl_losses import BINS
+from segkd.detection.heads import BLOCKS, Branch
+from segkd.detection.output import DenseOutput
+from segkd.detection.targets import Targets
+from segkd.errors import SegkdError
+from segkd.losses import distribution_kl, quality_focal_kd
+from segkd.losses._common import full_precision
+from segkd.losses._rows import weighted_sum
+from segkd.losses.pkd import standardize
+
+IGNORED = -2
+"""What an anchor that the assigner leaves out has in place of its box's index."""
+EPS = 1e-6
+
+
+def align_statistics(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the student's features with the teacher's mean and standard deviation, per channel over B*h*w.
+
+    (s - mean_s) / (std_s + 1e-6) * std_t + mean_t, deviations unbiased. The gradient flows through the student's mean
+    and deviation, not to the teacher. Where a student's channel is constant, also for having one value alone (1x1 map,
+    batch 1), the result is mean_t, without gradient.
+
+    Args:
+        student: (B, D, h, w).
+        teacher: the same shape.
+
+    Returns:
+        The same shape, in float32 (float64 for float64 features).
+
+    Raises:
+        SegkdError: shapes differ.
+    """
+    if student.dim() != 4 or student.shape != teacher.shape:
+        raise SegkdError(
+            f"align_statistics expects student and teacher of one shape (B, D, h, w), got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}"
+        )
+    with full_precision(student, teacher.detach()) as (s, t):
+        mean = t.mean((0, 2, 3), keepdim=True)
+        count = t.numel() // t.shape[1]
+        std = t.std((0, 2, 3), correction=min(1, count - 1), keepdim=True)
+        return standardize(s, EPS) * std + mean
+
+
+class CrossKD(nn.Module):
+    """What both branches' terms share; `CrossKDClass` and `CrossKDBox` are the losses.
+
+    The student's tower features after ``index`` blocks (index 0: the FPN maps), aligned with the teacher's of the same
+    place, level by level, go through the teacher's remaining blocks and predictor; a ReLU follows the alignment unless
+    the index is 0. These cross-head predictions mimic the teacher's own. The teacher's parameters do not change, but
+    the gradient passes through its layers to the student's blocks 1..index of that branch, its neck and its backbone;
+    the student's later blocks and predictors get none.
+
+    Student and teacher are of one family (RetinaNet, FCOS or GFL), with the same classes, FPN strides and anchors per
+    cell. Background's column of torchvision's class logits is left out.
+
+    The published settings, each branch a term with a weight of its own:
+
+    ========= ===== ============ ========== ====== ==========================================================
+    student   index class weight box weight box is both are divided by
+    ========= ===== ============ ========== ====== ==========================================================
+    GFL       3     1            4          KL     max(positives, 1), summed over images; box: the sum of w*v
+    RetinaNet 3     1            1          GIoU   max(positives, 1), summed over images
+    FCOS      2     0.4          0.75       GIoU   the sum of the positives' centerness targets
+    ========= ===== ============ ========== ====== ==========================================================
+
+    v is an anchor's highest class probability by the teacher; w is 0 where the student's assigner ignores the anchor,
+    else 1; the positives are the student's.
+
+    Args:
+        index: 0..4, how many of the tower's blocks are the student's.
+        channels: (student's, teacher's) of the towers where they differ: a 1x1 convolution without bias, trained with
+            the student, then maps the student's features. None: they are the same.
+
+    Shape:
+        student, teacher: what `segkd.detection.adapter.DetectionAdapter` reads as ``"head"``; target: the
+        transformed targets. Returns a scalar.
+
+    Raises:
+        SegkdError: the index is none of 0..4, or features differ in shape.
+
+    Reference: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", arXiv 2306.11369.
+    """
+
+    reads = "head"
+    branch: ClassVar[Branch]
+
+    def __init__(self, index: int = 3, channels: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if type(index) is not int or not 0 <= index <= BLOCKS:
+            raise SegkdError(f"{type(self).__name__}'s index is a number of tower blocks, 0..{BLOCKS}, got {index!r}")
+        self.index, self.channels = index, channels
+        self.connector = None if channels is None else make_connector("conv1x1", *channels)
+
+    def cross(self, student: DenseOutput, teacher: DenseOutput) -> dict[str, Tensor]:
+        """Return the cross-head predictions of this branch, see `DenseHead.tail`."""
+        place, features = (self.branch, self.index), []
+        for s, t in zip(student.towers[place], teacher.towers[place], strict=True):
+            aligned = align_statistics(s if self.connector is None else self.connector(s), t).to(t.dtype)
+            features.append(aligned.relu() if self.index else aligned)
+        return teacher.head.tail(self.branch, features, self.index)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print``."""
+        return f"index={self.index}, channels={self.channels}"
+
+
+class CrossKDClass(CrossKD):
+    """CrossKD of the class branch, see `CrossKD`.
+
+    The sum over anchors and classes of w * `segkd.losses.quality_focal_kd` (beta 1), over the family's divisor.
+    """
+
+    branch = "class"
+
+    def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
+        """Return the loss, a scalar."""
+        logits, goal = (teacher.head.foreground(x) for x in (self.cross(student, teacher), teacher.predictions))
+        return quality_focal_kd(logits, goal, _taking_part(student, target), avg_factor=average_factor(student, target))
+
+
+class CrossKDBox(CrossKD):
+    """CrossKD of the box branch, see `CrossKD`.
+
+    The sum over anchors of w * v times, for GFL, the KL of each side's distribution, mean over the four sides; for the
+    others the GIoU loss of the decoded boxes; over the family's divisor.
+    """
+
+    branch = "box"
+
+    def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
+        """Return the loss, a scalar."""
+        head, crossed, goal = teacher.head, self.cross(student, teacher), teacher.predictions
+        with full_precision(head.foreground(goal)) as (logits,):
+            weight = logits.sigmoid().amax(-1) * _taking_part(student, target)
+            if head.family == "gfl":
+                r, t = (x["bbox_regression"].unflatten(-1, (4, BINS)) for x in (crossed, goal))
+                return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * weight.sum().clamp(min=EPS))
+            r, t = (head.decode(x, teacher.anchors) for x in (crossed, goal))
+            return weighted_sum(generalized_box_iou_loss(r, t), weight, average_factor(student, target))
+
+
+def _taking_part(student: DenseOutput, target: Targets) -> Tensor:
+    """Return w, (B, N) bool."""
+    return torch.stack(student.match(target)) != IGNORED
+
+
+def average_factor(student: DenseOutput, target: Targets) -> Tensor:
+    """Return what a batch's CrossKD losses are divided by, a scalar above 0; each process has its own.
+
+    For FCOS the sum of the centerness targets of the positives, and 1 in a batch without any, where the published floor
+    of 1e-6 would make the class term a million times as large. For the others the sum over images of max(positives, 1).
+
+    Args:
+        student: a one-stage detector's output.
+        target: the transformed targets.
+    """
+    head, matched = student.head, student.match(target)
+    if head.family != "fcos":
+        return (torch.stack(matched) >= 0).sum(1).clamp(min=1).sum()
+    shares = []
+    for anchors, indices, boxes in zip(
+        student.anchors, matched, (of_image["boxes"] for of_image in target), strict=True
+    ):
+        positive = indices >= 0
+        left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes[indices[positive]]).unbind(1)
+        shares.append(_nearness(left, right) * _nearness(top, bottom))
+    total = torch.cat(shares).sqrt().sum()
+    return torch.where(total > 0, total.clamp(min=EPS), 1.0)
+
+
+def _nearness(a: Tensor, b: Tensor) -> Tensor:
+    return torch.minimum(a, b) / torch.maximum(a, b)

@@ -1,0 +1,207 @@
+"""GFL (Li et al., arXiv 2006.04388): a one-stage detector that torchvision lacks, made to look like torchvision's."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from segkd.detection.atss import atss_assign
+from segkd.detection.gfl_head import GFLHead
+from segkd.detection.gfl_losses import distribution_focal_loss, integral, quality_focal_loss
+from segkd.detection.priors import SquarePriors, decode
+from segkd.errors import SegkdError
+from segkd.losses._common import full_precision
+
+
+class GFL(nn.Module):
+    """Generalised focal loss detector: one prior per cell, matched by ATSS, scored by expected IoU.
+
+    Like torchvision's FCOS it takes a list of images and, in training, targets; its parts (``transform``, ``backbone``,
+    ``head``, ``anchor_generator``, ``compute_loss``, ``postprocess_detections``) can be called one by one alike.
+
+    Args:
+        backbone: maps (B, 3, H, W) to an ordered dict of FPN maps P3..P7 (strides 8..128), each of
+            ``backbone.out_channels`` channels, a multiple of 32 from 64 on.
+        num_classes: K, without background.
+        min_size: images are resized so that their shorter side has this many pixels,
+        max_size: or their longer side this many, whichever is smaller.
+        image_mean: per channel; None is ImageNet's.
+        image_std: per channel; None is ImageNet's.
+        score_thresh: predictions at or below it are dropped.
+        nms_thresh: of two boxes of one class with a higher IoU the lower score is dropped.
+        detections_per_img: how many of the best remain.
+        topk_candidates: how many (prior, class) pairs per level enter the suppression.
+
+    Raises:
+        SegkdError: the backbone has no ``out_channels``, or not such a multiple, or there is no class.
+
+    Example:
+        >>> import torch
+        >>> from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+        >>> from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+        >>> fpn = resnet_fpn_backbone(
+        ...     backbone_name="resnet18", weights=None, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
+        ... )
+        >>> model = GFL(fpn, num_classes=3, min_size=64)
+        >>> target = {"boxes": torch.tensor([[4.0, 8.0, 40.0, 60.0]]), "labels": torch.tensor([3])}
+        >>> sorted(model([torch.rand(3, 64, 80)], [target]))
+        ['bbox_regression', 'classification', 'distribution']
+        >>> sorted(model.eval()([torch.rand(3, 64, 80)])[0])
+        ['boxes', 'labels', 'scores']
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        min_size: int | tuple[int, ...] = 800,
+        max_size: int = 1333,
+        image_mean: list[float] | None = None,
+        image_std: list[float] | None = None,
+        score_thresh: float = 0.05,
+        nms_thresh: float = 0.6,
+        detections_per_img: int = 100,
+        topk_candidates: int = 1000,
+    ) -> None:
+        super().__init__()
+        channels = getattr(backbone, "out_channels", None)
+        if not isinstance(channels, int):
+            raise SegkdError("GFL's backbone needs an attribute out_channels, the channels of each of its FPN maps")
+        self.transform = GeneralizedRCNNTransform(
+            min_size, max_size, image_mean or [0.485, 0.456, 0.406], image_std or [0.229, 0.224, 0.225]
+        )
+        self.backbone = backbone
+        self.head = GFLHead(channels, num_classes)
+        self.anchor_generator = SquarePriors()
+        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
+        self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
+
+    def match(
+        self, targets: list[dict[str, Tensor]], anchors: list[Tensor], num_anchors_per_level: list[int]
+    ) -> list[Tensor]:
+        """Return per image (N,) int64, the box that `atss_assign` gives each prior, -1 for none.
+
+        Args:
+            targets: per image ``"boxes"``, (M, 4), xyxy in pixels of the transformed image.
+            anchors: the priors of each image, (N, 4).
+            num_anchors_per_level: how many priors each level has.
+        """
+        return [
+            atss_assign(priors, num_anchors_per_level, target["boxes"])
+            for priors, target in zip(anchors, targets, strict=True)
+        ]
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        num_anchors_per_level: list[int],
+    ) -> dict[str, Tensor]:
+        """Return the head's losses on what `match` assigns, see `GFLHead.compute_loss`."""
+        matched_idxs = self.match(targets, anchors, num_anchors_per_level)
+        return self.head.compute_loss(targets, head_outputs, anchors, matched_idxs)
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """Return the best boxes of each image.
+
+        Per level the best (prior, class) pairs above the score threshold are decoded and clipped to the image; then
+        class-wise non-maximum suppression.
+
+        Args:
+            head_outputs: what the head returns, split into levels.
+            anchors: the priors of each image, split into levels.
+            image_shapes: (height, width) of each transformed image without its padding.
+
+        Returns:
+            Per image ``"boxes"``, (D, 4), xyxy in pixels of the transformed image, ``"labels"``, (D,) int64 in 1..K,
+            and ``"scores"``, (D,), best first; D is at most ``detections_per_img``.
+        """
+        detections = []
+        for index, (priors_of_levels, shape) in enumerate(zip(anchors, image_shapes, strict=True)):
+            found = [
+                self._best(logits[index], regression[index], priors)
+                for logits, regression, priors in zip(
+                    head_outputs["cls_logits"], head_outputs["bbox_regression"], priors_of_levels, strict=True
+                )
+            ]
+            boxes, labels, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+            boxes = clip_boxes_to_image(boxes, shape)
+            keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+            detections.append({"boxes": boxes[keep], "labels": labels[keep], "scores": scores[keep]})
+        return detections
+
+    def _best(self, logits: Tensor, regression: Tensor, priors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, labels and scores of one level of one image, from (N, K), (N, 68) and (N, 4)."""
+        with full_precision(logits, regression) as (logits, regression):
+            scores = logits.sigmoid().flatten()
+            above = torch.where(scores > self.score_thresh)[0]
+            scores, order = scores[above].topk(min(len(above), self.topk_candidates))
+            pairs, classes = above[order], logits.shape[1]
+            rows = pairs // classes
+            return decode(regression[rows], priors[rows]), pairs % classes + 1, scores
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Return the losses in training, the detections in evaluation.
+
+        Args:
+            images: (3, H, W) each, in [0, 1]; sizes may differ.
+            targets: read in training only; per image ``"boxes"``, (M, 4), float xyxy in pixels, and ``"labels"``, (M,)
+                int64 in 1..K. M may be 0. Boxes without area are never matched.
+
+        Returns:
+            In training the scalars of `GFLHead.compute_loss`; in evaluation what `postprocess_detections` returns, in
+            pixels of the images given.
+
+        Raises:
+            SegkdError: in training, targets are absent or not as above.
+        """
+        if self.training:
+            self._check(images, targets)
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        image_list, targets = self.transform(images, targets if self.training else None)
+        features = list(self.backbone(image_list.tensors).values())
+        anchors = self.anchor_generator(image_list, features)
+        head_outputs = self.head(features)
+        level_sizes = [x.shape[-2] * x.shape[-1] for x in features]
+        if targets is not None:
+            return self.compute_loss(targets, head_outputs, anchors, level_sizes)
+        detections = self.postprocess_detections(
+            {key: list(value.split(level_sizes, 1)) for key, value in head_outputs.items()},
+            [list(priors.split(level_sizes)) for priors in anchors],
+            image_list.image_sizes,
+        )
+        return self.transform.postprocess(detections, image_list.image_sizes, sizes)
+
+    def _check(self, images: list[Tensor], targets: Any) -> None:
+        if targets is None or len(targets) != len(images):
+            given = "none" if targets is None else len(targets)
+            raise SegkdError(f"GFL trains on one target per image, got {given} for {len(images)} images")
+        for index, target in enumerate(targets):
+            for key in ("boxes", "labels"):
+                if not isinstance(target.get(key), Tensor):
+                    raise SegkdError(f"targets[{index}] needs a tensor {key!r}, it has {sorted(target)}")
+            boxes, labels = target["boxes"], target["labels"]
+            if boxes.dim() != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+                raise SegkdError(
+                    f"targets[{index}]['boxes'] must be float (M, 4), got {boxes.dtype} {tuple(boxes.shape)}"
+                )
+            if labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
+                raise SegkdError(
+                    f"targets[{index}]['labels'] must be int64 ({len(boxes)},), got {labels.dtype} "
+                    f"{tuple(labels.shape)}"
+                )
+            if len(labels) and not 1 <= labels.min() <= labels.max() <= self.head.num_classes:
+                raise SegkdError(
+                    f"targets[{index}]['labels'] must lie in 1..{self.head.num_classes}, got "
+                    f"{int(labels.min())}..{int(labels.max())}"
+                )
+
+
+__all__ = ["GFL", "GFLHead", "distribution_focal_loss", "integral", "quality_focal_loss"]

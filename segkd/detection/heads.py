@@ -1,0 +1,198 @@
+"""One view of the heads of RetinaNet, FCOS and GFL: two towers of four blocks whose features can be kept and reused."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.image_list import ImageList
+
+from segkd.detection import priors
+from segkd.detection.gfl import GFL
+from segkd.detection.gfl_losses import BINS
+from segkd.errors import SegkdError
+from segkd.losses._common import full_precision
+from segkd.taps import Taps
+
+Branch = Literal["class", "box"]
+Place = tuple[Branch, int]
+"""A tower's feature: the branch, and after how many of its blocks; after 0 it is the FPN map itself."""
+
+BLOCKS = 4
+
+
+class DenseHead:
+    """What CrossKD needs of a one-stage detector's head, whatever its family; made by `dense_head`.
+
+    Args:
+        detector: the detector that the head belongs to.
+
+    Attributes:
+        family: ``"retinanet"``, ``"fcos"`` or ``"gfl"``.
+        num_classes: without background.
+        anchors_per_cell: how many anchors, priors or points each cell of an FPN map has.
+        channels: of the FPN maps and of the towers' features.
+    """
+
+    family: ClassVar[str]
+    towers: ClassVar[dict[Branch, str]] = {"class": "classification_head.conv", "box": "regression_head.conv"}
+    """Path of each branch's tower in the head: a sequence of ``step`` modules a block, each ending with its ReLU."""
+    step: ClassVar[int] = 1
+
+    def __init__(self, detector: Any) -> None:
+        self.detector, self.head = detector, detector.head
+        self.channels: int = detector.backbone.out_channels
+        self.num_classes, self.anchors_per_cell = self._counts()
+
+    def _counts(self) -> tuple[int, int]:
+        """Return the number of classes without background and of anchors per cell."""
+        return self.head.classification_head.num_classes - 1, self.head.classification_head.num_anchors
+
+    def run(self, maps: Sequence[Tensor], keep: Iterable[Place] = ()) -> tuple[dict[str, Tensor], dict[Place, Any]]:
+        """Run the head.
+
+        Args:
+            maps: the FPN maps, (B, channels, h, w) each.
+            keep: the tower features to return.
+
+        Returns:
+            What ``detector.head`` returns, level by level, row by row: ``"cls_logits"`` (B, N, classes),
+            ``"bbox_regression"`` (B, N, 4 or 68) and for FCOS ``"bbox_ctrness"`` (B, N, 1); and for each place in
+            ``keep`` the list of the levels' features (B, channels, h, w).
+        """
+        paths = {place: f"{self.towers[place[0]]}.{self.step * place[1] - 1}" for place in keep}
+        taps = Taps(self.head, (path for (_, index), path in paths.items() if index))
+        try:
+            with taps.recording():
+                predictions = self.head(list(maps))
+            kept = {place: taps.outputs(path) if place[1] else list(maps) for place, path in paths.items()}
+        finally:
+            taps.remove()
+        return predictions, kept
+
+    def blocks(self, branch: Branch, start: int = 0) -> nn.Sequential:
+        """Return a branch's blocks after the first ``start``: the head's own modules."""
+        return self.head.get_submodule(self.towers[branch])[self.step * start :]
+
+    def tail(self, branch: Branch, features: Sequence[Tensor], index: int) -> dict[str, Tensor]:
+        """Return a branch's predictions, as `run` does, from its tower's features after ``index`` blocks.
+
+        Args:
+            branch: ``"class"`` or ``"box"``.
+            features: of all levels, (B, channels, h, w) each; they are not changed.
+            index: 0..4, how many of the tower's blocks they went through; they go through the others.
+        """
+        blocks = self.blocks(branch, index)
+        predict = self._classes if branch == "class" else self._boxes
+        levels = [predict(blocks(x), level) for level, x in enumerate(features)]
+        return {name: torch.cat([level[name] for level in levels], 1) for name in levels[0]}
+
+    def _classes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        """Return one level's class predictions (B, n, ...) from the class tower's last feature."""
+        head = self.head.classification_head
+        return {"cls_logits": _rows(head.cls_logits(feature), head.num_classes)}
+
+    def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        """Return one level's box predictions (B, n, ...) from the box tower's last feature."""
+        raise NotImplementedError
+
+    def foreground(self, predictions: dict[str, Tensor]) -> Tensor:
+        """Return the class logits (B, N, num_classes), without torchvision's column for background.
+
+        No loss knows that column as a class: it is trained to be 0 everywhere.
+        """
+        return predictions["cls_logits"][..., 1:]
+
+    def anchors(self, images: ImageList, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return for each image the anchors, priors or points (N, 4), xyxy in pixels, in float32 also under autocast.
+
+        Args:
+            images: the batch, as the detector's ``transform`` returns it.
+            maps: its FPN maps.
+        """
+        # torchvision makes them in the maps' type: in bfloat16 those beyond 256 pixels would be rounded.
+        sizes = [x.new_empty(x.shape[-2:], dtype=torch.promote_types(x.dtype, torch.float32)) for x in maps]
+        return self.detector.anchor_generator(images, sizes)
+
+    def decode(self, predictions: dict[str, Tensor], anchors: list[Tensor]) -> Tensor:
+        """Return the predicted boxes (B, N, 4), xyxy in pixels, not clipped, in float32 also under autocast.
+
+        Args:
+            predictions: what `run` or `tail` returns.
+            anchors: what `anchors` returns.
+        """
+        with full_precision(predictions["bbox_regression"]) as (regression,):
+            return self._decode(regression, torch.stack(anchors))
+
+    def _decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _RetinaNetHead(DenseHead):
+    family = "retinanet"
+
+    def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        return {"bbox_regression": _rows(self.head.regression_head.bbox_reg(feature), 4)}
+
+    def _decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        boxes = self.detector.box_coder.decode_single(regression.flatten(0, 1), anchors.flatten(0, 1))
+        return boxes.view_as(anchors)
+
+
+class _FCOSHead(DenseHead):
+    family = "fcos"
+    step = 3
+
+    def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        head = self.head.regression_head
+        return {
+            "bbox_regression": _rows(F.relu(head.bbox_reg(feature)), 4),
+            "bbox_ctrness": _rows(head.bbox_ctrness(feature), 1),
+        }
+
+    def _decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        return self.detector.box_coder.decode(regression, anchors)
+
+
+class _GFLHead(DenseHead):
+    family = "gfl"
+    towers: ClassVar[dict[Branch, str]] = {"class": "class_tower", "box": "box_tower"}
+
+    def _counts(self) -> tuple[int, int]:
+        return self.head.num_classes, 1
+
+    def _classes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        return {"cls_logits": _rows(self.head.class_predictor(feature), self.num_classes)}
+
+    def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
+        return {"bbox_regression": _rows(self.head.predict_sides(feature, level), 4 * BINS)}
+
+    def foreground(self, predictions: dict[str, Tensor]) -> Tensor:
+        return predictions["cls_logits"]
+
+    def _decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+        return priors.decode(regression, anchors)
+
+
+_FAMILIES: dict[type[nn.Module], type[DenseHead]] = {RetinaNet: _RetinaNetHead, FCOS: _FCOSHead, GFL: _GFLHead}
+
+
+def dense_head(detector: nn.Module) -> DenseHead:
+    """Return the view of a one-stage detector's head.
+
+    Raises:
+        SegkdError: it is no RetinaNet, FCOS or GFL.
+    """
+    inner = getattr(detector, "_orig_mod", detector)
+    for family, view in _FAMILIES.items():
+        if isinstance(inner, family):
+            return view(inner)
+    known = ", ".join(family.__name__ for family in _FAMILIES)
+    raise SegkdError(f"a {type(inner).__name__} has no dense head that CrossKD knows: {known} have")
+
+
+def _rows(x: Tensor, width: int) -> Tensor:
+    """Return (B, h*w*A, width) of (B, A*width, h, w): cell by cell, row by row."""
+    return x.unflatten(1, (-1, width)).permute(0, 3, 4, 1, 2).reshape(x.shape[0], -1, width)

@@ -1,0 +1,81 @@
+"""What a detector gives for one batch, in the parts that its own losses and distillation read."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+
+from segkd.detection.heads import DenseHead, Place
+from segkd.detection.matching import match
+from segkd.detection.targets import Targets
+from segkd.losses._common import full_precision
+
+
+@dataclass(eq=False)
+class DetectorOutput:
+    """A detector's run up to its FPN.
+
+    Attributes:
+        images: the transformed batch that the detector saw.
+        maps: FPN maps (B, D, h, w) by stride, from fine to coarse.
+    """
+
+    images: ImageList
+    maps: dict[int, Tensor]
+
+
+@dataclass(eq=False)
+class TwoStageOutput(DetectorOutput):
+    """A two-stage detector's whole run.
+
+    Attributes:
+        losses: by name, scalars; empty in evaluation mode.
+    """
+
+    losses: dict[str, Tensor]
+
+
+@dataclass(eq=False)
+class DenseOutput(DetectorOutput):
+    """A one-stage detector's whole run.
+
+    Attributes:
+        head: the view of its head.
+        predictions: what the head returned, see `DenseHead.run`.
+        towers: the tower features that terms read: at each place the list of all levels'.
+        matched: what `match` returned; None before.
+    """
+
+    head: DenseHead
+    predictions: dict[str, Tensor]
+    towers: dict[Place, list[Tensor]]
+    matched: list[Tensor] | None = None
+
+    @cached_property
+    def anchors(self) -> list[Tensor]:
+        """Per image the anchors, priors or points (N, 4), see `DenseHead.anchors`."""
+        return self.head.anchors(self.images, list(self.maps.values()))
+
+    def match(self, targets: Targets) -> list[Tensor]:
+        """Return per image (N,) int64 the box that each anchor learns, see `segkd.detection.matching.match`.
+
+        It is computed once: the task loss and distillation share it.
+
+        Args:
+            targets: the transformed targets of this batch.
+        """
+        if self.matched is None:
+            cells = [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
+            self.matched = match(self.head.detector, targets, self.anchors, cells)
+        return self.matched
+
+    def loss(self, targets: Targets) -> dict[str, Tensor]:
+        """Return the losses that ``detector(images, targets)`` gives in training, in float32 also under autocast.
+
+        Args:
+            targets: the transformed targets of this batch.
+        """
+        with full_precision(*self.predictions.values()) as values:
+            predictions = dict(zip(self.predictions, values, strict=True))
+            return self.head.head.compute_loss(targets, predictions, self.anchors, self.match(targets))

@@ -1,0 +1,68 @@
+"""From a split's files to its annotations, and from one image's to arrays; every error names its file."""
+
+import os
+
+import numpy as np
+
+from segkd.common.reading import read_image, refuse
+from segkd.detection.annotations import Annotations, Found
+from segkd.detection.coco import read_coco
+from segkd.detection.datasets import DetectionSpec
+from segkd.detection.voc import read_voc
+from segkd.errors import SegkdError
+
+
+def read_annotations(
+    spec: DetectionSpec, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False
+) -> Annotations:
+    """Read all annotations of a split; images are opened only where an annotation does not give their size.
+
+    Args:
+        spec: the data set.
+        split: which split of it.
+        root: where the data lie, if not where the spec says.
+        masks: whether to read masks too.
+
+    Raises:
+        SegkdError: unknown split, missing root, list or annotations, a file that cannot be read, a class that the data
+            set does not name, or masks in format ``voc``, which holds none.
+    """
+    annotations, problems = scan_annotations(spec, split, root, masks)
+    refuse(problems)
+    return annotations
+
+
+def scan_annotations(
+    spec: DetectionSpec, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False
+) -> tuple[Annotations, list[str]]:
+    """Like :func:`read_annotations`, but return all that is whole together with one line for each thing that is not.
+
+    Raises:
+        SegkdError: unknown split, missing root, or masks in format ``voc``.
+    """
+    spec.check_split(split)
+    base = spec.existing_root(root)
+    if masks and spec.format == "voc":
+        raise SegkdError(f"data set {spec.name!r} has format 'voc', which holds boxes only; masks need format 'coco'")
+    try:
+        found = read_coco(spec, split, base, masks) if spec.format == "coco" else read_voc(spec, split, base)
+    except SegkdError as error:
+        found = Found(problems=[str(error)])
+    return Annotations(found), found.problems
+
+
+def read_annotated_image(annotations: Annotations, index: int) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3) in RGB order.
+
+    Raises:
+        SegkdError: missing or broken image, or one of another size than its annotation gives.
+    """
+    path = annotations.images[index]
+    image = read_image(path)
+    height, width = annotations.sizes[index]
+    if image.shape[:2] != (height, width):
+        raise SegkdError(
+            f"image {path} is {image.shape[1]}x{image.shape[0]}, but its annotation says {width}x{height} "
+            "(width x height)"
+        )
+    return image

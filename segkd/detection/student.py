@@ -1,0 +1,92 @@
+"""What a training leaves behind: a detector on disk, and one that predicts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, rgb_pixels, student_dir, write_student
+from segkd.detection.models import build_detector, detect
+from segkd.detection.weights import load_weights
+from segkd.errors import SegkdError
+
+
+class DetectionStudent(nn.Module):
+    """A trained detector with all that is needed to use it.
+
+    Args:
+        model: a detector from `build_detector`; put in eval mode.
+        info: what was recorded: ``task`` (``detection``), ``classes`` (names; label 1 is the first), ``colors`` (RGB),
+            ``dataset``, ``version``.
+    """
+
+    def __init__(self, model: nn.Module, info: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.info = dict(info)
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """Return the detections in images (3, H, W) with values in [0, 1], as the model itself does."""
+        return self.model(images)
+
+    @torch.no_grad()
+    def predict(self, image: np.ndarray | Image.Image) -> dict[str, np.ndarray]:
+        """Find the objects in one image.
+
+        Args:
+            image: RGB, a PIL image or uint8 (H, W, 3), of any size.
+
+        Returns:
+            ``boxes``, float32 (N, 4), xyxy in the image's pixels; ``labels``, int64 (N,) in 1..K; ``scores``, float32
+            (N,) in [0, 1], best first.
+
+        Raises:
+            SegkdError: an array of another shape or type.
+        """
+        parameter = next(self.model.parameters())
+        pixels = torch.tensor(rgb_pixels(image), device=parameter.device).permute(2, 0, 1)
+        (found,) = detect(self.model, [pixels.to(parameter.dtype) / 255])
+        boxes, labels, scores = (found[key].cpu() for key in ("boxes", "labels", "scores"))
+        return {"boxes": boxes.float().numpy(), "labels": labels.numpy(), "scores": scores.float().numpy()}
+
+
+def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``config.json``, from which `load_student` builds the detector again.
+
+    Args:
+        model: a detector from `build_detector`.
+        directory: the folder, made if absent.
+        info: what `DetectionStudent` describes; ``task`` and this package's ``version`` are added.
+
+    Raises:
+        SegkdError: the model is not from `build_detector`, or `info` cannot be written as JSON.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, dict):
+        raise SegkdError(f"{type(model).__name__} cannot be saved as a student: not from build_detector")
+    write_student(directory, {STUDENT_FILE: model}, {**config, INFO_KEY: {"task": "detection", **info}})
+
+
+def load_student(path: str | Path) -> DetectionStudent:
+    """Open a student: a run directory, or the ``student`` folder in it.
+
+    Raises:
+        SegkdError: there is no student, or its files are unreadable or do not belong together.
+    """
+    folder = student_dir(path)
+    file = folder / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        info = config.pop(INFO_KEY)
+        model = build_detector(**config)
+    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SegkdError(f"{file} does not describe a detector: {type(error).__name__}: {reason}") from error
+    load_weights(model, folder)
+    return DetectionStudent(model, info)

@@ -1,0 +1,50 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from segkd.common.check import DatasetReport, choose, read_all, sizes_text
+from segkd.errors import SegkdError
+
+
+@dataclass(frozen=True)
+class Part:
+    split: str
+    problems: list[str] = field(default_factory=list)
+    absent: bool = False
+
+    def lines(self) -> list[str]:
+        return [f"  {self.split}: three images"]
+
+
+def test_a_report_lists_its_splits_and_then_every_problem():
+    parts = [Part("train", ["a is broken", "b is gone"]), Part("val"), Part("test", absent=True)]
+    report = DatasetReport("animals", Path("here"), parts)
+    assert report.problems == ["a is broken", "b is gone"]
+    assert str(report).splitlines() == [
+        "animals in here",
+        "  train: three images",
+        "  val: three images",
+        "  test: not there (optional)",
+        "  2 problem(s)",
+        "    a is broken",
+        "    b is gone",
+    ]
+
+
+def test_sizes_are_told_the_commonest_first():
+    assert sizes_text({}) == "width x height unknown"
+    assert sizes_text({(3, 4): 1, (5, 6): 7}) == "width x height 6x5 (7), 4x3 (1)"
+    assert sizes_text({(n, n): 9 - n for n in range(1, 7)}).endswith("4x4 (5) and 2 other sizes")
+
+
+def test_items_are_read_in_order():
+    assert list(read_all(lambda number: number**2, range(50))) == [number**2 for number in range(50)]
+
+
+def test_samples_are_drawn_without_repetition():
+    assert sorted(choose(20, 20, seed=1)) == list(range(20))
+    assert choose(20, 5, seed=1) == choose(20, 5, seed=1) != choose(20, 5, seed=2)
+    assert len(choose(3, 5, seed=1)) == 3
+    with pytest.raises(SegkdError, match="count=0"):
+        choose(3, 0, seed=1)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkd.common.reading import open_image, read_image, read_stems, refuse
+from segkd.errors import SegkdError
+
+
+def save(path, array):
+    Image.fromarray(array).save(path)
+
+
+def test_images_arrive_as_rgb_whatever_their_mode(tmp_path):
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[..., 0] = 200
+    for name, image in {
+        "rgb.png": Image.fromarray(pixels),
+        "rgba.png": Image.fromarray(pixels).convert("RGBA"),
+        "palette.png": Image.fromarray(pixels).quantize(4),
+    }.items():
+        image.save(tmp_path / name)
+        np.testing.assert_array_equal(read_image(tmp_path / name), pixels)
+    save(tmp_path / "grey.png", pixels[..., 0])
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.full((4, 6, 3), 200))
+
+
+def test_camera_orientation_is_not_applied_as_the_mask_has_none(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to view
+    Image.fromarray(np.zeros((4, 6, 3), dtype=np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_truncated_jpeg_is_named(tmp_path, keep):
+    path = tmp_path / "half.jpg"
+    save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(SegkdError, match=f"^cannot read image {path}: ") as error:
+        read_image(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named_by_its_kind(tmp_path):
+    with pytest.raises(SegkdError, match=rf"^no map {tmp_path}/gone\.png$"):
+        open_image(tmp_path / "gone.png", "map")
+
+
+def test_16_bit_images_are_refused(tmp_path):
+    save(tmp_path / "deep.png", np.zeros((4, 6), dtype=np.uint16))
+    with pytest.raises(SegkdError, match=r"deep\.png has mode .*; expected 8 bits"):
+        read_image(tmp_path / "deep.png")
+
+
+def test_stems_come_once_each_in_the_order_of_the_list(tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("b\n\n a \r\nb\n")
+    assert read_stems(listing) == ["b", "a"]
+    with pytest.raises(SegkdError, match=r"^no list .*other\.txt$"):
+        read_stems(tmp_path / "other.txt")
+    listing.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(SegkdError, match=r"^cannot read list .*list\.txt: "):
+        read_stems(listing)
+
+
+def test_the_first_problem_stands_for_all():
+    refuse([])
+    with pytest.raises(SegkdError, match=r"^one$"):
+        refuse(["one"])
+    with pytest.raises(SegkdError, match=r"^one \(and 2 more like it\)$"):
+        refuse(["one", "two", "three"])

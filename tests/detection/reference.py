@@ -1,0 +1,26 @@
+"""Reference figures of the authors' released detection code, see recipe.py for how the inputs are made."""
+
+import json
+
+import numpy as np
+import torch
+from recipe import REFERENCE
+from torch import Tensor
+
+# Stride, rows and columns of the FPN maps of an image of 320 x 256 pixels.
+MAPS = ((8, 32, 40), (16, 16, 20), (32, 8, 10), (64, 4, 5), (128, 2, 3))
+LEVEL_SIZES = [rows * columns for _, rows, columns in MAPS]
+FIGURES = json.loads((REFERENCE.parent / "detection.json").read_text())
+
+
+def uniform(seed: int, shape: int | list[int], lo: float = 0.0, hi: float = 1.0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random(shape) * (hi - lo) + lo)
+
+
+def _squares(stride: int, rows: int, columns: int) -> list[list[int]]:
+    half = 4 * stride
+    centres = [(x * stride, y * stride) for y in range(rows) for x in range(columns)]
+    return [[x - half, y - half, x + half, y + half] for x, y in centres]
+
+
+PRIORS = torch.tensor([square for level in MAPS for square in _squares(*level)], dtype=torch.float32)

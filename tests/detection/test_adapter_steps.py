@@ -1,0 +1,147 @@
+"""Steps of a distiller of detectors: precision, batches without boxes, accumulation, connectors, several processes."""
+
+import copy
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from detection.detectors import FAMILIES, NO_BOXES, OTHER, WiderFPN, assert_sound, batch, crosskd, detector, distil, pkd
+from torch.nn.parallel import DistributedDataParallel
+
+from segkd import Distiller
+
+IMAGES, TARGETS = batch()
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_crosskd_with_pkd_and_different_backbones_and_normalisation(kind: str) -> None:
+    student, teacher = detector(kind), detector(kind, 1, backbone=WiderFPN(), **OTHER)
+    before = copy.deepcopy(teacher.state_dict())
+    distiller = distil(student, teacher, crosskd() | pkd())
+    distiller.train()
+    out = distiller(IMAGES, TARGETS)
+    assert all(value > 0 for value in out.terms.values())
+    assert_sound(distiller, out)
+    assert not any(module.training for module in teacher.modules())
+    torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_without_boxes(kind: str) -> None:
+    distiller = distil(detector(kind), detector(kind, 1), crosskd() | pkd())
+    for targets in ([NO_BOXES] * 2, [NO_BOXES, {key: TARGETS[1][key] for key in NO_BOXES}]):
+        assert_sound(distiller, distiller(IMAGES, targets))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_one_small_image(kind: str) -> None:
+    distiller = distil(detector(kind, min_size=64), detector(kind, 1), crosskd() | pkd())
+    out = distiller(
+        [torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[4.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}]
+    )
+    assert out.student.maps[128].shape[2:] == (1, 1)
+    assert_sound(distiller, out)
+
+
+@pytest.mark.parametrize("kind", [*FAMILIES, "faster_rcnn"])
+def test_bfloat16_autocast(kind: str) -> None:
+    terms = pkd() if kind == "faster_rcnn" else crosskd() | pkd()
+    distiller = distil(detector(kind), detector(kind, 1), terms)
+    torch.manual_seed(0)
+    full = distiller(IMAGES, TARGETS)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        out = distiller(IMAGES, TARGETS)
+    assert out.teacher.maps[8].dtype == torch.bfloat16
+    assert {value.dtype for value in [out.loss, *out.terms.values(), *out.parts.values()]} == {torch.float32}
+    for name, value in full.terms.items():
+        torch.testing.assert_close(out.terms[name], value, rtol=0.1, atol=0.02, msg=name)
+    assert_sound(distiller, out)
+
+
+def test_gradient_accumulation() -> None:
+    # Statistics are of a batch: two steps are not one of twice the images, but their gradients must add up.
+    distiller = distil(detector("gfl"), detector("gfl", 1), crosskd() | pkd())
+    gradients = []
+    for parts in ((0,), (1,), (0, 1)):
+        distiller.zero_grad()
+        for part in parts:
+            distiller(IMAGES[part : part + 1], TARGETS[part : part + 1]).loss.backward()
+        gradients.append([p.grad.clone() for p in distiller.parameters()])
+    for first, second, both in zip(*gradients, strict=True):
+        torch.testing.assert_close(first + second, both, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_other_channels_with_connectors(kind: str) -> None:
+    student, teacher = detector(kind), detector(kind, 1, channels=96)
+    distiller = distil(student, teacher, crosskd(channels=(64, 96)) | pkd(connector="conv1x1"))
+    assert_sound(distiller, distiller(IMAGES, TARGETS))
+    own = {name for name in distiller.state_dict() if not name.startswith("student.")}
+    assert own == {"losses.class.connector.weight", "losses.box.connector.weight", "connectors.pkd.weight"}
+
+
+def test_a_short_training_brings_the_heads_together() -> None:
+    student, teacher = detector("gfl"), detector("gfl", 1)
+    distiller = distil(student, teacher, crosskd() | pkd())
+    optimizer = torch.optim.Adam(distiller.parameters(), lr=1e-3)
+    history = []
+    for _ in range(15):
+        out = distiller(IMAGES, TARGETS)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        history.append(out.terms)
+    for name in ("class", "box", "pkd", "task"):
+        assert history[-1][name] < 0.9 * history[0][name], name
+
+
+def test_the_distiller_can_be_copied_and_leaves_no_hook() -> None:
+    distiller = distil(detector("fcos"), detector("fcos", 1), crosskd())
+    twin = copy.deepcopy(distiller)
+    torch.testing.assert_close(twin(IMAGES, TARGETS).loss, distiller(IMAGES, TARGETS).loss)
+    assert twin.adapter.transform is twin.student.transform
+    assert not any(m._forward_hooks for model in (distiller.student, distiller.teacher) for m in model.modules())
+
+
+def worker(rank: int, port: int, folder: Path) -> None:
+    """Run two steps on this process's image and keep the gradients."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    try:
+        for kind in FAMILIES:
+            distiller = ddp_distiller(kind)
+            wrapped = DistributedDataParallel(distiller)
+            for targets in (TARGETS, [NO_BOXES, TARGETS[1]]):
+                wrapped(IMAGES[rank : rank + 1], targets[rank : rank + 1]).loss.backward()
+            torch.save({n: p.grad for n, p in distiller.named_parameters()}, folder / f"{kind}{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def ddp_distiller(kind: str) -> Distiller:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of the connector
+        return distil(
+            detector(kind), detector(kind, 1, channels=96), crosskd(channels=(64, 96)) | pkd(connector="conv1x1")
+        )
+
+
+@pytest.mark.slow
+def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    for kind in FAMILIES:
+        single = ddp_distiller(kind)
+        for targets in (TARGETS, [NO_BOXES, TARGETS[1]]):
+            for image in (0, 1):
+                (single(IMAGES[image : image + 1], targets[image : image + 1]).loss / 2).backward()
+        expected = {name: parameter.grad for name, parameter in single.named_parameters()}
+        for rank in (0, 1):
+            theirs = torch.load(tmp_path / f"{kind}{rank}.pt", weights_only=True)
+            assert set(theirs) == set(expected)
+            for name, gradient in expected.items():
+                torch.testing.assert_close(theirs[name], gradient, rtol=1e-3, atol=1e-5, msg=f"{kind} {name}")

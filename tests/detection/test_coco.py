@@ -1,0 +1,143 @@
+import json
+
+import numpy as np
+import pytest
+from trees import SIZE, make_coco, things
+
+from segkd.detection.datasets import load_detection_spec
+from segkd.detection.reading import read_annotations, scan_annotations
+from segkd.errors import SegkdError
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return load_detection_spec(make_coco(tmp_path))
+
+
+def change(spec, edit):
+    path = spec.resolve_root() / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 2)])
+def test_every_box_arrives_with_its_class(spec, split, count):
+    annotations = read_annotations(spec, split)
+    assert len(annotations) == count
+    for index in range(count):
+        expected = things(index, 80) if index < count - 1 else []
+        objects = annotations.of(index)
+        singles = objects.select(~objects.crowd)
+        given = sorted(zip(singles.labels.tolist(), map(tuple, singles.boxes.tolist()), strict=True))
+        assert given == sorted((thing.label, thing.box) for thing in expected)
+        assert objects.crowd.sum() == (index == 0)
+        assert not objects.difficult.any()
+        assert annotations.images[index].parent.name == f"{split}2017"
+        assert annotations.images[index].is_file()
+        assert tuple(annotations.sizes[index]) == SIZE
+    assert annotations.dropped == {}
+
+
+def test_areas_are_those_of_the_objects_as_the_file_gives_them(spec):
+    objects = read_annotations(spec, "train").of(1)
+    extents = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    np.testing.assert_allclose(objects.areas, extents.prod(1) / 2)
+
+
+def test_masks_are_drawn_from_polygons_and_runs(spec):
+    annotations = read_annotations(spec, "train", masks=True)
+    objects, masks = annotations.of(0), annotations.masks(0)
+    assert len(masks) == 4
+    for box, mask in zip(objects.boxes.astype(int), masks, strict=True):
+        expected = np.zeros(SIZE, np.uint8)
+        expected[box[1] : box[3], box[0] : box[2]] = 1
+        np.testing.assert_array_equal(mask, expected)
+    assert annotations.masks(2).shape == (0, *SIZE)
+
+
+def test_an_unknown_class_is_named_with_the_nearest(spec):
+    path = change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "person").update(name="persons"))
+    with pytest.raises(SegkdError) as error:
+        read_annotations(spec, "train")
+    assert f"{path}: annotation " in one_line(error)
+    assert "has the class 'persons', which the data set does not name; did you mean 'person'?" in one_line(error)
+    assert "(and 1 more like it)" in one_line(error)  # a box and the crowd
+
+
+def test_a_category_without_annotations_may_be_unknown(spec):
+    change(spec, lambda c: c["categories"].append({"id": 0, "name": "everything"}))
+    assert len(read_annotations(spec, "train")) == 3
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda a: a.pop("bbox"), "has no 'bbox'"),
+        (lambda a: a.update(bbox=[1, 2, 3]), r"has bbox \[1, 2, 3\] .*expected \[x, y, width, height\]"),
+        (lambda a: a.update(bbox=None), "has bbox None"),
+        (lambda a: a.update(bbox=[1, 2, "x", 4]), r"has bbox \[1, 2, 'x', 4\]"),
+        (lambda a: a.update(area="large"), "area 'large'"),
+        (lambda a: a.update(image_id=77), "has image_id 77, which is not among the images"),
+        (lambda a: a.update(image_id=[1]), "is no mapping of COCO's keys"),
+        (lambda a: a.update(category_id=999), "has category_id 999, which is not among the categories"),
+    ],
+)
+def test_a_broken_annotation_is_named_and_the_others_are_read(spec, edit, message):
+    path = change(spec, lambda c: edit(c["annotations"][1]))
+    with pytest.raises(SegkdError, match=message) as error:
+        read_annotations(spec, "train")
+    assert one_line(error).startswith(f"{path}: annotation ")
+    annotations, problems = scan_annotations(spec, "train")
+    assert len(problems) == 1
+    assert len(annotations.objects.labels) == 6
+
+
+def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
+    change(spec, lambda c: [item.pop("segmentation") for item in c["annotations"]])
+    assert len(read_annotations(spec, "train").objects.labels) == 7
+    with pytest.raises(SegkdError, match=r"has no segmentation .*which masks need \(and 6 more like it\)"):
+        read_annotations(spec, "train", masks=True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.pop("categories"), "expected COCO's lists images, annotations and categories"),
+        (lambda c: c["images"][0].pop("height"), "images need id, file_name, height and width"),
+        (lambda c: c["images"][0].update(width=float("inf")), "images need id, file_name, height and width"),
+        (lambda c: c["images"].append("x"), "images need id"),
+        (lambda c: c["images"].append(c["images"][0]), "two images have one id"),
+        (lambda c: c["categories"].append({"id": 4}), "categories id and name"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(spec, edit, message):
+    path = change(spec, edit)
+    with pytest.raises(SegkdError, match=message) as error:
+        read_annotations(spec, "train")
+    assert one_line(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"images": 3}', "\x00", "[" * 100000])
+def test_what_is_no_json_of_coco_is_named(spec, text):
+    path = spec.resolve_root() / "annotations/instances_train2017.json"
+    path.write_text(text)
+    with pytest.raises(SegkdError) as error:
+        read_annotations(spec, "train")
+    assert one_line(error).startswith(f"{path}: ")
+
+
+def test_missing_files_are_named(spec):
+    root = spec.resolve_root()
+    (root / "train2017").rename(root / "elsewhere")
+    with pytest.raises(SegkdError, match=rf"coco train: no folder of images {root}/train2017"):
+        read_annotations(spec, "train")
+    (root / "annotations/instances_train2017.json").unlink()
+    with pytest.raises(SegkdError, match=rf"no annotations {root}/annotations/instances_train2017\.json"):
+        read_annotations(spec, "train")

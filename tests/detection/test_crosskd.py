@@ -1,0 +1,249 @@
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from detection.detectors import CLASSES, DENSE, FAMILIES, NO_BOXES, batch, detector, records
+from recipe import normal
+
+from segkd.detection.crosskd import CrossKD, CrossKDBox, CrossKDClass, align_statistics, average_factor
+from segkd.detection.output import DenseOutput
+from segkd.errors import SegkdError
+from segkd.losses import quality_focal_kd
+
+BRANCHES = {"class": CrossKDClass, "box": CrossKDBox}
+
+
+class TestAlignStatistics:
+    def test_has_the_teachers_mean_and_deviation(self) -> None:
+        student, teacher = normal(0, [2, 5, 4, 6], 3.0, 1.0), normal(1, [2, 5, 4, 6], 0.5, -2.0)
+        aligned = align_statistics(student, teacher)
+        for statistic in (torch.mean, torch.std):
+            torch.testing.assert_close(
+                statistic(aligned, (0, 2, 3)), statistic(teacher, (0, 2, 3)), rtol=1e-5, atol=1e-6
+            )
+        # A linear map of each channel, and of it alone.
+        s, a = student[:, 2].flatten(), aligned[:, 2].flatten()
+        assert torch.corrcoef(torch.stack([s, a]))[0, 1].item() == pytest.approx(1, abs=1e-12)
+
+    def test_the_formula(self) -> None:
+        student, teacher = (
+            torch.tensor([1.0, 2.0, 6.0]).view(1, 1, 1, 3),
+            torch.tensor([10.0, 10.0, 40.0]).view(1, 1, 1, 3),
+        )
+        expected = (student - 3) / (math.sqrt(7) + 1e-6) * math.sqrt(300) + 20
+        torch.testing.assert_close(align_statistics(student, teacher), expected)
+
+    @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 1, 1), (1, 3, 4, 5)])
+    def test_a_constant_channel_becomes_the_teachers_mean_without_gradient(self, shape: tuple[int, ...]) -> None:
+        student, teacher = torch.full(shape, 0.5, requires_grad=True), torch.randn(shape)
+        aligned = align_statistics(student, teacher)
+        torch.testing.assert_close(aligned, teacher.mean((0, 2, 3), keepdim=True).expand(shape))
+        aligned.square().sum().backward()
+        assert torch.equal(student.grad, torch.zeros(shape))
+
+    def test_a_constant_teacher(self) -> None:
+        student = torch.randn(2, 3, 4, 5, requires_grad=True)
+        aligned = align_statistics(student, torch.full((2, 3, 4, 5), 2.0))
+        torch.testing.assert_close(aligned, torch.full((2, 3, 4, 5), 2.0))
+        aligned.sum().backward()
+        assert student.grad.isfinite().all()
+
+    def test_gradient_flows_through_the_students_statistics_alone(self) -> None:
+        student, teacher = (normal(seed, [2, 2, 2, 3]).requires_grad_() for seed in (0, 1))
+        assert torch.autograd.gradcheck(lambda s: align_statistics(s, teacher), (student,))
+        align_statistics(student, teacher).square().sum().backward()
+        assert student.grad.any()
+        assert teacher.grad is None
+        # A shift of the student changes nothing, so the gradient sums to nothing.
+        assert student.grad.sum((0, 2, 3)).abs().max() < 1e-9
+
+    def test_is_float32_under_autocast(self) -> None:
+        student, teacher = torch.randn(2, 3, 4, 5).bfloat16(), torch.randn(2, 3, 4, 5).bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            aligned = align_statistics(student, teacher)
+        torch.testing.assert_close(aligned, align_statistics(student.float(), teacher.float()), rtol=0, atol=0)
+
+    def test_wrong_shapes_are_named(self) -> None:
+        with pytest.raises(SegkdError, match=r"got \(2, 3, 4, 5\) and \(2, 4, 4, 5\)"):
+            align_statistics(torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 4, 5))
+
+
+@pytest.mark.parametrize("kind", DENSE)
+class TestBothLosses:
+    def test_are_zero_where_the_student_is_the_teacher(self, kind: str) -> None:
+        losses = [loss(index) for loss in BRANCHES.values() for index in (0, 2, 4)]
+        student = detector(kind)
+        if kind != "gfl":
+            with torch.no_grad():
+                # Boxes of some size: one without area has no IoU with itself either.
+                student.head.regression_head.bbox_reg.weight.mul_(0.1)
+                student.head.regression_head.bbox_reg.bias.fill_(1)
+        outputs = records(losses, student, copy.deepcopy(student))
+        for loss in losses:
+            assert abs(loss(*outputs).item()) < 1e-3, loss
+
+    def test_are_finite_without_boxes_and_reach_the_student(self, kind: str) -> None:
+        losses = [loss() for loss in BRANCHES.values()]
+        student = detector(kind)
+        outputs = records(losses, student, detector(kind, 1), batch()[0], [NO_BOXES] * 2)
+        total = sum(loss(*outputs) for loss in losses)
+        assert 0 < total < 1e4
+        total.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+    def test_a_single_small_image_gives_no_nan(self, kind: str) -> None:
+        # P6 and P7 are of one cell: there is no deviation.
+        losses = [loss(index) for loss in BRANCHES.values() for index in (0, 3)]
+        student, teacher = (detector(kind, seed, min_size=64) for seed in (0, 1))
+        target = {"boxes": torch.tensor([[4.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([1])}
+        outputs = records(losses, student, teacher, [torch.rand(3, 64, 64)], [target])
+        assert [tuple(x.shape[2:]) for x in outputs[0].maps.values()][-2:] == [(1, 1), (1, 1)]
+        total = sum(loss(*outputs) for loss in losses)
+        assert total.isfinite()
+        total.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+    def test_extreme_predictions_stay_finite(self, kind: str) -> None:
+        losses = [loss() for loss in BRANCHES.values()]
+        student, teacher = detector(kind), detector(kind, 1)
+        with torch.no_grad():
+            for parameter in teacher.head.parameters():
+                parameter.mul_(30)
+        total = sum(loss(*records(losses, student, teacher)) for loss in losses)
+        assert total.isfinite()
+        total.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+    def test_autocast_is_close_to_float32(self, kind: str) -> None:
+        losses = [loss() for loss in BRANCHES.values()]
+        student, teacher = detector(kind), detector(kind, 1)
+        expected = [loss(*records(losses, student, teacher)) for loss in losses]
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = records(losses, student, teacher)
+            found = [loss(*outputs) for loss in losses]
+        assert outputs[1].towers["class", 3][0].dtype == torch.bfloat16
+        assert {value.dtype for value in found} == {torch.float32}
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.01)
+
+    def test_a_connector_maps_other_channels_and_learns(self, kind: str) -> None:
+        losses = [loss(3, channels=(64, 96)) for loss in BRANCHES.values()]
+        student, teacher = detector(kind), detector(kind, 1, channels=96)
+        outputs = records(losses, student, teacher)
+        sum(loss(*outputs) for loss in losses).backward()
+        for loss in losses:
+            assert loss.connector.weight.shape == (96, 64, 1, 1)
+            assert loss.connector.weight.grad.any()
+
+
+class TestClass:
+    def make(self, kind: str) -> tuple[CrossKDClass, DenseOutput, DenseOutput, Any]:
+        loss = CrossKDClass()
+        return loss, *records([loss], detector(kind), detector(kind, 1))
+
+    @pytest.mark.parametrize("kind", FAMILIES)
+    def test_the_formula(self, kind: str) -> None:
+        loss, student, teacher, targets = self.make(kind)
+        first = 0 if kind == "gfl" else 1
+        r, t = (x["cls_logits"][..., first:] for x in (loss.cross(student, teacher), teacher.predictions))
+        assert r.shape[-1] == CLASSES
+        keep = torch.stack(student.match(targets)) != -2
+        entropy = -(t.sigmoid() * r.sigmoid().log() + (1 - t.sigmoid()) * (-r).sigmoid().log())
+        expected = (entropy * (r.sigmoid() - t.sigmoid()).abs())[keep].sum() / average_factor(student, targets)
+        torch.testing.assert_close(loss(student, teacher, targets), expected, rtol=1e-4, atol=1e-6)
+
+    def test_an_ignored_anchor_does_not_count(self) -> None:
+        loss, student, teacher, targets = self.make("retinanet")
+        matched = student.match(targets)
+        for indices in matched:
+            indices.fill_(-1)
+        matched[0][7] = -2
+        r, t = (x["cls_logits"][0, 7, 1:] for x in (loss.cross(student, teacher), teacher.predictions))
+        without = loss(student, teacher, targets)
+        matched[0][7] = -1
+        torch.testing.assert_close(
+            loss(student, teacher, targets) - without, quality_focal_kd(r, t) / 2, rtol=1e-3, atol=1e-5
+        )
+
+    @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+    def test_background_does_not_count(self, kind: str) -> None:
+        loss, student, teacher, targets = self.make(kind)
+        before = loss(student, teacher, targets)
+        teacher.predictions["cls_logits"][..., 0] += 5
+        assert torch.equal(loss(student, teacher, targets), before)
+
+
+class TestBox:
+    @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+    def test_the_formula_on_boxes(self, kind: str) -> None:
+        loss = CrossKDBox()
+        student, teacher, targets = records([loss], detector(kind), detector(kind, 1))
+        r, t = (teacher.head.decode(x, teacher.anchors) for x in (loss.cross(student, teacher), teacher.predictions))
+        low, high = torch.minimum(r, t), torch.maximum(r, t)
+        inside = (low[..., 2:] - high[..., :2]).clamp(min=0).prod(-1)
+        union = (r[..., 2:] - r[..., :2]).prod(-1) + (t[..., 2:] - t[..., :2]).prod(-1) - inside
+        hull = (high[..., 2:] - low[..., :2]).prod(-1)
+        giou = inside / (union + 1e-7) - (hull - union) / (hull + 1e-7)
+        v = teacher.predictions["cls_logits"][..., 1:].sigmoid().amax(-1)
+        v[torch.stack(student.match(targets)) == -2] = 0
+        expected = ((1 - giou) * v).sum() / average_factor(student, targets)
+        torch.testing.assert_close(loss(student, teacher, targets), expected)
+
+    def test_the_formula_on_distributions(self) -> None:
+        loss = CrossKDBox()
+        student, teacher, targets = records([loss], detector("gfl"), detector("gfl", 1))
+        r, t = (
+            x["bbox_regression"].unflatten(-1, (4, 17)).softmax(-1)
+            for x in (loss.cross(student, teacher), teacher.predictions)
+        )
+        v = teacher.predictions["cls_logits"].sigmoid().amax(-1)
+        expected = ((t * (t / r).log()).sum(-1).mean(-1) * v).sum() / v.sum()
+        torch.testing.assert_close(loss(student, teacher, targets), expected)
+
+
+class TestAverageFactor:
+    @pytest.mark.parametrize("kind", ["retinanet", "gfl"])
+    def test_counts_positives_and_one_for_an_image_without(self, kind: str) -> None:
+        images, targets = batch(3)
+        targets[1] = NO_BOXES
+        student, _, targets = records(
+            [CrossKDClass()],
+            detector(kind),
+            detector(kind, 1),
+            images,
+            [{key: target[key] for key in ("boxes", "labels")} for target in targets],
+        )
+        counts = [int((indices >= 0).sum()) for indices in student.match(targets)]
+        assert counts[1] == 0 < min(counts[0], counts[2])
+        assert average_factor(student, targets) == counts[0] + 1 + counts[2]
+
+    def test_of_fcos_adds_up_centerness(self) -> None:
+        student, _, targets = records([CrossKDClass(2)], detector("fcos"), detector("fcos", 1))
+        expected = 0.0
+        for anchors, indices, target in zip(student.anchors, student.match(targets), targets, strict=True):
+            for anchor, index in zip(anchors.tolist(), indices.tolist(), strict=True):
+                if index >= 0:
+                    x, y = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
+                    x1, y1, x2, y2 = target["boxes"][index].tolist()
+                    sides = sorted((x - x1, x2 - x)), sorted((y - y1, y2 - y))
+                    expected += math.sqrt(sides[0][0] / sides[0][1] * sides[1][0] / sides[1][1])
+        assert expected > 1
+        assert average_factor(student, targets).item() == pytest.approx(expected, rel=1e-5)
+
+    def test_of_fcos_is_one_without_positives(self) -> None:
+        student, _, targets = records(
+            [CrossKDClass(2)], detector("fcos"), detector("fcos", 1), batch()[0], [NO_BOXES] * 2
+        )
+        assert average_factor(student, targets) == 1
+
+
+@pytest.mark.parametrize("loss", BRANCHES.values())
+class TestSettings:
+    @pytest.mark.parametrize("index", [-1, 5, 2.0, "3", None, True])
+    def test_a_wrong_index(self, loss: type[CrossKD], index: Any) -> None:
+        with pytest.raises(SegkdError, match=rf"{loss.__name__}'s index is a number of tower blocks, 0..4, got "):
+            loss(index)
+
+    def test_prints_its_settings(self, loss: type[CrossKD]) -> None:
+        assert "index=2, channels=(64, 96)" in repr(loss(2, channels=(64, 96)))

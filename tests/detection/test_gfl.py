@@ -1,0 +1,285 @@
+import doctest
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from detection.tiny import TinyFPN, rectangles
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+import segkd.detection.gfl
+from segkd.detection.atss import atss_assign
+from segkd.detection.gfl import GFL
+from segkd.errors import SegkdError
+
+LOSSES = {"classification", "bbox_regression", "distribution"}
+NO_BOXES = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+
+
+def detector(**options: Any) -> GFL:
+    torch.manual_seed(0)
+    return GFL(TinyFPN(), num_classes=2, min_size=128, max_size=256, **options)
+
+
+def gradients(model: GFL, losses: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    model.zero_grad()
+    sum(losses.values()).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+class TestTraining:
+    def test_gives_three_finite_losses_that_reach_every_parameter(self) -> None:
+        model = detector()
+        losses = model(*rectangles(2))
+        assert set(losses) == LOSSES
+        assert all(value.shape == () and value > 0 and value.isfinite() for value in losses.values())
+        for name, grad in gradients(model, losses).items():
+            assert grad is not None, name
+            assert grad.isfinite().all(), name
+            assert grad.any(), name
+
+    def test_is_what_its_parts_give(self) -> None:
+        model = detector()
+        images, targets = rectangles(2)
+        image_list, resized = model.transform(images, targets)
+        features = list(model.backbone(image_list.tensors).values())
+        anchors = model.anchor_generator(image_list, features)
+        sizes = [x.shape[-2] * x.shape[-1] for x in features]
+        out = model.head(features)
+        expected = model(images, targets)
+        torch.testing.assert_close(model.compute_loss(resized, out, anchors, sizes), expected, rtol=0, atol=0)
+        matched = model.match(resized, anchors, sizes)
+        assert torch.equal(matched[1], atss_assign(anchors[1], sizes, resized[1]["boxes"]))
+        torch.testing.assert_close(model.head.compute_loss(resized, out, anchors, matched), expected, rtol=0, atol=0)
+
+    def test_images_of_several_sizes_and_their_boxes_are_resized(self) -> None:
+        images, targets = rectangles(2)
+        larger = nn.functional.interpolate(images[1][None], size=(200, 150))[0]
+        scale = torch.tensor([150, 200, 150, 200]) / 128
+        losses = detector()([images[0], larger], [targets[0], {**targets[1], "boxes": targets[1]["boxes"] * scale}])
+        assert all(value.isfinite() for value in losses.values())
+
+    def test_the_given_images_and_targets_stay(self) -> None:
+        images, targets = rectangles(1)
+        before = images[0].clone(), targets[0]["boxes"].clone()
+        GFL(TinyFPN(), 2, min_size=96)(images, targets)
+        assert torch.equal(images[0], before[0])
+        assert torch.equal(targets[0]["boxes"], before[1])
+
+    def test_one_image_without_boxes(self) -> None:
+        images, targets = rectangles(2)
+        model = detector()
+        losses = model(images, [targets[0], NO_BOXES])
+        assert all(value > 0 and value.isfinite() for value in losses.values())
+
+    def test_no_image_has_boxes(self) -> None:
+        images, _ = rectangles(2)
+        model = detector()
+        losses = model(images, [NO_BOXES, NO_BOXES])
+        assert losses["classification"] > 0
+        assert losses["bbox_regression"] == losses["distribution"] == 0
+        for name, grad in gradients(model, losses).items():
+            assert grad is not None, name
+            assert grad.isfinite().all(), name
+
+    def test_boxes_without_area_or_outside_the_image_are_as_if_absent(self) -> None:
+        images, targets = rectangles(2)
+        useless = torch.tensor([[30.0, 30, 30, 60], [50, 50, 50, 50], [500, 500, 600, 600], [60, 60, 20, 20]])
+        beside = [
+            {
+                "boxes": torch.cat([target["boxes"], useless]),
+                "labels": torch.cat([target["labels"], torch.ones(4).long()]),
+            }
+            for target in targets
+        ]
+        model = detector()
+        torch.testing.assert_close(model(images, beside), model(images, targets), rtol=0, atol=0)
+        alone = model(images, [{"boxes": useless, "labels": torch.ones(4).long()}, NO_BOXES])
+        torch.testing.assert_close(alone, model(images, [NO_BOXES, NO_BOXES]), rtol=0, atol=0)
+
+    def test_the_smallest_image_has_one_cell_on_p7(self) -> None:
+        model = GFL(TinyFPN(), 2, min_size=20, max_size=32)
+        losses = model(
+            [torch.rand(3, 20, 20)], [{"boxes": torch.tensor([[2.0, 3, 15, 18]]), "labels": torch.tensor([2])}]
+        )
+        assert all(value.isfinite() for value in losses.values())
+        assert all(grad.isfinite().all() for grad in gradients(model, losses).values() if grad is not None)
+
+    def test_under_autocast_losses_are_float32_and_near(self) -> None:
+        model = detector()
+        images, targets = rectangles(2)
+        plain = model(images, targets)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = model(images, targets)
+        assert all(value.dtype == torch.float32 for value in losses.values())
+        torch.testing.assert_close(losses, plain, rtol=0.02, atol=1e-3)
+        assert all(grad is None or grad.isfinite().all() for grad in gradients(model, losses).values())
+
+
+class TestEvaluation:
+    def test_gives_boxes_labels_and_scores_in_the_given_pixels(self) -> None:
+        model = detector(score_thresh=0.0, detections_per_img=40).eval()
+        images = [torch.rand(3, 60, 90), torch.rand(3, 300, 150)]
+        with torch.no_grad():
+            found = model(images)
+        for detections, image in zip(found, images, strict=True):
+            assert {key: tuple(value.shape) for key, value in detections.items()} == {
+                "boxes": (40, 4),
+                "labels": (40,),
+                "scores": (40,),
+            }
+            boxes, labels, scores = (detections[key] for key in ("boxes", "labels", "scores"))
+            assert (boxes[:, 2:] >= boxes[:, :2]).all()
+            assert (boxes >= 0).all()
+            assert boxes[:, [0, 2]].max() <= image.shape[2] + 1e-3
+            assert boxes[:, [1, 3]].max() <= image.shape[1] + 1e-3
+            assert boxes[:, 3].max() > 0.9 * image.shape[1]
+            assert set(labels.tolist()) <= {1, 2}
+            assert torch.equal(scores, scores.sort(descending=True).values)
+
+    def test_targets_are_not_read(self) -> None:
+        images, _ = rectangles(1)
+        model = detector(score_thresh=0.0).eval()
+        torch.testing.assert_close(model(images, [{"boxes": "none"}]), model(images), rtol=0, atol=0)
+
+    def test_an_untrained_model_scores_below_the_threshold(self) -> None:
+        found = detector().eval()(rectangles(2)[0])
+        assert [len(detections["boxes"]) for detections in found] == [0, 0]
+        assert [tuple(detections["boxes"].shape) for detections in found] == [(0, 4), (0, 4)]
+
+    def test_decodes_in_float32_under_autocast(self) -> None:
+        model = detector(score_thresh=0.0).eval()
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            (detections,) = model(rectangles(1)[0])
+        assert detections["boxes"].dtype == detections["scores"].dtype == torch.float32
+
+    def test_modes_can_be_switched(self) -> None:
+        images, targets = rectangles(1)
+        model = detector()
+        before = model(images, targets)
+        assert isinstance(model.eval()(images), list)
+        torch.testing.assert_close(model.train()(images, targets), before, rtol=0, atol=0)
+
+
+class TestPostprocess:
+    """Two levels of one image of 200 x 100 pixels, with known scores and distances."""
+
+    priors = torch.tensor([[18.0, 18, 82, 82], [20, 18, 84, 82]]), torch.tensor([[0.0, -20, 128, 108]])  # strides 8, 16
+
+    def run(self, model: GFL, scores: list[list[float]], distances: list[float]) -> dict[str, Tensor]:
+        logits = torch.tensor(scores).logit().split([2, 1])
+        sides = torch.full((3, 4, 17), -100.0)
+        for row, distance in enumerate(distances):
+            sides[row, :, int(distance)] = 100.0
+        (found,) = model.postprocess_detections(
+            {
+                "cls_logits": [x[None] for x in logits],
+                "bbox_regression": [x[None] for x in sides.flatten(1).split([2, 1])],
+            },
+            [list(self.priors)],
+            [(100, 200)],
+        )
+        return found
+
+    def test_overlapping_boxes_of_one_class_are_suppressed(self) -> None:
+        found = self.run(detector(), [[0.9, 0.04], [0.7, 0.6], [0.01, 0.3]], [3, 3, 2])
+        # (50, 50) -+ 24 at 0.9; (52, 50) -+ 24 is suppressed in class 1 and stays in class 2, where it suppresses the
+        # last: (64, 44) -+ 32 has an IoU of 0.5.
+        torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.6, 0.3]))
+        assert found["labels"].tolist() == [1, 2, 2]
+        expected = torch.tensor([[26.0, 26, 74, 74], [28, 26, 76, 74], [32, 12, 96, 76]])
+        torch.testing.assert_close(found["boxes"], expected)
+
+    def test_the_threshold_of_the_suppression_is_an_option(self) -> None:
+        first, second = self.run(detector(), [[0.01, 0.01], [0.01, 0.6], [0.01, 0.3]], [3, 3, 2])["boxes"]
+        iou = box_iou(first[None], second[None]).item()
+        for threshold, count in ((iou - 0.01, 1), (iou + 0.01, 2)):
+            model = detector(nms_thresh=threshold)
+            assert len(self.run(model, [[0.01, 0.01], [0.01, 0.6], [0.01, 0.3]], [3, 3, 2])["boxes"]) == count
+
+    def test_boxes_are_clipped_to_the_image(self) -> None:
+        found = self.run(detector(), [[0.9, 0.01], [0.01, 0.01], [0.01, 0.01]], [16, 0, 0])
+        assert found["boxes"].tolist() == [[0.0, 0.0, 178.0, 100.0]]
+
+    def test_scores_at_the_threshold_are_dropped(self) -> None:
+        model = detector(score_thresh=0.5)
+        assert self.run(model, [[0.5, 0.4], [0.1, 0.1], [0.1, 0.51]], [1, 1, 1])["labels"].tolist() == [2]
+
+    def test_candidates_are_counted_per_level_and_detections_per_image(self) -> None:
+        scores = [[0.9, 0.8], [0.2, 0.1], [0.6, 0.5]]
+        assert len(self.run(detector(), scores, [1, 6, 2])["scores"]) == 6
+        found = self.run(detector(topk_candidates=1), scores, [1, 6, 2])
+        assert found["scores"].tolist() == pytest.approx([0.9, 0.6])
+        found = self.run(detector(detections_per_img=3), scores, [1, 6, 2])
+        assert found["scores"].tolist() == pytest.approx([0.9, 0.8, 0.6])
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda t: None, "one target per image, got none for 2 images"),
+            (lambda t: t[:1], "one target per image, got 1 for 2 images"),
+            (lambda t: [t[0], {"boxes": t[1]["boxes"]}], r"targets\[1\] needs a tensor 'labels', it has \['boxes'\]"),
+            (lambda t: [t[0], {**t[1], "boxes": [[1, 2, 3, 4]]}], r"targets\[1\] needs a tensor 'boxes'"),
+            (lambda t: [t[0], {**t[1], "boxes": torch.zeros(3, 5)}], r"float \(M, 4\), got torch.float32 \(3, 5\)"),
+            (lambda t: [t[0], {**t[1], "boxes": torch.zeros(0)}], r"float \(M, 4\), got torch.float32 \(0,\)"),
+            (lambda t: [{**t[0], "boxes": t[0]["boxes"].long()}, t[1]], r"targets\[0\]\['boxes'\].*got torch.int64"),
+            (lambda t: [t[0], {**t[1], "labels": torch.tensor([1])}], r"must be int64 \(3,\), got torch.int64 \(1,\)"),
+            (lambda t: [t[0], {**t[1], "labels": torch.ones(3)}], r"must be int64 \(3,\), got torch.float32 \(3,\)"),
+            (lambda t: [t[0], {**t[1], "labels": torch.tensor([1, 3, 2])}], r"must lie in 1\.\.2, got 1\.\.3"),
+            (lambda t: [t[0], {**t[1], "labels": torch.tensor([1, 0, 2])}], r"must lie in 1\.\.2, got 0\.\.2"),
+        ],
+    )
+    def test_targets(self, change: Callable[[list[dict[str, Tensor]]], Any], message: str) -> None:
+        images, targets = rectangles(2)
+        with pytest.raises(SegkdError, match=message) as error:
+            detector()(images, change(targets))
+        assert "\n" not in str(error.value)
+
+    def test_backbone(self) -> None:
+        with pytest.raises(SegkdError, match="out_channels"):
+            GFL(nn.Identity(), 2)
+        with pytest.raises(SegkdError, match="FPN's 40 channels must be"):
+            GFL(TinyFPN(40), 2)
+
+    def test_a_backbone_of_other_strides(self) -> None:
+        class Fewer(TinyFPN):
+            def forward(self, x: Tensor) -> dict[str, Tensor]:
+                return dict(list(super().forward(x).items())[1:])
+
+        images, targets = rectangles(1)
+        with pytest.raises(SegkdError, match="for images of 128x128 it gave 8x8, 4x4, 2x2, 1x1"):
+            GFL(Fewer(), 2, min_size=128)(images, targets)
+
+    def test_an_unknown_option(self) -> None:
+        with pytest.raises(TypeError, match="score_tresh"):
+            detector(score_tresh=0.1)
+
+
+def test_the_docstring_example_holds() -> None:
+    (example,) = doctest.DocTestFinder(recurse=False).find(GFL, globs=vars(segkd.detection.gfl).copy())
+    assert doctest.DocTestRunner().run(example) == (0, len(example.examples))
+    assert len(example.examples) == 8
+
+
+@pytest.mark.slow
+def test_overfits_one_batch() -> None:
+    pytest.importorskip("faster_coco_eval", reason="mAP needs the extra [detection]")
+    from torchmetrics.detection import MeanAveragePrecision
+
+    images, targets = rectangles(4)
+    model = detector()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(200):
+        loss = sum(model(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    metric = MeanAveragePrecision(backend="faster_coco_eval")
+    with torch.no_grad():
+        metric.update(model.eval()(images), targets)
+    figures = metric.compute()
+    assert figures["map_50"] == 1.0
+    assert figures["map"] > 0.9

@@ -1,0 +1,131 @@
+import pytest
+from trees import SIZE, make_voc_detection, things, write_voc
+
+from segkd.detection.datasets import load_detection_spec
+from segkd.detection.reading import read_annotations, scan_annotations
+from segkd.errors import SegkdError
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return load_detection_spec(make_voc_detection(tmp_path))
+
+
+@pytest.fixture
+def xml(spec):
+    return spec.resolve_root() / "Annotations/2007_000000.xml"
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 2), ("trainval", 5)])
+def test_every_box_arrives_with_its_class_and_the_difficult_are_flagged(spec, split, count):
+    annotations = read_annotations(spec, split)
+    assert len(annotations) == count
+    for index in range(2 if split == "train" else 1):
+        objects, shown = annotations.of(index), things(index, 20)
+        assert objects.labels.tolist() == [thing.label for thing in shown]
+        assert [tuple(box) for box in objects.boxes.tolist()] == [thing.box for thing in shown]
+        assert objects.difficult.tolist() == [False, False, True]
+        assert not objects.crowd.any()
+        assert tuple(annotations.sizes[index]) == SIZE
+        assert annotations.images[index].is_file()
+    assert len(annotations.of(count - 1).labels) == 0
+
+
+def test_the_corners_1_1_width_height_are_the_whole_image(spec, xml):
+    write_voc(xml, SIZE, [("cat", (1, 1, SIZE[1], SIZE[0]), False), ("dog", (5.5, 6.5, 7, 8), False)])
+    boxes = read_annotations(spec, "train").of(0).boxes
+    assert boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]], [4.5, 5.5, 7, 8]]
+
+
+def test_tools_that_count_from_0_lose_nothing(spec, xml):
+    write_voc(xml, SIZE, [("cat", (0, 0, SIZE[1], SIZE[0]), False)])
+    assert read_annotations(spec, "train").of(0).boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]]]
+
+
+def test_a_stray_click_is_dropped_and_not_an_object_one_pixel_wide(spec, xml):
+    write_voc(xml, SIZE, [("cat", (7, 8, 7, 8), False), ("cat", (7, 8, 7, 9), False), ("cat", (9, 8, 7, 9), False)])
+    dropped = read_annotations(spec, "train").dropped
+    assert {reason: len(lines) for reason, lines in dropped.items()} == {"zero area": 2, "inverted": 1}
+    assert dropped["zero area"][0].endswith("2007_000000.jpg: box [7, 8, 7, 8]")
+
+
+def test_without_a_list_every_annotation_counts_but_hidden_files(spec):
+    split = spec.splits["train"].model_copy(update={"list": None})
+    spec = spec.model_copy(update={"splits": {"all": split}})
+    (spec.resolve_root() / "Annotations/._2007_000000.xml").write_bytes(b"resource fork")
+    assert [path.stem for path in read_annotations(spec, "all").images] == [
+        "2007_000000", "2007_000001", "2007_000002", "2008_000000", "2008_000001",
+    ]  # fmt: skip
+    for path in (spec.resolve_root() / "Annotations").iterdir():
+        path.unlink()
+    with pytest.raises(SegkdError, match=r"voc_detection all: no image in .*Annotations/\*\.xml"):
+        read_annotations(spec, "all")
+
+
+@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
+def test_a_size_that_is_not_given_is_that_of_the_image(spec, xml, size):
+    xml.write_text(f"<annotation>{size}</annotation>")
+    assert tuple(read_annotations(spec, "train").sizes[0]) == SIZE
+    (spec.resolve_root() / "JPEGImages/2007_000000.jpg").write_bytes(b"")
+    with pytest.raises(SegkdError, match=r"cannot read image .*2007_000000\.jpg"):
+        read_annotations(spec, "train")
+    (spec.resolve_root() / "JPEGImages/2007_000000.jpg").unlink()
+    with pytest.raises(SegkdError, match=r"no image .*2007_000000\.jpg"):
+        read_annotations(spec, "train")
+
+
+def test_an_unknown_class_is_named_with_the_nearest(spec, xml):
+    write_voc(xml, SIZE, [("motorbikes", (1, 1, 9, 9), False)])
+    with pytest.raises(SegkdError) as error:
+        read_annotations(spec, "train")
+    assert one_line(error) == (
+        f"{xml}: has the class 'motorbikes', which the data set does not name; did you mean 'motorbike'?"
+    )
+
+
+BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>{}</xmax></bndbox>"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as XML"),
+        ("<annotation><object></annotation>", "cannot be read as XML: mismatched tag"),
+        ("\x00\x01", "cannot be read as XML"),
+        ("<annotation><object/></annotation>", "has the class ''"),
+        (
+            "<annotation><object><name>cat</name></object></annotation>",
+            "<object> needs a number as bndbox/xmin, got None",
+        ),
+        (f"<annotation><object><name>cat</name>{BOX.format('x')}</object></annotation>", "bndbox/xmax, got 'x'"),
+        (f"<annotation><object><name>cat</name>{BOX.format(9)}</object></annotation>", "bndbox/ymax, got None"),
+        (f"<annotation><object><name>cat</name>{BOX.format('nan')}</object></annotation>", "bndbox/xmax, got 'nan'"),
+        ("<annotation><size><width>inf</width><height>3</height></size></annotation>", "as size/width, got 'inf'"),
+        ("<annotation><size><width>9</width></size></annotation>", "needs a number as size/height, got None"),
+    ],
+)
+def test_a_broken_file_is_named_and_the_others_are_read(spec, xml, text, message):
+    xml.write_text(text)
+    with pytest.raises(SegkdError, match=message) as error:
+        read_annotations(spec, "train")
+    assert one_line(error).startswith(f"{xml}: ")
+    annotations, problems = scan_annotations(spec, "train")
+    assert len(problems) == 1
+    assert [path.stem for path in annotations.images] == ["2007_000001", "2007_000002"]
+
+
+def test_missing_files_are_named_and_counted(spec, xml):
+    xml.unlink()
+    xml.with_name("2007_000001.xml").unlink()
+    with pytest.raises(SegkdError) as error:
+        read_annotations(spec, "train")
+    image = spec.resolve_root() / "JPEGImages/2007_000000.jpg"
+    assert one_line(error) == f"no annotation {xml} of image {image} (and 1 more like it)"
+    (spec.resolve_root() / "ImageSets/Main/train.txt").unlink()
+    with pytest.raises(SegkdError, match=r"^no list .*/ImageSets/Main/train\.txt$"):
+        read_annotations(spec, "train")
