@@ -14,7 +14,7 @@ from segkd.errors import SegkdError
 
 app = typer.Typer(
     name="segkd",
-    help="Distil a large segmentation model into a small one.",
+    help="Distil a large model into a small one: semantic segmentation and object detection.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: no boxes that cut what stands in them
@@ -116,12 +116,11 @@ def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False)
     Reports the sizes of images and the share of each class, and every file that is missing, unreadable, of another
     size than its pair, or holds a label outside the map.
     """
-    from segkd.segmentation.check import check_dataset
-    from segkd.training.build import build_spec
     from segkd.training.config import load_config
+    from segkd.training.task import task_of
 
     loaded = load_config(config, overrides or [])
-    report = check_dataset(build_spec(loaded), loaded.data.root)
+    report = task_of(loaded).check()
     print(report)
     if report.problems:
         raise SegkdError(f"{len(report.problems)} problems in data set {loaded.data.dataset!r}")
@@ -140,11 +139,15 @@ def show(
 
     In each row: image, label over image, and both after augmentation.
     """
-    from segkd.training.build import sample_sheet
     from segkd.training.config import load_config
+    from segkd.training.task import task_of
 
     loaded = load_config(config, overrides or [])
-    sample_sheet(loaded, split or loaded.data.train_split, count, out)
+    picture = task_of(loaded).samples(split or loaded.data.train_split, count)
+    try:
+        picture.save(out)
+    except (OSError, ValueError) as error:
+        raise SegkdError(f"the picture {out} cannot be written: {error}") from None
     _print(f"{out} shows {count} samples of {loaded.data.dataset}")
 
 
@@ -155,22 +158,18 @@ def _print(text: str) -> None:
 
 def _print_result(result: dict[str, Any]) -> None:
     """Print teacher and student side by side: the means, then each class."""
-    models = [name for name in ("teacher", "student") if result.get(name)]
+    from segkd.training.results import models_of, rows, score
+
     table = Table(f"{result['split']}, %", box=None, pad_edge=False, header_style="bold")
-    for model in models:
+    for model in models_of(result):
         table.add_column(model, justify="right", min_width=8)
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None or value != value else f"{100 * value:.2f}"
-
-    for key, label in (("miou", "mIoU"), ("pixel_accuracy", "pixel accuracy"), ("class_accuracy", "class accuracy")):
-        table.add_row(label, *[percent(result[model][key]) for model in models], style="bold" if key == "miou" else "")
-    for index, name in enumerate(result["classes"]):
-        table.add_row(f"  {escape(name)}", *[percent(result[model]["iou"][index]) for model in models])
+    for number, (label, values) in enumerate(rows(result)):
+        table.add_row(escape(label), *values, style="" if number else "bold")
     console.print(table)
     if "last" in result and result["student"]["step"] != result["steps"]:
-        best, last = result["student"]["step"], percent(result["last"]["miou"])
-        _print(f"The student is that of step {best}, the best validation; the last step has mIoU {last}.")
+        label, last = score(result["last"])
+        best = result["student"]["step"]
+        _print(f"The student is that of step {best}, the best validation; the last step has {label} {last}.")
 
 
 def main() -> None:

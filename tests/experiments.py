@@ -1,4 +1,4 @@
-"""Tiny experiments: a config over a tiny CamVid tree, and the command line run in this process."""
+"""Tiny experiments: configs over a tiny tree of each task, and the command line run in this process."""
 
 import contextlib
 import io
@@ -30,6 +30,27 @@ DISTILLED: dict[str, Any] = {
     "distill": {
         "terms": {"icsd": {"loss": "icsd", "weight": 0.01}, "kd": {"loss": "pixel_kd"}},
         "schedule": {"alw": {"rise": ["task", "icsd"], "fall": ["kd"]}},
+    },
+}
+DETECTION: dict[str, Any] = {
+    "task": "detection",
+    "name": "tiny",
+    "data": {"min_size": 64, "max_size": 96, "batch_size": 2, "workers": 0},
+    "student": {"arch": "gfl", "backbone": "resnet18", "options": {"out_channels": 64}},
+    "optimizer": {"name": "adamw", "lr": 0.001},
+    "validation": {"every": 2, "batch_size": 2, "pictures": 1},
+    "trainer": {"max_steps": 4, "threads": 1, "log_every": 1, "accelerator": "cpu"},
+}
+CROSSKD: dict[str, Any] = {
+    "base": "tiny.yaml",
+    "name": "distilled",
+    "teacher": {"config": "teacher.yaml"},
+    "distill": {
+        "terms": {
+            "class": {"loss": "crosskd_class"},
+            "box": {"loss": "crosskd_box", "weight": 4.0},
+            "pkd": {"loss": "pkd", "student": "fpn", "teacher": "fpn", "weight": 6.0},
+        },
     },
 }
 
@@ -87,6 +108,16 @@ def make_experiment(folder: Path) -> Path:
     write(folder / "tiny.yaml", {**TINY, "runs": str(folder / "runs"), "data": data})
     write(folder / "teacher.yaml", {"base": "tiny.yaml", "name": "teacher", "seed": 1})
     write(folder / "distilled.yaml", DISTILLED)
+    return folder
+
+
+def make_detection_experiment(folder: Path) -> Path:
+    """Fill a folder with a tiny BCCD tree and the configs tiny, teacher and distilled, which write to its runs/."""
+    dataset = trees.make_bccd(folder / "bccd", train=5, val=3)
+    data = {**DETECTION["data"], "dataset": str(dataset)}
+    write(folder / "tiny.yaml", {**DETECTION, "runs": str(folder / "runs"), "data": data})
+    write(folder / "teacher.yaml", {"base": "tiny.yaml", "name": "teacher", "seed": 1})
+    write(folder / "distilled.yaml", CROSSKD)
     return folder
 
 

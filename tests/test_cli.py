@@ -184,7 +184,8 @@ class TestBadInput:
         before = files(folder)
         for override, text in (
             ("distill.terms.kd.connector=conv3", "conv1x1"),
-            ("distill.terms.kd={loss: pkd, student: encoder, teacher: decoder}", "channels"),
+            ("distill.terms.kd={loss: pkd, student: encoder, teacher: decoder}", "one to one"),
+            ("distill.terms.kd={loss: pkd, student: logits, teacher: decoder}", "channels"),
             ("distill.terms.task={loss: pixel_kd}", "'task'"),
         ):
             refused(segkd("train", folder / "distilled.yaml", override), "distill", text)

@@ -13,7 +13,7 @@ import segkd
 
 PACKAGE = Path(segkd.__file__).parent
 AREAS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
-CORE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "cli.py"))
+CORE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "cli.py", "students.py"))
 HEAVY = [
     "albumentations",
     "cv2",
@@ -62,8 +62,7 @@ def files(area: str) -> list[Path]:
 
 class TestLayers:
     def test_these_are_the_areas(self) -> None:
-        assert set(AREAS) <= {"losses", "segmentation", "detection", "training"}
-        assert {"losses", "segmentation", "training"} <= set(AREAS)
+        assert set(AREAS) == {"losses", "common", "segmentation", "detection", "training"}
 
     @pytest.mark.parametrize("path", CORE + files("losses"), ids=names_of(CORE + files("losses")))
     def test_core_and_losses_import_torch_the_standard_library_and_the_core(self, path: Path) -> None:
@@ -75,7 +74,12 @@ class TestLayers:
     def test_losses_know_nothing_of_the_core_but_its_error(self, path: Path) -> None:
         assert of_segkd(path) == starts(of_segkd(path), "segkd.losses", "segkd.errors")
 
-    @pytest.mark.parametrize("area", [area for area in AREAS if area in ("segmentation", "detection")])
+    def test_common_knows_the_core_but_neither_losses_nor_what_lies_above(self) -> None:
+        for path in files("common"):
+            above = starts(of_segkd(path), "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "common"))
+            assert not above, path
+
+    @pytest.mark.parametrize("area", ["segmentation", "detection"])
     def test_tasks_import_neither_upward_nor_each_other(self, area: str) -> None:
         other = {"segmentation": "detection", "detection": "segmentation"}[area]
         for path in files(area):
@@ -115,7 +119,7 @@ def test_the_core_costs_nothing_beyond_torch() -> None:
     loaded = set(json.loads(run(code)))
     assert "torch" in loaded
     assert not loaded & set(HEAVY)
-    assert not starts(loaded, "segkd.segmentation", "segkd.detection", "segkd.training", "segkd.cli")
+    assert not starts(loaded, "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "losses"))
 
 
 @pytest.mark.slow
@@ -134,7 +138,7 @@ for name in names:
 print(json.dumps([names, calls]))
 """
     names, calls = json.loads(run(code))
-    assert {"segkd.cli", "segkd.training.train", "segkd.segmentation.transforms"} <= set(names)
+    assert {"segkd.cli", "segkd.training.train", "segkd.common.transforms", "segkd.detection.metrics"} <= set(names)
     assert calls == []
 
 

@@ -42,7 +42,7 @@ class TestWheel:
 
     def test_holds_the_checkouts_descriptions_of_data_sets(self, unpacked: Path) -> None:
         ours = {path.name: path.read_bytes() for path in (ROOT / "datasets").glob("*.yaml")}
-        assert "streets.yaml" in ours
+        assert {"streets.yaml", "coco.yaml", "voc_detection.yaml", "bccd.yaml"} <= set(ours)
         assert contents(unpacked / "segkd" / "_datasets", "*.yaml") == ours
 
     def test_holds_the_packages_files_and_nothing_else(self, unpacked: Path) -> None:
@@ -55,19 +55,21 @@ class TestWheel:
         code = (
             "import segkd\n"
             "from segkd.resources import resource_dir\n"
+            "from segkd.detection.datasets import load_detection_spec\n"
             "from segkd.segmentation.datasets import load_dataset_spec\n"
             "from segkd.training.config import load_config\n"
             "print(segkd.__file__, resource_dir('configs'), resource_dir('datasets'), sep='\\n')\n"
             "print(load_config('cityscapes_icsd').name, load_dataset_spec('cityscapes').num_classes)\n"
+            "print(load_detection_spec('coco').num_classes)\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(unpacked)}
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment
         )
         assert done.returncode == 0, done.stderr
-        package, configs, datasets, loaded = done.stdout.splitlines()
+        package, configs, datasets, loaded, classes = done.stdout.splitlines()
         assert Path(package) == unpacked / "segkd" / "__init__.py"
         assert Path(configs) == unpacked / "segkd" / "_configs"
         assert Path(datasets) == unpacked / "segkd" / "_datasets"
-        assert loaded == "cityscapes_icsd 19"
+        assert (loaded, classes) == ("cityscapes_icsd 19", "80")
         assert list(tmp_path.iterdir()) == []

@@ -2,18 +2,19 @@
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from segkd.common.check import DatasetReport, choose, read_all, sizes_text
+from segkd.common.pictures import comparison_grid, letterbox
+from segkd.common.reading import read_image
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec, Pair
-from segkd.segmentation.pictures import Picture, comparison_grid, overlay
-from segkd.segmentation.reading import check_same_size, read_image, read_mask, read_pair
+from segkd.segmentation.pictures import overlay
+from segkd.segmentation.reading import check_same_size, read_mask, read_pair
 from segkd.segmentation.transforms import Transform
 
 
@@ -39,40 +40,13 @@ class SplitReport:
     problems: list[str]
     absent: bool = False
 
-
-@dataclass(frozen=True)
-class DatasetReport:
-    """What a data set holds; as text, a table of it with every problem below.
-
-    Attributes:
-        name: the data set.
-        root: where it was looked for.
-        splits: a report for each split.
-    """
-
-    name: str
-    root: Path
-    splits: list[SplitReport]
-
-    @property
-    def problems(self) -> list[str]:
-        """The problems of all splits."""
-        return [problem for report in self.splits for problem in report.problems]
-
-    def __str__(self) -> str:
-        lines = [f"{self.name} in {self.root}"]
-        for report in self.splits:
-            if report.absent:
-                lines.append(f"  {report.split}: not there (optional)")
-                continue
-            common = sorted(report.sizes.items(), key=lambda item: -item[1])
-            sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:4])
-            more = f" and {len(common) - 4} other sizes" if len(common) > 4 else ""
-            lines.append(f"  {report.split}: {report.pairs} pairs; width x height {sizes or 'unknown'}{more}")
-            shares = [*report.shares.items(), ("(ignored)", report.ignored)]
-            lines += [f"    {name:<20} {share:6.2f} %" for name, share in shares]
-        lines.append(f"  {len(self.problems)} problem(s)")
-        return "\n".join(lines + [f"    {problem}" for problem in self.problems])
+    def lines(self) -> list[str]:
+        """Return what the report says of the split."""
+        shares = [*self.shares.items(), ("(ignored)", self.ignored)]
+        return [
+            f"  {self.split}: {self.pairs} pairs; {sizes_text(self.sizes)}",
+            *(f"    {name:<20} {share:6.2f} %" for name, share in shares),
+        ]
 
 
 def check_dataset(spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> DatasetReport:
@@ -106,19 +80,16 @@ def contact_sheet(
     Raises:
         SegkdError: a count below 1, or whatever keeps the samples from being read.
     """
-    if count < 1:
-        raise SegkdError(f"a contact sheet shows at least 1 sample, got count={count}")
     pairs = spec.pairs(split, root)
-    chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
     paint = partial(overlay, colors=spec.colors, ignore_index=spec.ignore_index)
     rows = []
-    for index in chosen:
+    for index in choose(len(pairs), count, seed):
         image, mask = read_pair(pairs[index], spec)
-        after, mask_after = transform(image, mask, seed + int(index))
+        after, mask_after = transform(image, mask, seed + index)
         if after.shape[:2] != mask_after.shape:  # validation resizes the image only; show both at the label's size
             after = np.asarray(Image.fromarray(after).resize((mask_after.shape[1], mask_after.shape[0])))
         pictures = (after, paint(after, mask_after))
-        rows.append([image, paint(image, mask), *(_letterbox(picture, image.shape) for picture in pictures)])
+        rows.append([image, paint(image, mask), *(letterbox(picture, image.shape) for picture in pictures)])
     headers = ("image", "label", "augmented image", "augmented label")
     return Image.fromarray(comparison_grid(rows, headers, list(zip(spec.class_names, spec.colors, strict=True))))
 
@@ -129,13 +100,11 @@ def _check_split(spec: DatasetSpec, split: str, root: str | os.PathLike[str] | N
         return SplitReport(split, 0, {}, {}, 0.0, [], absent=True)
     sizes: Counter[tuple[int, int]] = Counter()
     counts = np.zeros(256, dtype=np.int64)
-    # Threads, since decoding an image releases the interpreter's lock.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for size, counted, found in pool.map(partial(_check_pair, spec=spec), pairs):
-            if size is not None:
-                sizes[size] += 1
-            counts += counted
-            problems += found
+    for size, counted, found in read_all(partial(_check_pair, spec=spec), pairs):
+        if size is not None:
+            sizes[size] += 1
+        counts += counted
+        problems += found
     percent = 100 * counts / max(counts.sum(), 1)
     shares = {name: float(percent[number]) for number, name in enumerate(spec.class_names)}
     return SplitReport(split, len(pairs), dict(sizes), shares, float(percent[spec.ignore_index]), problems)
@@ -161,13 +130,3 @@ def _check_pair(pair: Pair, spec: DatasetSpec) -> tuple[tuple[int, int] | None, 
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.zeros(256, dtype=np.int64) if mask is None else np.bincount(mask.ravel(), minlength=256)
     return size, counts, problems
-
-
-def _letterbox(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """Pad with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image."""
-    height, width = picture.shape[:2]
-    tall, wide = max(height, round(width * shape[0] / shape[1])), max(width, round(height * shape[1] / shape[0]))
-    out = np.full((tall, wide, 3), 255, dtype=np.uint8)
-    top, left = (tall - height) // 2, (wide - width) // 2
-    out[top : top + height, left : left + width] = picture
-    return out

@@ -5,17 +5,16 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from segkd.errors import SegkdError, nearest
-from segkd.resources import resource_dir
+from segkd.common.reading import read_stems, refuse
+from segkd.common.specs import BaseSpec, Byte, ClassSpec, read_spec
+from segkd.errors import SegkdError
 from segkd.segmentation.streets import Drawing, ensure_streets
 
-Byte = Annotated[int, Field(ge=0, le=255)]
 INVALID = -1
 
 
@@ -24,15 +23,6 @@ class Pair(NamedTuple):
 
     image: Path
     mask: Path
-
-
-class ClassSpec(BaseModel):
-    """One class: its name and the RGB colour (0 to 255) it is painted with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    color: tuple[Byte, Byte, Byte]
 
 
 class SplitSpec(BaseModel):
@@ -68,14 +58,12 @@ class SplitSpec(BaseModel):
         return self
 
 
-class DatasetSpec(BaseModel):
+class DatasetSpec(BaseSpec):
     """A data set as its YAML describes it; masks arrive as class ids in the order of ``classes``.
 
     Attributes:
-        name: what the data set is called; also the name of its default folder.
-        root: where it lies; see :meth:`resolve_root` for what holds when this is not set.
         splits: the files of each split.
-        classes: the classes in train-id order.
+        classes: the classes in train-id order; ``ignore_index`` is none of them.
         ignore_index: the id (0 to 255) of pixels that count for nothing.
         label_map: raw id in the mask file -> class id or ``"ignore"``. A raw id outside the map is an error. Without
             a map raw ids are class ids, and anything but a class id or ``ignore_index`` is an error.
@@ -83,16 +71,21 @@ class DatasetSpec(BaseModel):
         drawing: how many scenes the generator draws, how large and from which seed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    parts: ClassVar[dict[str, type[BaseModel]]] = {"splits": SplitSpec, "classes": ClassSpec, "drawing": Drawing}
 
-    name: str
-    root: Path | None = None
     splits: dict[str, SplitSpec] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1, max_length=255)
     ignore_index: Byte = 255
     label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
     generator: Literal["streets"] | None = None
     drawing: Drawing | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_masks(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "format" in content:
+            raise ValueError("its key 'format' says that it holds boxes for detection, not masks for segmentation")
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetSpec":
@@ -102,27 +95,9 @@ class DatasetSpec(BaseModel):
         for raw, target in (self.label_map or {}).items():
             if target != "ignore" and target >= count:
                 raise ValueError(f"label_map sends raw id {raw} to class {target}, but class ids end at {count - 1}")
-        if len(set(self.class_names)) < count:
-            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
-            raise ValueError(f"class name {twice!r} is used twice")
         if (self.generator is None) != (self.drawing is None):
             raise ValueError("generator and drawing go together: give both or neither")
         return self
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are, ``ignore_index`` not counted."""
-        return len(self.classes)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The names in train-id order."""
-        return [item.name for item in self.classes]
-
-    @property
-    def colors(self) -> list[tuple[int, int, int]]:
-        """The RGB colours in train-id order."""
-        return [item.color for item in self.classes]
 
     @cached_property
     def lookup(self) -> np.ndarray:
@@ -141,12 +116,9 @@ class DatasetSpec(BaseModel):
 
         A drawn data set that is not in ``$SEGKD_DATA`` goes to ``datasets/<name>``: data of one's own may be read-only.
         """
-        chosen = root or self.root
-        if chosen is None:
-            own = Path("datasets") / self.name
-            data = Path(os.environ.get("SEGKD_DATA") or "datasets") / self.name
-            chosen = own if self.generator and not data.is_dir() else data
-        return Path(chosen).expanduser()
+        own = Path("datasets") / self.name
+        there = super().resolve_root(root)
+        return own if self.generator and not (root or self.root or there.is_dir()) else there
 
     def pairs(self, split: str, root: str | os.PathLike[str] | None = None) -> list[Pair]:
         """Return the image-mask pairs of a split, sorted; a generated data set is drawn first if it is not there.
@@ -156,9 +128,7 @@ class DatasetSpec(BaseModel):
                 without image.
         """
         found, problems = self.scan(split, root)
-        if problems:
-            more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-            raise SegkdError(problems[0] + more)
+        refuse(problems)
         return found
 
     def scan(self, split: str, root: str | os.PathLike[str] | None = None) -> tuple[list[Pair], list[str]]:
@@ -167,16 +137,10 @@ class DatasetSpec(BaseModel):
         Raises:
             SegkdError: unknown split, missing root.
         """
-        if split not in self.splits:
-            raise SegkdError(f"data set {self.name!r} has no split {split!r}; {nearest(split, self.splits)}")
-        base = self.resolve_root(root)
+        self.check_split(split)
         if self.generator and self.drawing:
-            ensure_streets(base, self.drawing)
-        if not base.is_dir():
-            raise SegkdError(
-                f"data set {self.name!r}: no folder {base}; set data.root, or SEGKD_DATA to the folder that "
-                f"holds {self.name!r}"
-            )
+            ensure_streets(self.resolve_root(root), self.drawing)
+        base = self.existing_root(root)
         return _match(f"{self.name} {split}", self.splits[split], base)
 
     def is_there(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
@@ -188,37 +152,8 @@ class DatasetSpec(BaseModel):
 
 
 def load_dataset_spec(name_or_path: str | os.PathLike[str]) -> DatasetSpec:
-    """Read a shipped data set by name (``"camvid"``) or the user's own YAML by path (``"my/set.yaml"``).
-
-    A relative ``root`` inside a YAML is taken from the folder that the YAML lies in.
-
-    Raises:
-        SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit; one line that
-            names the file, the key and the nearest valid choice.
-    """
-    text = os.fspath(name_or_path)
-    if text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
-        path = Path(text).expanduser()
-        if not path.is_file():
-            raise SegkdError(f"no data-set file {path}")
-    else:
-        shipped = {file.stem: file for file in sorted(resource_dir("datasets").glob("*.yaml"))}
-        if text not in shipped:
-            raise SegkdError(f"no data set {text!r}; {nearest(text, shipped)}, or give the path of a .yaml file")
-        path = shipped[text]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SegkdError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SegkdError(f"{path}: expected keys such as name, splits and classes, got {type(content).__name__}")
-    try:
-        spec = DatasetSpec.model_validate(content)
-    except ValidationError as error:
-        raise SegkdError(f"{path}: {_explain(error)}") from None
-    if spec.root is not None:
-        spec = spec.model_copy(update={"root": path.parent / spec.root.expanduser()})
-    return spec
+    """Read a shipped data set by name (``"camvid"``) or the user's own YAML by path; see `read_spec`."""
+    return read_spec(DatasetSpec, name_or_path)
 
 
 def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[str]]:
@@ -232,9 +167,10 @@ def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[s
     problems = []
     if split.list is not None:
         listing = root / split.list
-        if not listing.is_file():
-            return [], [f"{label}: no list {listing}"]
-        stems = dict.fromkeys(line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip())
+        try:
+            stems = dict.fromkeys(read_stems(listing))
+        except SegkdError as error:
+            return [], [f"{label}: {error}"]
         images = {file: groups for file, groups in images.items() if groups[-1] in stems}
         there = {groups[-1] for groups in images.values()}
         problems = [
@@ -253,24 +189,3 @@ def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[s
         else:
             problems.append(f"{label}: image {root / file} has no mask {mask}")
     return pairs, problems
-
-
-_KEYS: dict[str, type[BaseModel]] = {"splits": SplitSpec, "classes": ClassSpec, "drawing": Drawing}
-
-
-def _explain(error: ValidationError) -> str:
-    """Put the first of pydantic's complaints into one line with the key and, for a typo, the nearest valid one."""
-    problems = error.errors()
-    first: dict[str, Any] = dict(problems[0])
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location) or "the file"
-    if first["type"] == "extra_forbidden":
-        model = DatasetSpec if len(location) == 1 else _KEYS[location[0]]
-        text = f"unknown key {key!r}; {nearest(location[-1], model.model_fields)}"
-    elif first["type"] == "missing":
-        text = f"key {key!r} is required"
-    else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-        if location and not isinstance(first["input"], dict | list):
-            text += f", got {first['input']!r}"
-    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

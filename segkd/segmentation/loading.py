@@ -1,21 +1,20 @@
-"""Data set, samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
+"""The segmentation data set; :mod:`segkd.common.loading` has the loaders."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import default_collate
 
+from segkd.common.loading import SeededDataset, spread
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.reading import read_pair
 from segkd.segmentation.transforms import Transform
 
 
-class SegmentationDataset(Dataset[dict[str, Any]]):
+class SegmentationDataset(SeededDataset):
     """The pairs of one split, read and transformed.
 
     Args:
@@ -24,6 +23,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: from :func:`~segkd.segmentation.transforms.train_transform` or ``eval_transform``.
         root: where the data lie, if not where the spec says.
         seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
+        limit: keep only so many pairs, spread evenly over the split; None keeps all.
 
     Raises:
         SegkdError: see :meth:`DatasetSpec.pairs`; reading an item: see :mod:`segkd.segmentation.reading`.
@@ -36,176 +36,43 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: Transform,
         root: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        limit: int | None = None,
     ):
         self.spec = spec
         self.split = split
         self.transform = transform
         self.seed = seed
-        self.pairs = spec.pairs(split, root)
+        self.pairs = spread(spec.pairs(split, root), limit)
 
     def __len__(self) -> int:
         """How many pairs the split has."""
         return len(self.pairs)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``.
+    def item(self, index: int, seed: int) -> dict[str, Any]:
+        """Return the pair at ``index``, augmented by ``seed``.
 
         Returns:
             ``image`` uint8 (3, H, W), ``mask`` int64 (H, W) of class ids and ignore_index, ``index`` int.
         """
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        image, mask = read_pair(self.pairs[index], self.spec)
-        seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
-        image, mask = self.transform(image, mask, seed)
+        image, mask = self.transform(*read_pair(self.pairs[index], self.spec), seed)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "mask": torch.from_numpy(mask.astype(np.int64)),
             "index": index,
         }
 
+    @staticmethod
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Stack items, which must have one size.
 
-class StepSampler(Sampler[tuple[int, int]]):
-    """Endless ``(epoch, index)`` keys: a fresh permutation per epoch, dealt to the ranks in turn. It has no length.
-
-    Args:
-        size: number of items in the data set.
-        seed: what the permutations derive from, together with the epoch.
-        start: samples that all ranks together have consumed before, so that a resumed run goes on where it stopped.
-        rank: which of the processes this is.
-        world: number of processes.
-
-    Raises:
-        SegkdError: a data set without items, a rank outside the world.
-    """
-
-    def __init__(self, size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1):
-        _check_rank(size, rank, world)
-        self.size = size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world = world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield keys for :class:`SegmentationDataset` for ever."""
-        position = self.start + self.rank
-        drawn, order = -1, np.empty(0, dtype=np.int64)
-        while True:
-            epoch, place = divmod(position, self.size)
-            if epoch != drawn:
-                drawn, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size)
-            yield epoch, int(order[place])
-            position += self.world
-
-
-class RankSlice(Sampler[int]):
-    """Every index exactly once over the ranks, for validation; ranks may differ by one in length.
-
-    Unlike a distributed sampler it repeats nothing to even out the ranks, which would count images twice.
-
-    Args:
-        size: number of items in the data set.
-        rank: which of the processes this is.
-        world: number of processes.
-
-    Raises:
-        SegkdError: a data set without items, a rank outside the world.
-    """
-
-    def __init__(self, size: int, rank: int = 0, world: int = 1):
-        _check_rank(size, rank, world)
-        self.indices = range(rank, size, world)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's indices in order."""
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        """How many indices this rank has."""
-        return len(self.indices)
-
-
-class Loader(DataLoader[dict[str, Any]]):
-    """A DataLoader that lets an error of a worker process surface as it was raised, without the worker's traceback."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Yield batches."""
-        try:
-            yield from super().__iter__()
-        except SegkdError as error:
-            # End the workers here: left to the garbage collector, in a cycle with the error's frames, that takes 10 s.
-            error.__traceback__ = self._iterator = None
-            raise SegkdError(str(error).rsplit("SegkdError: ", 1)[-1].strip()) from None
-
-
-def train_loader(
-    dataset: SegmentationDataset,
-    *,
-    batch_size: int,
-    workers: int = 0,
-    seed: int = 0,
-    start: int = 0,
-    rank: int = 0,
-    world: int = 1,
-) -> Loader:
-    """Build the endless training loader of one rank; see :class:`StepSampler` for ``seed``, ``start`` and the ranks.
-
-    Args:
-        dataset: what is loaded.
-        batch_size: images per batch and rank.
-        workers: worker processes; 0 loads in this process.
-        seed: the run's seed.
-        start: samples consumed before by all ranks together (steps x batch_size x world).
-        rank: which of the processes this is.
-        world: number of processes.
-    """
-    sampler = StepSampler(len(dataset), seed, start, rank, world)
-    return Loader(dataset, batch_size=batch_size, sampler=sampler, **_worker_options(workers))
-
-
-def eval_loader(
-    dataset: SegmentationDataset, *, batch_size: int = 1, workers: int = 0, rank: int = 0, world: int = 1
-) -> Loader:
-    """Build the validation loader of one rank, in order, every image once over the ranks.
-
-    Args:
-        dataset: what is loaded.
-        batch_size: images per batch and rank; above 1 all images must have one size.
-        workers: worker processes; 0 loads in this process.
-        rank: which of the processes this is.
-        world: number of processes.
-    """
-    sampler = RankSlice(len(dataset), rank, world)
-    return Loader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_one_size, **_worker_options(workers))
-
-
-def _one_size(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    for key in ("image", "mask"):
-        sizes = {f"{item[key].shape[-1]}x{item[key].shape[-2]}" for item in batch}
-        if len(sizes) > 1:
-            raise SegkdError(
-                f"a validation batch mixes {key} sizes {', '.join(sorted(sizes))} (width x height): "
-                "set validation.batch_size=1"
-            )
-    return default_collate(batch)
-
-
-def _worker_options(workers: int) -> dict[str, Any]:
-    return {
-        "num_workers": workers,
-        "pin_memory": torch.cuda.is_available(),
-        "persistent_workers": workers > 0,
-        "worker_init_fn": _quiet_worker,
-    }
-
-
-def _quiet_worker(_worker: int) -> None:
-    # Each worker is one of many: OpenCV's own thread pool on top would only make them fight for cores.
-    cv2.setNumThreads(0)
-
-
-def _check_rank(size: int, rank: int, world: int) -> None:
-    if size < 1:
-        raise SegkdError("the data set has no items")
-    if not 0 <= rank < world:
-        raise SegkdError(f"rank {rank} is outside a world of {world}")
+        Raises:
+            SegkdError: they differ in size, as only those of validation can.
+        """
+        for key in ("image", "mask"):
+            sizes = {f"{item[key].shape[-1]}x{item[key].shape[-2]}" for item in items}
+            if len(sizes) > 1:
+                raise SegkdError(
+                    f"a validation batch mixes {key} sizes {', '.join(sorted(sizes))} (width x height): "
+                    "set validation.batch_size=1"
+                )
+        return default_collate(items)

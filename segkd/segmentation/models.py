@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from torch import nn
 
+from segkd.common.networks import hub_or_cache
+from segkd.common.weights import is_weight_file
 from segkd.errors import SegkdError, nearest
 from segkd.segmentation.auxiliary import AuxiliaryHead, WithAuxiliary
-from segkd.segmentation.encoders import check_encoder, hub_or_cache, is_weight_file, normalization
+from segkd.segmentation.encoders import check_encoder, normalization
 from segkd.segmentation.student import Student, load_student, save_student
 from segkd.segmentation.weights import load_encoder_weights, load_weights
 
@@ -84,15 +85,13 @@ def build_model(
     arguments = {"encoder_name": encoder, "encoder_weights": hub_name, "classes": classes, **options}
     try:
         if from_hub:
-            with hub_or_cache():
+            what = f"the weights {str(encoder_weights)!r} of encoder {encoder!r}"
+            with hub_or_cache(what, "encoder_weights"):
                 model = architecture(**arguments)
         else:
             model = architecture(**arguments)
-    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise SegkdError(
-            f"the weights {str(encoder_weights)!r} of encoder {encoder!r} could not be fetched from the hub and are not"
-            " in its local cache: go online, or give a local file (encoder_weights: path/to/file.safetensors or .pth)"
-        ) from error
+    except SegkdError:
+        raise
     # smp and timm refuse a combination of names and options with errors of every kind: all come from what was asked.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

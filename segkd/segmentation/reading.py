@@ -3,27 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from segkd.common.reading import open_image, read_image
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import INVALID, DatasetSpec, Pair
 
-_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _INDEX_MODES = {"1", "L", "P"}
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) in RGB order, as stored: a camera's orientation tag is not applied.
-
-    The tag is left alone because the mask, which has none, was drawn over the pixels as they are stored.
-
-    Raises:
-        SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
-    """
-    with _open(path, "image") as image:
-        if image.mode not in _COLOUR_MODES:
-            raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
-        return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
@@ -35,7 +20,7 @@ def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
         SegkdError: missing, truncated or unknown file, a mask with colours or more than 8 bits, a raw id that the
             data set does not know.
     """
-    with _open(path, "mask") as mask:
+    with open_image(path, "mask") as mask:
         if mask.mode not in _INDEX_MODES:
             raise SegkdError(
                 f"mask {path} has mode {mask.mode!r}; expected one 8-bit channel of ids (greyscale or palette)"
@@ -71,15 +56,3 @@ def check_same_size(pair: Pair, image: np.ndarray, mask: np.ndarray) -> None:
             f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but "
             f"mask {pair.mask} is {mask.shape[1]}x{mask.shape[0]} (width x height)"
         )
-
-
-def _open(path: Path, kind: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise SegkdError(f"no {kind} {path}") from None
-    # PIL reports a broken file as any of these, depending on where it breaks.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise SegkdError(f"cannot read {kind} {path}: {' '.join(str(error).split())}") from None

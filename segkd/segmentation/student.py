@@ -1,30 +1,24 @@
 """What a training leaves behind: a student on disk, which opens without this project, and one that predicts."""
 
-import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
+from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, rgb_pixels, student_dir, write_student
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.inference import predict_logits
 from segkd.segmentation.transforms import eval_transform
-from segkd.segmentation.weights import AUXILIARY_FILE, STUDENT_FILE, load_weights, student_dir
-
-_CONFIG_FILE = "config.json"
-_INFO_KEY = "_segkd"  # segmentation-models-pytorch passes over keys with a leading underscore
+from segkd.segmentation.weights import AUXILIARY_FILE, load_weights
 
 
 class Student(nn.Module):
@@ -58,9 +52,7 @@ class Student(nn.Module):
         Raises:
             SegkdError: an array of another shape or type.
         """
-        pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise SegkdError(f"predict takes RGB uint8 (H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
+        pixels = rgb_pixels(image)
         # The validation's own transform, so that what was measured is what is used.
         resized = eval_transform(self.info.get("size")).pipeline(image=pixels)["image"]
         parameter = next(self.model.parameters())
@@ -75,7 +67,7 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
     """Write ``model.safetensors`` and ``config.json``, which `segmentation_models_pytorch.from_pretrained` opens.
 
     Of a `WithAuxiliary` these hold the inner model; its auxiliary head goes into ``auxiliary.safetensors`` beside
-    them, so that the run can be a teacher for RDD. Each file is written elsewhere first, then moved into place.
+    them, so that the run can be a teacher for RDD.
 
     Args:
         model: a model from `build_model`.
@@ -93,26 +85,11 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
         # The weights are in the file: opening it must not fetch the encoder's first.
         "encoder_weights": None,
         "_model_class": type(inner).__name__,
-        _INFO_KEY: _complete(info, inner.config["encoder_name"]),
+        # smp passes over keys with a leading underscore.
+        INFO_KEY: _complete(info, inner.config["encoder_name"]),
     }
-    try:
-        text = json.dumps(config, indent=2, sort_keys=True)
-    except TypeError as error:
-        raise SegkdError(f"the student's info cannot be written as JSON: {error}") from error
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
-        written = Path(scratch)
-        safetensors.torch.save_model(inner, str(written / STUDENT_FILE))
-        if isinstance(model, WithAuxiliary):
-            safetensors.torch.save_model(model.auxiliary, str(written / AUXILIARY_FILE))
-        else:  # one left from an earlier save would not belong to these weights
-            (directory / AUXILIARY_FILE).unlink(missing_ok=True)
-        (written / _CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        mode = (written / _CONFIG_FILE).stat().st_mode
-        for file in written.iterdir():
-            file.chmod(mode)  # safetensors writes files that only their owner may read
-            os.replace(file, directory / file.name)
+    auxiliary = model.auxiliary if isinstance(model, WithAuxiliary) else None
+    write_student(directory, {STUDENT_FILE: inner, AUXILIARY_FILE: auxiliary}, config)
 
 
 def load_student(path: str | Path) -> Student:
@@ -122,13 +99,13 @@ def load_student(path: str | Path) -> Student:
         SegkdError: there is no student, or its files are unreadable or do not belong together.
     """
     folder = student_dir(path)
-    file = folder / _CONFIG_FILE
+    file = folder / CONFIG_FILE
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         architecture = smp.MODEL_ARCHITECTURES_MAPPING[config["_model_class"].lower()]
         arguments = {key: value for key, value in config.items() if not key.startswith("_")}
         model = architecture(**{**arguments, "encoder_weights": None})
-        info = _complete(config.get(_INFO_KEY, {}), arguments["encoder_name"])
+        info = _complete(config.get(INFO_KEY, {}), arguments["encoder_name"])
     # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
@@ -139,4 +116,4 @@ def load_student(path: str | Path) -> Student:
 
 def _complete(info: Mapping[str, Any], encoder: str) -> dict[str, Any]:
     mean, std = normalization(encoder)
-    return {"mean": mean, "std": std, "size": None, "version": importlib.metadata.version("segkd"), **info}
+    return {"mean": mean, "std": std, "size": None, **info}

@@ -1,20 +1,11 @@
-"""Augmentation by albumentations: uint8 in, uint8 out, and nothing drawn that its seed does not determine."""
+"""Augmentation of images and their masks, drawn from a seed; the steps are those of :mod:`segkd.common.transforms`."""
 
-import os
-import random
 from collections.abc import Sequence
 
-# Set before the import: albumentations asks a server for its newest version when imported.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A
-import cv2
 import numpy as np
 
-from segkd.errors import SegkdError
-
-MEAN_COLOR = (124, 116, 104)
-"""ImageNet's mean RGB colour, which padding is filled with."""
+# albumentations comes from there: imported first, it would ask a server for its newest version.
+from segkd.common.transforms import A, apply, resize_step, train_steps
 
 
 class Transform:
@@ -40,12 +31,9 @@ class Transform:
         Returns:
             Image uint8 (h, w, 3) and mask uint8.
         """
-        # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
-        # the same seed, so that the draw that makes the scale small would also put the crop at the top.
-        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         if not self.with_mask:
-            return self.pipeline(image=image)["image"], mask
-        out = self.pipeline(image=image, mask=mask)
+            return apply(self.pipeline, seed, image=image)["image"], mask
+        out = apply(self.pipeline, seed, image=image, mask=mask)
         return out["image"], out["mask"]
 
 
@@ -72,35 +60,7 @@ def train_transform(
     Raises:
         SegkdError: a value out of range.
     """
-    height, width = _size("crop", crop)
-    steps: list[A.BasicTransform] = []
-    if resize is not None:
-        steps.append(_resize(resize))
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise SegkdError(f"scale must be [smallest, largest] with 0 < smallest <= largest, got {list(scale)}")
-    if tuple(scale) != (1, 1):
-        steps.append(
-            A.RandomScale(
-                (scale[0] - 1, scale[1] - 1),
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST_EXACT,
-                area_for_downscale="image",
-                p=1.0,
-            )
-        )
-    steps.append(
-        A.RandomCrop(
-            height, width, pad_if_needed=True, pad_position="random", fill=MEAN_COLOR, fill_mask=ignore_index, p=1.0
-        )
-    )
-    for name, value in (("flip", flip), ("color_jitter", color_jitter)):
-        if not 0 <= value <= 1:
-            raise SegkdError(f"{name} must lie in 0 to 1, got {value}")
-    if flip:
-        steps.append(A.HorizontalFlip(p=flip))
-    if color_jitter:
-        factor = (1 - color_jitter, 1 + color_jitter)
-        steps.append(A.ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
+    steps = train_steps(crop, resize, scale, flip, color_jitter, ignore_index)
     return Transform(A.Compose(steps), with_mask=True)
 
 
@@ -110,16 +70,4 @@ def eval_transform(resize: Sequence[int] | None = None) -> Transform:
     Raises:
         SegkdError: a size that is not two positive numbers.
     """
-    return Transform(A.Compose([] if resize is None else [_resize(resize)]), with_mask=False)
-
-
-def _resize(size: Sequence[int]) -> A.Resize:
-    height, width = _size("resize", size)
-    # NEAREST_EXACT keeps pixel centres where LINEAR and AREA put them; plain NEAREST is half a pixel off.
-    return A.Resize(height, width, cv2.INTER_LINEAR, cv2.INTER_NEAREST_EXACT, area_for_downscale="image", p=1.0)
-
-
-def _size(name: str, size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < 1:
-        raise SegkdError(f"{name} must be [height, width] in pixels, got {list(size)}")
-    return int(size[0]), int(size[1])
+    return Transform(A.Compose([] if resize is None else [resize_step(resize)]), with_mask=False)

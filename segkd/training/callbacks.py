@@ -12,24 +12,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkd.training.module import DistillModule
+from segkd.training.results import LABELS
 from segkd.training.run import Run
 
 
 class Checkpoints(pl.Callback):
-    """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when val mIoU rises, each moved into place when it is whole.
+    """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when the score rises, each moved into place when it is whole.
 
     Lightning's own callback writes in place: a run that is killed while it writes could not be resumed. A step that
     is validated is saved after its validation, so that resuming never passes over one.
 
     Args:
         run: where they go; a run that is resumed has its best validation there.
+        score: the measure that says which validation is best.
         every: steps between two ``last.ckpt``, besides those after a validation.
         validate_every: steps between two validations.
         max_steps: the last step, which is always validated.
     """
 
-    def __init__(self, run: Run, every: int, validate_every: int, max_steps: int) -> None:
-        self.run, self.every, self.validate_every, self.max_steps = run, every, validate_every, max_steps
+    def __init__(self, run: Run, score: str, every: int, validate_every: int, max_steps: int) -> None:
+        self.run, self.score = run, score
+        self.every, self.validate_every, self.max_steps = every, validate_every, max_steps
         self.best: dict[str, Any] = read_best(run.best) if run.best.is_file() else {}
         """What the best validation measured, and its ``step``; empty before the first."""
         self._saved = 0
@@ -49,7 +52,7 @@ class Checkpoints(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
         assert isinstance(module, DistillModule)
-        if not self.best or module.measured["miou"] > self.best["miou"]:
+        if not self.best or module.measured[self.score] > self.best[self.score]:
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
         self._save(trainer, self.run.last)
@@ -102,15 +105,16 @@ class MetricsFile(pl.Callback):
 
 
 class Watch(pl.Callback):
-    """Shows step, loss, mIoU, images per second and time left: a bar in a terminal, lines in a log.
+    """Shows step, loss, score, images per second and time left: a bar in a terminal, lines in a log.
 
     Args:
         name: of the run.
+        score: the measure that is shown.
         console: where it is shown.
     """
 
-    def __init__(self, name: str, console: Console) -> None:
-        self.name, self.console = name, console
+    def __init__(self, name: str, score: str, console: Console) -> None:
+        self.name, self.score, self.console = name, score, console
         self.bar: Progress | None = None
         self._clock: float | None = None
         self._images = 0
@@ -136,7 +140,7 @@ class Watch(pl.Callback):
         if self._clock is None:  # the first batch starts workers and compiles: the clock starts after it
             self._clock, self._images = time.monotonic(), 0
         else:
-            self._images += len(batch["image"]) * trainer.world_size
+            self._images += module.config.data.batch_size * trainer.world_size
             self.speed = self._images / (time.monotonic() - self._clock)
             settings = module.config.trainer
             if trainer.global_step % settings.log_every == 0 and (batch_idx + 1) % settings.accumulate == 0:
@@ -172,8 +176,8 @@ class Watch(pl.Callback):
             self.bar = None
 
     def _values(self, module: Any) -> str:
-        miou = module.measured.get("miou")
+        score = module.measured.get(self.score)
         return (
-            f"loss {module.latest_loss:.3f}  mIoU {'-' if miou is None else f'{100 * miou:.2f}'}  "
+            f"loss {module.latest_loss:.3f}  {LABELS[self.score]} {'-' if score is None else f'{100 * score:.2f}'}  "
             f"{'-' if self.speed is None else f'{self.speed:.1f}'} images/s"
         )

@@ -13,7 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
+from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.schema import Config, TermBlock
+from segkd.training.segmentation.schema import Config as SegmentationConfig
+
+TASKS: dict[str, type[Config]] = {"segmentation": SegmentationConfig, "detection": DetectionConfig}
 
 Layer = tuple[str, dict[str, Any]]
 """Where keys come from (a file's path, or "the command line") and the keys."""
@@ -78,10 +82,15 @@ def load_config(
         # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
         is_shipped = found.resolve().parent == resource_dir("configs").resolve()
         teacher["config"] = found.stem if is_shipped else str(found.resolve())
+    task = merged.get("task", "segmentation")
+    if task not in TASKS:
+        raise SegkdError(
+            f"{_source(['task'], layers, str(path))}: task: there is no task {task!r}, {nearest(task, TASKS)}"
+        )
     try:
-        return Config.model_validate(merged)
+        return TASKS[task].model_validate(merged)
     except ValidationError as error:
-        raise SegkdError(_explain(error, path, layers)) from None
+        raise SegkdError(_explain(error, path, layers, TASKS[task])) from None
 
 
 def dump_config(config: Config) -> str:
@@ -133,7 +142,7 @@ def _merge(path: Path, layers: list[Layer]) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _explain(error: ValidationError, path: Path, layers: list[Layer]) -> str:
+def _explain(error: ValidationError, path: Path, layers: list[Layer], schema: type[Config]) -> str:
     """Return one line for the first error: where the key stands, what is wrong, what would be right."""
     first = error.errors()[0]
     keys = [str(key) for key in first["loc"]]
@@ -142,7 +151,7 @@ def _explain(error: ValidationError, path: Path, layers: list[Layer]) -> str:
     source = _source(keys, layers, default=str(path))
     dotted = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        return f"{source}: there is no key {dotted!r}, {nearest(keys[-1], _valid_keys(keys[:-1]))}"
+        return f"{source}: there is no key {dotted!r}, {nearest(keys[-1], _valid_keys(schema, keys[:-1]))}"
     if first["type"] == "missing":
         return f"{source}: the key {dotted!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
@@ -163,8 +172,8 @@ def _source(keys: list[str], layers: list[Layer], default: str) -> str:
     return default
 
 
-def _valid_keys(keys: list[str]) -> list[str]:
-    model: Any = Config
+def _valid_keys(schema: type[Config], keys: list[str]) -> list[str]:
+    model: Any = schema
     for key in keys:
         fields = getattr(model, "model_fields", {})
         # A name that is no field is a term's: the terms are the only open mapping of blocks.

@@ -11,49 +11,35 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import DatasetSpec
-from segkd.segmentation.loading import SegmentationDataset, eval_loader, train_loader
-from segkd.training.boards import Pictures
 from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
-from segkd.training.schema import Config
+from segkd.training.task import Task
 
 
 class Fit:
     """What trains one run: made before anything is written, so that what a machine lacks is known at once.
 
     Args:
-        config: of the run.
+        task: of the run.
         run: where its checkpoints, events and metrics are and go.
-        train_set: the training split.
-        val_set: the validation split.
-        spec: of the data set.
         console: where progress is shown.
 
     Raises:
         SegkdError: the machine has no such devices, a checkpoint cannot be read, or an image of the pictures.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        run: Run,
-        train_set: SegmentationDataset,
-        val_set: SegmentationDataset,
-        spec: DatasetSpec,
-        console: Console,
-    ) -> None:
-        self.config, self.run, self.console = config, run, console
-        self.train_set, self.val_set = train_set, val_set
+    def __init__(self, task: Task, run: Run, console: Console) -> None:
+        self.task, self.config, self.run, self.console = task, task.config, run, console
+        self.train_set, self.val_set = task.train_set(), task.val_set()
         self.last = run.read_last()
         self.done = 0 if self.last is None else self.last["global_step"]
-        settings = config.trainer
+        config, settings = self.config, self.config.trainer
         self.val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
         self.checkpoints = Checkpoints(
-            run, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
+            run, task.score, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
         )
-        pictures = Pictures(val_set, spec, config.validation.pictures)
+        pictures = task.pictures(self.val_set)
         _quiet()
         try:
             self.trainer = pl.Trainer(
@@ -71,7 +57,12 @@ class Fit:
                 num_sanity_val_steps=0,
                 # What was written after the checkpoint, before the run stopped, is hidden.
                 logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
-                callbacks=[MetricsFile(run.metrics), pictures, Watch(config.name, console), self.checkpoints],
+                callbacks=[
+                    MetricsFile(run.metrics),
+                    pictures,
+                    Watch(config.name, task.score, console),
+                    self.checkpoints,
+                ],
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -86,23 +77,14 @@ class Fit:
         Returns:
             What the best validation measured, and its ``step``; what the last one did is in ``module.measured``.
         """
-        settings, data = self.config.trainer, self.config.data
+        settings = self.config.trainer
         if self.last is not None and self.done >= settings.max_steps:  # it stopped after its last validation
             module.on_load_checkpoint(self.last)
             return self.checkpoints.best
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        loader = train_loader(
-            self.train_set,
-            batch_size=data.batch_size,
-            workers=data.workers,
-            seed=self.config.seed,
-            start=self.done * settings.accumulate * data.batch_size * world,
-            rank=rank,
-            world=world,
-        )
-        validation = eval_loader(
-            self.val_set, batch_size=self.config.validation.batch_size, workers=data.workers, rank=rank, world=world
-        )
+        seen = self.done * settings.accumulate * self.config.data.batch_size * world
+        loader = self.task.train_loader(self.train_set, seen, rank, world)
+        validation = self.task.val_loader(self.val_set, rank, world)
         if settings.compile:
             module.distiller.compile()
         try:

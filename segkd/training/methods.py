@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from segkd.detection.crosskd import CrossKDBox, CrossKDClass
 from segkd.errors import SegkdError, nearest
 from segkd.losses import CWD, ICSD, PKD, PixelKD
 from segkd.schedules import Linear, alw
@@ -27,7 +28,11 @@ LOSSES: dict[str, Method] = {
     "icsd": Method(ICSD, "Inter-class similarity distillation", "logits", "arXiv 2308.04243"),
     "pixel_kd": Method(PixelKD, "Pixel-wise KD", "logits", "arXiv 1503.02531"),
     "cwd": Method(CWD, "Channel-wise distillation", "logits or features", "arXiv 2011.13256"),
-    "pkd": Method(PKD, "Pearson-correlation distillation", "features", "arXiv 2207.02039"),
+    "pkd": Method(PKD, "Pearson-correlation distillation", "features, or fpn of detectors", "arXiv 2207.02039"),
+    "crosskd_class": Method(
+        CrossKDClass, "Cross-head distillation of classes", "head of detectors", "arXiv 2306.11369"
+    ),
+    "crosskd_box": Method(CrossKDBox, "Cross-head distillation of boxes", "head of detectors", "arXiv 2306.11369"),
 }
 SCHEDULES: dict[str, Method] = {
     "alw": Method(alw, "Adaptive loss weighting", "progress", "arXiv 2308.04243"),

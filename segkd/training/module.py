@@ -7,61 +7,29 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from segkd.adapter import Normalization
 from segkd.distiller import Distiller, DistillOutput
 from segkd.errors import SegkdError
-from segkd.segmentation.inference import predict_logits
-from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
-from segkd.training.schema import Config
-
-
-def predict_as_configured(model: torch.nn.Module, images: Tensor, target: Tensor, config: Config) -> Tensor:
-    """Return logits (B, C, H, W) at label size for images normalised for the model, as ``validation`` says."""
-    settings = config.validation
-    return predict_logits(
-        model,
-        images,
-        (target.shape[-2], target.shape[-1]),
-        mode=settings.mode,
-        window=settings.window or config.data.crop,
-        stride=settings.stride,
-    )
+from segkd.training.task import Task
 
 
 class DistillModule(pl.LightningModule):
     """Trains a distiller by steps; the unit of every schedule is the optimiser step.
 
     Args:
-        config: of the run.
-        distiller: from `segkd.training.build.build_distiller`.
-        normalization: (mean, std) of the student's images, applied here to the loader's uint8 images.
-        class_names: of the data set.
-        ignore_index: of the data set.
+        task: of the run.
+        distiller: what it trains.
     """
 
-    mean: Tensor
-    std: Tensor
-    config: Config
     distiller: Distiller
 
-    def __init__(
-        self,
-        config: Config,
-        distiller: Distiller,
-        normalization: Normalization,
-        class_names: list[str],
-        ignore_index: int,
-    ) -> None:
+    def __init__(self, task: Task, distiller: Distiller) -> None:
         super().__init__()
-        self.config, self.distiller, self.class_names = config, distiller, class_names
-        self.metrics = SegmentationMetrics(len(class_names), ignore_index)
+        self.task, self.config, self.distiller = task, task.config, distiller
+        self.metrics = task.metrics()
         self.latest_loss = float("nan")
         self.measured: dict[str, Any] = {}
-        """What the last validation measured, see `SegmentationMetrics.compute`."""
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalization)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
+        """What the last validation measured: what the task's metrics compute."""
         # The step at which each value was first not finite, -1 while it is: kept on the device, read when logging.
         self._first_bad: dict[str, Tensor] = {}
 
@@ -70,15 +38,11 @@ class DistillModule(pl.LightningModule):
         """Share of the optimiser steps that are done."""
         return self.global_step / self.config.trainer.max_steps
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, 3, H, W) as the student takes them."""
-        return (images.float() / 255 - self.mean) / self.std
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Run the distiller on one batch."""
         # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
         torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
-        out: DistillOutput = self.distiller(self.normalize(batch["image"]), batch["mask"], progress=self.progress)
+        out: DistillOutput = self.distiller(*self.task.inputs(batch), progress=self.progress)
         self._watch(out)
         settings, step = self.config.trainer, self.global_step + 1
         ends_step = (batch_idx + 1) % settings.accumulate == 0
@@ -92,15 +56,12 @@ class DistillModule(pl.LightningModule):
             for buffer in self.distiller.student.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Count the student's predictions at label size."""
-        images = self.normalize(batch["image"])
-        self.metrics.update(
-            predict_as_configured(self.distiller.student, images, batch["mask"], self.config), batch["mask"]
-        )
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count the student's predictions."""
+        self.task.count(self.metrics, self.distiller.student, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum the confusion matrix over processes and log what it says."""
+        """Sum the metrics over processes and log what they say."""
         self.measured = self.metrics.compute()
         self.metrics.reset()
         self.write({key: value for key, value in self.scalars().items() if value == value}, self.global_step)
@@ -115,8 +76,7 @@ class DistillModule(pl.LightningModule):
 
     def scalars(self) -> dict[str, float]:
         """Return what the last validation measured by the names under which it is logged; NaN for an absent class."""
-        named = {f"val/{key}": value for key, value in self.measured.items() if key != "iou"}
-        return named | {f"iou/{name}": v for name, v in zip(self.class_names, self.measured["iou"], strict=True)}
+        return self.task.scalars(self.measured)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the learning rate's course, stepped with it."""
@@ -142,6 +102,8 @@ class DistillModule(pl.LightningModule):
         self.stop_if_bad()
         values = {"train/loss": float(out.loss.detach())}
         values |= {f"train/{name}": float(value) for name, value in out.terms.items()}
+        if len(out.parts) > 1:
+            values |= {f"train/task_{name}": float(value) for name, value in out.parts.items()}
         values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
         if out.pixel_weights is not None:
             values["train/pixel_weight"] = float(out.pixel_weights.mean())

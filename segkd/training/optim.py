@@ -9,6 +9,9 @@ from torch.optim import lr_scheduler
 
 from segkd.training.schema import Optimizer
 
+_ENCODERS = {"encoder", "body"}
+"""What the pretrained part is called in segmentation-models-pytorch, and below the FPN of torchvision's detectors."""
+
 
 def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[dict[str, Any]]:
     """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out."""
@@ -16,7 +19,8 @@ def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                groups["encoder" if "encoder" in name.split(".") else "head"].append(parameter)
+                is_encoder = _ENCODERS & set(name.split("."))
+                groups["encoder" if is_encoder else "head"].append(parameter)
     rates = {"encoder": settings.encoder_lr or settings.lr, "head": settings.lr}
     return [{"name": name, "params": group, "lr": rates[name]} for name, group in groups.items() if group]
 
@@ -29,7 +33,7 @@ def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.o
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, settings: Optimizer, max_steps: int) -> lr_scheduler.LRScheduler:
-    """Return poly, cosine (both after a linear warm-up) or one-cycle over ``max_steps`` optimiser steps."""
+    """Return one-cycle, or poly, cosine or multistep after a linear warm-up, over ``max_steps`` optimiser steps."""
     if settings.schedule == "onecycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max_steps + 1)
@@ -38,8 +42,12 @@ def make_scheduler(optimizer: torch.optim.Optimizer, settings: Optimizer, max_st
     main: lr_scheduler.LRScheduler
     if settings.schedule == "poly":
         main = lr_scheduler.PolynomialLR(optimizer, total_iters=rest, power=settings.power)
-    else:
+    elif settings.schedule == "cosine":
         main = lr_scheduler.CosineAnnealingLR(optimizer, T_max=rest)
+    else:
+        # Milestones count from the first step on, warm-up included, as published schedules do.
+        after = [step - warmup for step in settings.milestones]
+        main = lr_scheduler.MultiStepLR(optimizer, after, gamma=0.1)
     if warmup == 0:
         return main
     rise = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)

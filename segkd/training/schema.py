@@ -1,8 +1,8 @@
-"""What a config file may say: names, types, ranges and defaults of every key."""
+"""What a config file of any task may say: names, types, ranges and defaults of every key."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
@@ -14,6 +14,15 @@ HeightWidth = tuple[Pixels, Pixels]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < scale[0] <= scale[1]:
+        raise ValueError("expected [smallest, largest] with 0 < smallest <= largest")
+    return scale
+
+
+Scale = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
 class Block(BaseModel):
     """A block of a config: unknown keys are errors."""
 
@@ -21,26 +30,17 @@ class Block(BaseModel):
 
 
 class Data(Block):
-    """What is trained on, and how it is augmented."""
+    """What is trained on; how it is augmented is the task's."""
 
     dataset: str = Field(description="name of a shipped data set, or path of a description of one's own")
     root: str | None = Field(None, description="where it lies; default $SEGKD_DATA/<name>, else datasets/<name>")
     train_split: str = "train"
     val_split: str = "val"
-    resize: HeightWidth | None = Field(None, description="size that every training pair is brought to first")
-    crop: HeightWidth = Field(description="size of what the student trains on")
-    scale: tuple[float, float] = Field((0.5, 2.0), description="range of the random scale")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on so many images; default all")
     flip: Share = Field(0.5, description="probability of a horizontal flip")
     color_jitter: Share = 0.0
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0)] = 2
-
-    @field_validator("scale")
-    @classmethod
-    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1]:
-            raise ValueError("expected [smallest, largest] with 0 < smallest <= largest")
-        return scale
 
 
 class Normalization(Block):
@@ -51,49 +51,35 @@ class Normalization(Block):
 
 
 class Model(Block):
-    """A model of segmentation-models-pytorch."""
+    """The student; what model that is, is the task's."""
 
-    arch: str
-    encoder: str
-    encoder_weights: str | None = Field(None, description="hub name such as imagenet, a local file, or null")
-    auxiliary: bool = Field(False, description="add a FCN head on encoder stage 4")
-    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
-    normalization: Normalization | None = Field(None, description="default: what the encoder was trained with")
+    normalization: Normalization | None = Field(None, description="default: what the pretrained part was trained with")
     checkpoint: str | None = Field(None, description="weights to start from: a file or a run directory")
-
-
-class AuxiliaryFit(Block):
-    """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
-
-    steps: Annotated[int, Field(ge=1)] = 300
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
 
 
 class Teacher(Block):
     """The teacher: a config of its own, or an architecture and its weights."""
+
+    needed: ClassVar[tuple[str, ...]] = ()
+    """What must be given where no config is."""
 
     config: str | None = Field(
         None, description="a config that trains it; its finished run is used, and made first where there is none"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
     arch: str | None = Field(None, description="this and the next keys are read where no config is named")
-    encoder: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     normalization: Normalization | None = None
     checkpoint: str | None = Field(None, description="its weights: a file or a run directory")
-    auxiliary: bool | Literal["fit"] = Field(
-        False, description="true: it has a FCN head, in its weights; fit: train one on the frozen teacher"
-    )
-    auxiliary_fit: AuxiliaryFit = AuxiliaryFit()
-    class_map: list[int | None] | None = Field(None, description="student class of each teacher class, null for none")
 
     @model_validator(mode="after")
     def _complete(self) -> "Teacher":
         if self.config is None:
-            missing = [key for key in ("arch", "encoder", "checkpoint") if getattr(self, key) is None]
+            missing = [key for key in self.needed if getattr(self, key) is None]
             if missing:
-                raise ValueError(f"a teacher needs a config, or arch, encoder and checkpoint: {missing[0]} is missing")
+                *most, last = self.needed
+                raise ValueError(f"a teacher needs a config, or {', '.join(most)} and {last}: {missing[0]} is missing")
         return self
 
 
@@ -102,8 +88,8 @@ class TermBlock(Block):
 
     loss: str
     weight: Annotated[float, Field(ge=0)] = 1.0
-    student: str = "logits"
-    teacher: str = "logits"
+    student: str = Field("", description="what it reads; default what the loss says, else logits")
+    teacher: str = ""
     connector: Literal["conv1x1"] | None = None
     size: Size = "teacher"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -193,19 +179,18 @@ class Optimizer(Block):
     encoder_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="of the encoder; default lr")
     momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["poly", "cosine", "onecycle"] = "poly"
+    schedule: Literal["poly", "cosine", "onecycle", "multistep"] = "poly"
     power: Annotated[float, Field(gt=0)] = Field(0.9, description="of poly")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up before poly and cosine")
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list, description="of multistep: after these steps a tenth of the rate before"
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up before all but onecycle")
 
 
 class Validation(Block):
-    """How the student is measured."""
+    """When the student is measured; how is the task's."""
 
     every: Annotated[int, Field(ge=1)] | None = Field(None, description="steps between two; default a tenth of all")
-    resize: HeightWidth | None = Field(None, description="size of the images; labels stay at their own")
-    mode: Literal["whole", "sliding"] = "whole"
-    window: HeightWidth | None = Field(None, description="of sliding; default data.crop")
-    stride: HeightWidth | None = Field(None, description="of sliding; default two thirds of the window")
     batch_size: Annotated[int, Field(ge=1)] = Field(1, description="above 1 all images must have one size")
     pictures: Annotated[int, Field(ge=0)] = Field(4, description="images shown in TensorBoard")
 
@@ -233,6 +218,7 @@ class Trainer(Block):
 class Config(Block):
     """A whole experiment."""
 
+    task: str
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="of the run directory")]
     runs: str = Field("runs", description="where run directories are made")
     seed: Annotated[int, Field(ge=0)] = 0
@@ -250,12 +236,9 @@ class Config(Block):
         return {} if distill is None else distill
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _terms_fit(self) -> "Config":
         if self.teacher is None and (self.distill.build_terms() or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
-        window, stride = self.validation.window or self.data.crop, self.validation.stride
-        if stride is not None and (stride[0] > window[0] or stride[1] > window[1]):
-            raise ValueError(f"validation.stride must not be beyond the window {list(window)}, got {list(stride)}")
         names = ["task", *self.distill.build_terms()]
         for name in self.distill.build_schedule():
             if name not in names:

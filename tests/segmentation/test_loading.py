@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from trees import make_camvid
 
+from segkd.common.loading import eval_loader, train_loader
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import load_dataset_spec
-from segkd.segmentation.loading import RankSlice, SegmentationDataset, StepSampler, eval_loader, train_loader
+from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.reading import read_pair
 from segkd.segmentation.transforms import eval_transform, train_transform
 
@@ -76,38 +77,6 @@ def test_resuming_goes_on_where_it_stopped(dataset):
     whole = list(islice(train_loader(dataset, batch_size=2, seed=3), 7))
     resumed = islice(train_loader(dataset, batch_size=2, seed=3, start=3 * 2), 4)
     assert_equal(whole[3:], resumed)
-
-
-def test_each_epoch_is_another_permutation():
-    drawn = list(islice(StepSampler(50, seed=1), 150))
-    orders = [[index for epoch, index in drawn if epoch == number] for number in range(3)]
-    assert all(sorted(order) == list(range(50)) for order in orders)
-    assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert list(islice(StepSampler(50, seed=2), 50)) != drawn[:50]
-    assert not hasattr(StepSampler(50, seed=1), "__len__")
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_together_see_what_one_process_would(world):
-    single = list(islice(StepSampler(7, seed=1, start=5), 12))
-    ranks = [
-        list(islice(StepSampler(7, seed=1, start=5, rank=rank, world=world), 12 // world)) for rank in range(world)
-    ]
-    assert [ranks[i % world][i // world] for i in range(12)] == single
-
-
-@pytest.mark.parametrize(("size", "world"), [(5, 1), (5, 2), (7, 3), (2, 4)])
-def test_rank_slices_cover_every_image_once(size, world):
-    slices = [RankSlice(size, rank, world) for rank in range(world)]
-    assert sorted(index for part in slices for index in part) == list(range(size))
-    assert [len(part) for part in slices] == [len(list(part)) for part in slices]
-
-
-def test_samplers_refuse_what_cannot_be():
-    with pytest.raises(SegkdError, match="no items"):
-        StepSampler(0, seed=0)
-    with pytest.raises(SegkdError, match="rank 2 is outside a world of 2"):
-        RankSlice(5, 2, 2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,16 +2,15 @@ import numpy as np
 import pytest
 import torch
 
+from segkd.common.pictures import weight_map
 from segkd.errors import SegkdError
 from segkd.segmentation.pictures import (
     ERROR_COLORS,
     IGNORED_COLOR,
     colorize,
-    comparison_grid,
     error_map,
     heat_map,
     overlay,
-    weight_map,
 )
 
 COLORS = [(10, 20, 30), (200, 0, 0)]
@@ -52,15 +51,6 @@ def test_error_map_tells_who_errs():
         error_map(student, target[:, :2])
 
 
-def test_weights_go_from_dark_to_bright():
-    painted = weight_map(np.array([[0.0, 0.5, 1.0, 2.0, np.nan]]))
-    brightness = painted[0].astype(int).sum(-1)
-    assert is_picture(painted)
-    assert brightness[0] < brightness[1] < brightness[2] == brightness[3]
-    assert len(set(painted[0, 4].tolist())) == 1  # grey: not a colour of the map
-    assert painted[0, 2, 0] > 200 > painted[0, 2, 2]  # yellow: RGB, not OpenCV's BGR
-
-
 @pytest.mark.parametrize("count", [1, 2, 11, 21, 40])
 def test_heat_map_holds_every_cell_and_name(count):
     matrix = np.random.default_rng(0).random((count, count))
@@ -86,32 +76,3 @@ def test_heat_map_draws_in_numbers_what_a_person_reads():
 def test_heat_map_names_a_wrong_shape():
     with pytest.raises(SegkdError, match=r"\(2, 2\) matrix for 2 labels, got \(2, 3\)"):
         heat_map(np.zeros((2, 3)), ["a", "b"])
-
-
-def test_the_grid_holds_every_picture_in_its_place():
-    red, blue = np.full((30, 40, 3), (255, 0, 0), np.uint8), np.full((60, 80, 3), (0, 0, 255), np.uint8)
-    grid = comparison_grid([[red, None], [red, blue]], ["input", "label"], legend=[("car", (0, 128, 0))], tile=200)
-    assert is_picture(grid)
-    reds, blues = (grid == (255, 0, 0)).all(-1), (grid == (0, 0, 255)).all(-1)
-    assert reds.sum() == 2 * 200 * 150
-    assert blues.sum() == 200 * 150
-    rows, columns = np.nonzero(blues)
-    assert rows.min() > np.nonzero(reds)[0].min() + 149
-    assert columns.min() > np.nonzero(reds)[1].max()
-    assert (grid == (0, 128, 0)).all(-1).sum() > 400  # the legend's swatch
-
-
-def test_the_legend_wraps_and_long_headers_fit():
-    tiny = np.zeros((10, 10, 3), np.uint8)
-    short = comparison_grid([[tiny]], ["x"], legend=[("car", (1, 2, 3))])
-    long = comparison_grid(
-        [[tiny]], ["a heading far too long for one column of pictures"], [("a class", (1, 2, 3))] * 30
-    )
-    assert long.shape[1] == short.shape[1]
-    assert long.shape[0] > short.shape[0] + 200
-
-
-@pytest.mark.parametrize("rows", [[], [[None]], [[None, None, None]]])
-def test_a_row_of_another_length_is_named(rows):
-    with pytest.raises(SegkdError, match="rows of 2 pictures"):
-        comparison_grid(rows, ["a", "b"])

@@ -4,7 +4,7 @@ import torch
 
 from segkd.errors import SegkdError
 from segkd.segmentation.models import build_model, load_weights, save_student
-from segkd.segmentation.weights import load_encoder_weights, read_state_dict
+from segkd.segmentation.weights import load_encoder_weights
 
 
 def same(first, second):
@@ -139,8 +139,3 @@ def test_a_wider_encoder_is_named_with_both_shapes(tmp_path):
     torch.save(build_model("Unet", "tu-mobilenetv3_small_100", 3).encoder.state_dict(), tmp_path / "wide.pth")
     with pytest.raises(SegkdError, match=r"\d+x\d+x1x1 in the file and \d+x\d+x1x1 in the encoder"):
         build_model("Unet", "tu-mobilenetv3_small_050", 3, tmp_path / "wide.pth")
-
-
-def test_read_state_dict_takes_the_students_part(model, tmp_path):
-    torch.save(checkpoint(model), tmp_path / "d.ckpt")
-    assert read_state_dict(tmp_path / "d.ckpt").keys() == model.state_dict().keys()

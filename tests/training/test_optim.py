@@ -60,6 +60,13 @@ class TestCourse:
         assert rates.index(max(rates)) == pytest.approx(30, abs=1)
         assert 0 <= rates[-1] < 1e-3
 
+    def test_multistep(self):
+        rates = course(100, lr=1.0, schedule="multistep", milestones=[60, 80], warmup_steps=10)
+        assert rates[59] == pytest.approx(1.0)
+        assert rates[60] == pytest.approx(0.1)
+        assert (rates[79], rates[80]) == (pytest.approx(0.1), pytest.approx(0.01))
+        assert rates[0] < rates[5] < rates[10] == pytest.approx(1.0)
+
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
@@ -74,6 +81,12 @@ class TestGroups:
         assert {id(parameter) for parameter in encoder["params"]} == in_encoder
         everything = {id(parameter) for parameter in model.parameters()}
         assert {id(parameter) for parameter in head["params"]} == everything - in_encoder
+
+    def test_a_detectors_body(self):
+        model = nn.ModuleDict({"body": nn.Linear(1, 1), "fpn": nn.Linear(1, 1)})
+        encoder, head = parameter_groups([nn.ModuleDict({"backbone": model})], Optimizer(lr=0.1, encoder_lr=0.01))
+        assert [id(p) for p in encoder["params"]] == [id(p) for p in model["body"].parameters()]
+        assert [id(p) for p in head["params"]] == [id(p) for p in model["fpn"].parameters()]
 
     def test_one_rate_unless_told_otherwise(self, model: nn.Module):
         assert {group["lr"] for group in parameter_groups([model], Optimizer(lr=0.1))} == {0.1}

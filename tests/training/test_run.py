@@ -6,7 +6,7 @@ from experiments import TINY
 
 from segkd.errors import SegkdError
 from segkd.training.run import Run, changed_keys
-from segkd.training.schema import Config
+from segkd.training.segmentation.schema import Config
 
 
 @pytest.fixture

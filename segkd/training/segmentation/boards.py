@@ -1,6 +1,6 @@
 """TensorBoard's pictures: input, label, teacher, student, where they err, RDD weights, and similarity matrices."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -8,12 +8,15 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from segkd.adapter import read_logits
+from segkd.common.pictures import comparison_grid, weight_map
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
-from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.loading import SegmentationDataset
-from segkd.segmentation.pictures import ERROR_COLORS, colorize, comparison_grid, error_map, heat_map, weight_map
-from segkd.training.module import DistillModule, predict_as_configured
+from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
+from segkd.training.module import DistillModule
+
+if TYPE_CHECKING:
+    from segkd.training.segmentation.task import SegmentationTask
 
 _OF_TEACHER = ("teacher wrong", "both wrong")
 
@@ -23,12 +26,12 @@ class Pictures(pl.Callback):
 
     Args:
         dataset: the validation split; images spread over it are shown, the same ones each time.
-        spec: its description.
+        task: of the run.
         count: how many images.
     """
 
-    def __init__(self, dataset: SegmentationDataset, spec: DatasetSpec, count: int) -> None:
-        self.spec = spec
+    def __init__(self, dataset: SegmentationDataset, task: "SegmentationTask", count: int) -> None:
+        self.task, self.spec = task, task.spec
         indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
         self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
 
@@ -55,13 +58,13 @@ class Pictures(pl.Callback):
         self._matrices(writer, step, matrices)
 
     def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[torch.Tensor]]:
-        images, target = item["image"][None].to(module.device), item["mask"][None].to(module.device)
+        batch = {key: item[key][None].to(module.device) for key in ("image", "mask")}
         distiller, ignore = module.distiller, self.spec.ignore_index
         models = [distiller.student] if distiller.teacher is None else [distiller.student, distiller.teacher]
-        *inputs, _ = distiller.adapter.inputs(module.normalize(images))
+        *inputs, target = distiller.adapter.inputs(*self.task.inputs(batch))
         predicted, matrices = [], []
         for side, model, given in zip(("student", "teacher"), models, inputs, strict=False):
-            logits = predict_as_configured(model, given, target, module.config)
+            logits = self.task.predict(model, given, target)
             if side == "teacher":
                 logits = distiller.adapter.map_classes(logits)
             predicted.append(logits.argmax(1)[0].cpu().numpy())

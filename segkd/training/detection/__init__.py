@@ -1,0 +1,1 @@
+"""Detection runs: their configs, what they are built from, and their pictures."""

@@ -1,0 +1,45 @@
+"""What a config of a detection run may say beside what every config may."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from segkd.training import schema
+from segkd.training.schema import HeightWidth, Pixels, Scale
+
+
+class Data(schema.Data):
+    """What is trained on, how it is augmented, and the size at which both models see it."""
+
+    min_size: Pixels | list[Pixels] = Field(
+        800, description="shorter side of what both models see; of several, training draws one for each image"
+    )
+    max_size: Pixels = Field(1333, description="longest that the longer side may be")
+    scale: Scale = Field((1.0, 1.0), description="range of the random scale, before the crop")
+    crop: HeightWidth | None = Field(None, description="size of a random crop; default none")
+
+
+class Model(schema.Model):
+    """A detector: its architecture, and the backbone under its FPN."""
+
+    arch: str
+    backbone: str
+    backbone_weights: str | None = Field(None, description="default for torchvision's, a local file, or null")
+    norm: Literal["batch", "frozen"] = Field("batch", description="the backbone's batch norm: trained, or frozen")
+
+
+class Teacher(schema.Teacher):
+    """The teacher: a config of its own, or an architecture and its weights."""
+
+    needed: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
+
+    backbone: str | None = None
+
+
+class Config(schema.Config):
+    """A detection experiment."""
+
+    task: Literal["detection"]
+    data: Data
+    student: Model
+    teacher: Teacher | None = None

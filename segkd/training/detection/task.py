@@ -1,0 +1,208 @@
+"""Detection in a run: images with boxes, detectors on an FPN, average precision."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from segkd.adapter import Normalization
+from segkd.common.check import DatasetReport
+from segkd.detection.adapter import DetectionAdapter
+from segkd.detection.check import check_dataset, contact_sheet
+from segkd.detection.datasets import load_detection_spec
+from segkd.detection.loading import DetectionDataset
+from segkd.detection.metrics import DetectionMetrics
+from segkd.detection.models import build_detector, detect
+from segkd.detection.student import DetectionStudent, load_student, save_student
+from segkd.detection.transforms import Transform, eval_transform, train_transform
+from segkd.detection.weights import load_weights
+from segkd.distiller import Distiller
+from segkd.errors import SegkdError
+from segkd.training.detection.boards import Pictures
+from segkd.training.detection.schema import Config, Model, Teacher
+from segkd.training.schema import Config as AnyConfig
+from segkd.training.task import BuiltTeacher, Task
+
+
+class DetectionTask(Task):
+    """One detection run's data and models.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        SegkdError: the data set's description cannot be read.
+    """
+
+    score = "ap"
+
+    def __init__(self, config: Config) -> None:
+        self.config: Config = config
+        self.spec = load_detection_spec(config.data.dataset)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return the data set's classes; label 1 is the first."""
+        return self.spec.class_names
+
+    def train_set(self) -> DetectionDataset:
+        """Return the training split with its augmentation."""
+        data = self.config.data
+        return self._dataset(data.train_split, self._train_transform(), data.limit)
+
+    def val_set(self) -> DetectionDataset:
+        """Return the validation split at its own size."""
+        return self._dataset(self.config.data.val_split, eval_transform(), None)
+
+    def _train_transform(self) -> Transform:
+        data = self.config.data
+        return train_transform(scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter)
+
+    def _dataset(self, split: str, transform: Transform, limit: int | None) -> DetectionDataset:
+        masks = self.config.student.arch == "mask_rcnn"
+        return DetectionDataset(self.spec, split, transform, self.config.data.root, self.config.seed, masks, limit)
+
+    def remarks(self, train_set: DetectionDataset) -> list[str]:
+        """Return how many boxes of the training split were left out, and why."""
+        return [
+            f"{count} {'box' if count == 1 else 'boxes'} of {train_set.split} left out: {reason}"
+            for reason, count in train_set.dropped.items()
+            if count
+        ]
+
+    def check(self) -> DatasetReport:
+        """Read all annotations and every image, and report what is wrong."""
+        return check_dataset(self.spec, self.config.data.root)
+
+    def samples(self, split: str, count: int) -> Image.Image:
+        """Return a picture of samples with their boxes, before and after the training split's augmentation."""
+        data = self.config.data
+        transform = self._train_transform() if split == data.train_split else eval_transform()
+        return contact_sheet(self.spec, split, transform, count, self.config.seed, data.root)
+
+    def student(self, weights: bool = True) -> nn.Module:
+        """Return the student; the same seed gives the same weights, whatever teaches it.
+
+        Args:
+            weights: whether to load backbone weights and checkpoint; False where others are loaded over them.
+        """
+        settings = self.config.student
+        torch.manual_seed(self.config.seed)
+        student = self._detector(settings, settings.backbone_weights if weights else None)
+        if weights and settings.checkpoint is not None:
+            load_weights(student, settings.checkpoint)
+        return student
+
+    def _detector(self, settings: Model | Teacher, weights: str | None = None) -> nn.Module:
+        assert settings.arch is not None
+        assert settings.backbone is not None
+        data = self.config.data
+        return build_detector(
+            settings.arch,
+            settings.backbone,
+            len(self.class_names),
+            weights,
+            min_size=data.min_size,
+            max_size=data.max_size,
+            normalization=None if settings.normalization is None else _pair(settings),
+            norm=getattr(settings, "norm", "batch"),
+            options=settings.options,
+        )
+
+    def teacher(self, own: AnyConfig | None) -> BuiltTeacher:
+        """Return the teacher with random weights: what it takes is known before there are any to load.
+
+        Args:
+            own: the config that trains it, if it has one.
+
+        Raises:
+            SegkdError: the model cannot be built, or has other classes than the student.
+        """
+        block = self.config.teacher
+        assert block is not None
+        if own is None:
+            assert block.checkpoint is not None
+            settings: Model | Teacher = block
+            checkpoint = block.checkpoint
+        else:
+            if not isinstance(own, Config):
+                raise SegkdError(f"{self.config.name}: teacher.config: {own.name} is no detection config")
+            settings, checkpoint = own.student, str(Path(own.runs) / own.name / "student")
+            theirs = load_detection_spec(own.data.dataset)
+            if theirs.class_names != self.class_names:
+                raise SegkdError(
+                    f"the teacher {own.name} has the classes of {theirs.name}, the student those of {self.spec.name}: "
+                    "detection needs the same"
+                )
+        model = self._detector(settings)
+        mean, std = model.config["normalization"]  # type: ignore[index]
+        return BuiltTeacher(model, checkpoint, (mean, std))
+
+    def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
+        """Load the teacher's weights."""
+        load_weights(teacher.model, teacher.checkpoint)
+
+    def distiller(self, student: nn.Module, teacher: BuiltTeacher | None) -> Distiller:
+        """Return the distiller that the config describes; without teacher it trains on the detector's losses alone.
+
+        Raises:
+            SegkdError: names the config and what does not fit.
+        """
+        config, distill = self.config, self.config.distill
+        if distill.pixel_weighting:
+            raise SegkdError(f"{config.name}: distill.pixel_weighting: detectors have no pixels to weigh")
+        try:
+            return Distiller(
+                student,
+                None if teacher is None else teacher.model,
+                distill.build_terms(),
+                schedule=distill.build_schedule(),
+                adapter=DetectionAdapter(),
+            )
+        except SegkdError as error:
+            raise SegkdError(f"{config.name}: distill: {error}") from None
+
+    def inputs(self, batch: dict[str, Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        """Return images, float (3, H, W) in [0, 1], and their targets."""
+        return [image.float() / 255 for image in batch["images"]], batch["targets"]
+
+    def metrics(self, **options: Any) -> DetectionMetrics:
+        """Return COCO's average precision."""
+        return DetectionMetrics(self.class_names, **options)
+
+    def count(
+        self, metrics: Metric, model: nn.Module, batch: dict[str, Any], teacher: BuiltTeacher | None = None
+    ) -> None:
+        """Count a detector's boxes, in the images' own pixels."""
+        images, targets = self.inputs(batch)
+        metrics.update(detect(model, images), targets)
+
+    def scalars(self, measured: dict[str, Any]) -> dict[str, float]:
+        """Return the measures as ``val/...``, each class's as ``ap/...`` and ``ap50/...``; NaN where there is none."""
+        named = {f"val/{key}": value for key, value in measured.items() if not isinstance(value, list)}
+        for key in ("ap", "ap50"):
+            values = measured[f"class_{key}"]
+            named |= {f"{key}/{name}": value for name, value in zip(self.class_names, values, strict=True)}
+        return named
+
+    def pictures(self, dataset: DetectionDataset) -> pl.Callback:
+        """Return what draws boxes of both models, and FPN maps."""
+        return Pictures(dataset, self, self.config.validation.pictures)
+
+    def save_student(self, student: nn.Module, directory: Path) -> None:
+        """Write the student with what is needed to use it, see `segkd.detection.student.DetectionStudent`."""
+        info = {"classes": self.class_names, "colors": self.spec.colors, "dataset": self.spec.name}
+        save_student(student, directory, info=info)
+
+    def load_student(self, directory: Path) -> DetectionStudent:
+        """Open what `save_student` wrote."""
+        return load_student(directory)
+
+
+def _pair(settings: Model | Teacher) -> Normalization:
+    assert settings.normalization is not None
+    return settings.normalization.mean, settings.normalization.std

@@ -1,0 +1,1 @@
+"""Segmentation runs: their configs, what they are built from, and their pictures."""

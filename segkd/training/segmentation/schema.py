@@ -1,0 +1,72 @@
+"""What a config of a segmentation run may say beside what every config may."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from segkd.training import schema
+from segkd.training.schema import Block, HeightWidth, Scale
+
+
+class Data(schema.Data):
+    """What is trained on, and how it is augmented."""
+
+    resize: HeightWidth | None = Field(None, description="size that every training pair is brought to first")
+    crop: HeightWidth = Field(description="size of what the student trains on")
+    scale: Scale = Field((0.5, 2.0), description="range of the random scale")
+
+
+class Model(schema.Model):
+    """A model of segmentation-models-pytorch."""
+
+    arch: str
+    encoder: str
+    encoder_weights: str | None = Field(None, description="hub name such as imagenet, a local file, or null")
+    auxiliary: bool = Field(False, description="add a FCN head on encoder stage 4")
+    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
+
+
+class AuxiliaryFit(Block):
+    """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
+
+    steps: Annotated[int, Field(ge=1)] = 300
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Teacher(schema.Teacher):
+    """The teacher: a config of its own, or an architecture and its weights."""
+
+    needed: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
+
+    encoder: str | None = None
+    auxiliary: bool | Literal["fit"] = Field(
+        False, description="true: it has a FCN head, in its weights; fit: train one on the frozen teacher"
+    )
+    auxiliary_fit: AuxiliaryFit = AuxiliaryFit()
+    class_map: list[int | None] | None = Field(None, description="student class of each teacher class, null for none")
+
+
+class Validation(schema.Validation):
+    """How the student is measured."""
+
+    resize: HeightWidth | None = Field(None, description="size of the images; labels stay at their own")
+    mode: Literal["whole", "sliding"] = "whole"
+    window: HeightWidth | None = Field(None, description="of sliding; default data.crop")
+    stride: HeightWidth | None = Field(None, description="of sliding; default two thirds of the window")
+
+
+class Config(schema.Config):
+    """A segmentation experiment."""
+
+    task: Literal["segmentation"] = "segmentation"
+    data: Data
+    student: Model
+    teacher: Teacher | None = None
+    validation: Validation = Validation()
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "Config":
+        window, stride = self.validation.window or self.data.crop, self.validation.stride
+        if stride is not None and (stride[0] > window[0] or stride[1] > window[1]):
+            raise ValueError(f"validation.stride must not be beyond the window {list(window)}, got {list(stride)}")
+        return self

@@ -1,0 +1,185 @@
+"""What differs between tasks in a run: data, models, what is measured, and how it is shown."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.utilities import move_data_to_device
+from rich.console import Console
+from torch import nn
+from torchmetrics import Metric
+
+from segkd.adapter import Normalization
+from segkd.common.loading import Loader, SeededDataset, eval_loader, train_loader
+from segkd.distiller import Distiller
+from segkd.training.detection.schema import Config as DetectionConfig
+from segkd.training.run import Run
+from segkd.training.schema import Config
+from segkd.training.segmentation.schema import Config as SegmentationConfig
+
+
+@dataclass
+class BuiltTeacher:
+    """A teacher, where its weights lie, and all that a distiller must know of it."""
+
+    model: nn.Module
+    checkpoint: str
+    normalization: Normalization
+    class_map: list[int | None] | None = None
+    needs_fit: bool = False
+    """Whether its auxiliary head is still to be trained: ``teacher.auxiliary: fit``."""
+
+
+class Task(ABC):
+    """One run's data and models.
+
+    Args:
+        config: of the run.
+    """
+
+    score: ClassVar[str]
+    """The measure of `metrics` that picks the best student."""
+
+    config: Config
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Return the classes that are measured, in their order."""
+
+    @abstractmethod
+    def train_set(self) -> SeededDataset:
+        """Return the training split with its augmentation."""
+
+    @abstractmethod
+    def val_set(self) -> SeededDataset:
+        """Return the validation split."""
+
+    def remarks(self, train_set: Any) -> list[str]:
+        """Return what a person should know of the training split before the run, as a rule nothing."""
+        return []
+
+    @abstractmethod
+    def check(self) -> Any:
+        """Read the whole data set; return a report with ``problems``, whose text a person reads."""
+
+    @abstractmethod
+    def samples(self, split: str, count: int) -> Image.Image:
+        """Return a picture of samples with their labels, before and after the training split's augmentation."""
+
+    def train_loader(self, dataset: SeededDataset, start: int = 0, rank: int = 0, world: int = 1) -> Loader:
+        """Return the endless loader of one process, after ``start`` samples that all of them have seen."""
+        data, seed = self.config.data, self.config.seed
+        return train_loader(
+            dataset,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            seed=seed,
+            start=start,
+            rank=rank,
+            world=world,
+        )
+
+    def val_loader(self, dataset: SeededDataset, rank: int = 0, world: int = 1) -> Loader:
+        """Return the loader of one process's share of the validation split."""
+        size, workers = self.config.validation.batch_size, self.config.data.workers
+        return eval_loader(dataset, batch_size=size, workers=workers, rank=rank, world=world)
+
+    @abstractmethod
+    def student(self, weights: bool = True) -> nn.Module:
+        """Return the student; the same seed gives the same weights, whatever teaches it.
+
+        Args:
+            weights: whether to load pretrained weights and checkpoint; False where others are loaded over them.
+        """
+
+    @abstractmethod
+    def teacher(self, own: Config | None) -> BuiltTeacher:
+        """Return the teacher with random weights: what it takes is known before there are any to load.
+
+        Args:
+            own: the config that trains it, if it has one.
+        """
+
+    @abstractmethod
+    def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
+        """Load the teacher's weights; those of its predictions suffice where it is only measured."""
+
+    def finish_teacher(self, teacher: BuiltTeacher, run: Run, train_set: SeededDataset, console: Console) -> None:
+        """Train what a teacher still lacks, once the run's directory is there; as a rule nothing."""
+        return
+
+    @abstractmethod
+    def distiller(self, student: nn.Module, teacher: BuiltTeacher | None) -> Distiller:
+        """Return the distiller that the config describes; without teacher it trains on the task loss alone."""
+
+    @abstractmethod
+    def inputs(self, batch: dict[str, Any]) -> tuple[Any, Any]:
+        """Return what the distiller takes of a loader's batch: images and target."""
+
+    @abstractmethod
+    def metrics(self, **options: Any) -> Metric:
+        """Return what measures a model; ``options`` are `torchmetrics.Metric`'s."""
+
+    @abstractmethod
+    def count(
+        self, metrics: Metric, model: nn.Module, batch: dict[str, Any], teacher: BuiltTeacher | None = None
+    ) -> None:
+        """Count a model's predictions for one batch; where it is the teacher's, that is given too."""
+
+    @abstractmethod
+    def scalars(self, measured: dict[str, Any]) -> dict[str, float]:
+        """Return what `metrics` computed by the names under which it is logged."""
+
+    @abstractmethod
+    def pictures(self, dataset: Any) -> pl.Callback:
+        """Return what draws pictures of the validation split after each validation."""
+
+    @abstractmethod
+    def save_student(self, student: nn.Module, directory: Path) -> None:
+        """Write the student so that it opens without this run."""
+
+    @abstractmethod
+    def load_student(self, directory: Path) -> nn.Module:
+        """Open what `save_student` wrote."""
+
+
+def task_of(config: Config) -> Task:
+    """Return the task of a config."""
+    # Each task imports what it alone needs; and both import this module.
+    if isinstance(config, SegmentationConfig):
+        from segkd.training.segmentation.task import SegmentationTask
+
+        return SegmentationTask(config)
+    from segkd.training.detection.task import DetectionTask
+
+    assert isinstance(config, DetectionConfig)
+    return DetectionTask(config)
+
+
+def measure(task: Task, model: nn.Module, teacher: BuiltTeacher | None = None) -> dict[str, Any]:
+    """Return what the task's metrics say of a model over the config's validation split.
+
+    Args:
+        task: of the config.
+        model: the student, or the teacher's model.
+        teacher: whose model it is; None for the student.
+    """
+    device = best_device()
+    model = model.to(device).eval()
+    # The process that measures does so alone, also where others run beside it.
+    metrics = task.metrics(sync_on_compute=False).to(device)
+    with torch.no_grad():
+        for batch in task.val_loader(task.val_set()):
+            task.count(metrics, model, move_data_to_device(batch, device), teacher)
+    measured: dict[str, Any] = metrics.compute()
+    return measured
+
+
+def best_device() -> torch.device:
+    """Return the accelerator, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,139 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import cut_at, make_experiment, refused, same, segkd, train, weights
+
+from segkd import load_student
+from segkd.common.reading import read_image
+from segkd.errors import SegkdError
+from segkd.training.config import load_config
+from segkd.training.detection.schema import Config, Teacher
+from segkd.training.detection.task import DetectionTask
+
+
+@pytest.fixture
+def task(experiment: Path) -> DetectionTask:
+    config = load_config(str(experiment / "tiny.yaml"))
+    assert isinstance(config, Config)
+    return DetectionTask(config)
+
+
+def test_a_limit_spreads_over_the_training_split(task: DetectionTask):
+    everything = task.train_set()
+    task.config.data.limit = 3
+    few = task.train_set()
+    assert (len(everything), len(few), len(task.val_set())) == (5, 3, 3)
+    assert few.indices == [0, 2, 4]
+    assert few[1]["image"].shape == everything[2]["image"].shape
+
+
+def test_the_students_weights_follow_from_the_seed(task: DetectionTask):
+    first = task.student().state_dict()
+    assert same(first, task.student().state_dict())
+    task.config.seed = 8
+    assert not same(first, task.student().state_dict())
+
+
+def test_inputs_are_in_0_to_1(task: DetectionTask):
+    batch = next(iter(task.val_loader(task.val_set())))
+    images, targets = task.inputs(batch)
+    assert all(image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1 for image in images)
+    assert len(images) == len(targets) == 2
+
+
+class TestARun:
+    def test_what_it_leaves_behind(self, trained: Path):
+        run = trained / "runs/distilled"
+        result = json.loads((run / "result.json").read_text())
+        assert (result["steps"], result["classes"]) == (4, ["RBC", "WBC", "Platelets"])
+        for model in ("teacher", "student"):
+            assert 0 <= result[model]["ap"] <= result[model]["ap50"] <= 1
+            assert len(result[model]["class_ap"]) == 3
+        printed = (trained / "printed.txt").read_text()
+        assert printed.count("left out") == 0
+        for text in ("AP ", "AP50 ", "  RBC", "teacher", "student"):
+            assert text in printed
+        header, *rows = (run / "metrics.csv").read_text().splitlines()
+        assert header.startswith("step,val/ap,val/ap50")
+        assert len(rows) == 2
+
+    def test_boxes_that_are_left_out_are_counted(self, experiment: Path):
+        file = next((experiment / "bccd/Annotations").glob("2007_*.xml"))
+        text = file.read_text()
+        file.write_text(re.sub(r"<xmax>(\d+)</xmax>", "<xmax>1</xmax>", text))
+        outcome = train(experiment / "tiny.yaml", "trainer.max_steps=1")
+        assert re.search(r"tiny: \d box(es)? of train left out: inverted", outcome.out), outcome.out
+
+    def test_the_student_opens_and_finds_what_was_measured(self, trained: Path):
+        student = load_student(trained / "runs/distilled")
+        assert student.info["classes"] == ["RBC", "WBC", "Platelets"]
+        state = weights(trained / "runs/distilled/checkpoints/best.ckpt")
+        assert same(student.model.state_dict(), {k.removeprefix("distiller.student."): v for k, v in state.items()})
+        found = student.predict(read_image(next((trained / "bccd/JPEGImages").glob("*.jpg"))))
+        assert len(found["boxes"]) == len(found["scores"])
+
+    def test_eval_repeats_the_figures(self, trained: Path):
+        result = json.loads((trained / "runs/distilled/result.json").read_text())
+        outcome = segkd("eval", trained / "runs/distilled")
+        assert outcome.status == 0, outcome.err
+        line = next(line for line in outcome.out.splitlines() if line.startswith("AP50"))
+        expected = [f"{100 * result[model]['ap50']:.2f}" for model in ("teacher", "student")]
+        assert line.split()[1:] == expected
+
+    def test_a_resumed_run_is_the_uninterrupted_one(self, trained: Path):
+        with cut_at(3):
+            assert segkd("train", trained / "distilled.yaml", "name=cut").status == 1
+        train("--resume", trained / "runs/cut")
+        for name in ("last", "best"):
+            pair = [weights(trained / f"runs/{run}/checkpoints/{name}.ckpt") for run in ("cut", "distilled")]
+            assert same(*pair), name
+        assert (trained / "runs/cut/metrics.csv").read_text() == (trained / "runs/distilled/metrics.csv").read_text()
+
+    def test_a_run_as_teacher_by_its_weights(self, trained: Path):
+        options = ["teacher.config=null", "teacher.arch=gfl", "teacher.backbone=resnet18", "name=by_weights"]
+        checkpoint = f"teacher.checkpoint={trained / 'runs/teacher'}"
+        width = "teacher.options.out_channels=64"
+        train(trained / "distilled.yaml", *options, checkpoint, width, "trainer.max_steps=1")
+
+
+class TestRefused:
+    def test_terms_that_do_not_fit(self, trained: Path):
+        train_it = ("train", trained / "distilled.yaml", "name=x")
+        refused(segkd(*train_it, "distill.terms.class.index=7"), "index", "7")
+        refused(segkd(*train_it, "student.arch=fcos"), "distill", "gfl", "fcos")
+        refused(segkd(*train_it, "distill.terms.class.loss=crosskd_clas"), "did you mean 'crosskd_class'?")
+        refused(segkd(*train_it, "distill.pixel_weighting.rdd.switch=0"), "distill.pixel_weighting")
+        assert not (trained / "runs/x").exists()
+
+    def test_keys_and_names(self, trained: Path):
+        tiny = ("train", trained / "tiny.yaml", "name=x")
+        refused(segkd(*tiny, "student.arch=gfi"), "'gfi'", "did you mean 'gfl'?")
+        refused(segkd(*tiny, "student.encoder=resnet18"), "there is no key 'student.encoder'")
+        refused(segkd(*tiny, "task=detectoin"), "did you mean 'detection'?")
+        refused(segkd(*tiny, "data.scale=[2,1]"), "data.scale", "smallest")
+        refused(segkd(*tiny, "data.dataset=bcd"), "did you mean 'bccd'?")
+        assert not (trained / "runs/x").exists()
+
+    def test_a_teacher_of_another_task(self, trained: Path, tmp_path: Path):
+        other = make_experiment(tmp_path)
+        outcome = segkd("train", trained / "distilled.yaml", f"teacher.config={other / 'teacher.yaml'}", "name=x")
+        refused(outcome, "is no detection config")
+
+    def test_a_teacher_of_other_classes(self, task: DetectionTask):
+        task.config.teacher = Teacher(config="a.yaml")
+        own = task.config.model_copy(deep=True)
+        own.data.dataset = "coco"
+        with pytest.raises(SegkdError, match="has the classes of coco"):
+            task.teacher(own)
+
+
+def test_check_and_show(trained: Path, tmp_path: Path):
+    outcome = segkd("data", "check", trained / "tiny.yaml")
+    assert outcome.status == 0
+    assert "RBC" in outcome.out
+    outcome = segkd("data", "show", trained / "tiny.yaml", "--out", tmp_path / "a.png", "--count", 2)
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "a.png").stat().st_size > 1000
