@@ -117,7 +117,7 @@ def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False)
     size than its pair, or holds a label outside the map.
     """
     from segkd.training.config import load_config
-    from segkd.training.task import task_of
+    from segkd.training.tasks import task_of
 
     loaded = load_config(config, overrides or [])
     report = task_of(loaded).check()
@@ -140,7 +140,7 @@ def show(
     In each row: image, label over image, and both after augmentation.
     """
     from segkd.training.config import load_config
-    from segkd.training.task import task_of
+    from segkd.training.tasks import task_of
 
     loaded = load_config(config, overrides or [])
     picture = task_of(loaded).samples(split or loaded.data.train_split, count)

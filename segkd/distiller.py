@@ -15,7 +15,7 @@ from segkd.errors import SegkdError, nearest
 from segkd.losses._common import resize
 from segkd.schedules import Schedule
 from segkd.taps import Taps
-from segkd.term import Term, named_terms
+from segkd.term import Term, named_terms, paired
 from segkd.trial import check_channels, check_classes, is_map, undisturbed
 from segkd.weighting import RelativeDifficulty
 
@@ -224,24 +224,7 @@ class Distiller(nn.Module):
                 found.append(self.adapter.read(side, source, output))
             else:
                 found.append(self._taps[side].tensors(source))
-        of_student, of_teacher = found
-        if isinstance(of_student, Mapping) and isinstance(of_teacher, Mapping):
-            pairs = [(of_student[key], of_teacher[key]) for key in of_student if key in of_teacher]
-            if not pairs:
-                raise SegkdError(
-                    f"term {name!r}: the student's {term.student!r} has {_listed(of_student)}, the teacher's "
-                    f"{term.teacher!r} {_listed(of_teacher)}: nothing to pair"
-                )
-            return pairs
-        of_student, of_teacher = (
-            list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, list) else [x] for x in found
-        )
-        if len(of_student) != len(of_teacher) or not of_student:
-            raise SegkdError(
-                f"term {name!r} reads {len(of_student)} tensors of the student ({term.student}) and "
-                f"{len(of_teacher)} of the teacher ({term.teacher}): they pair one to one"
-            )
-        return list(zip(of_student, of_teacher, strict=True))
+        return paired(name, term, *found)
 
     def _evaluate(self, name: str, term: Term, student: Any, teacher: Any, target: Any) -> Tensor:
         total = []
@@ -309,10 +292,6 @@ class Distiller(nn.Module):
                 return self._run(side, model, self.adapter.example(model, 64))
             except Exception:  # a model of any make: the next size is the judge
                 return self._run(side, model, self.adapter.example(model, 224))
-
-
-def _listed(levels: Mapping[Any, Any]) -> str:
-    return ", ".join(map(str, levels))
 
 
 def _freeze(teacher: nn.Module, student: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -78,3 +78,36 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[
             raise SegkdError(f"term {name!r} must be a segkd.Term, got {type(term).__name__}")
         named[name] = term
     return named
+
+
+def paired(name: str, term: Term, student: Any, teacher: Any) -> list[tuple[Any, Any]]:
+    """Return what a term compares, pair by pair, of what it read on the two sides.
+
+    Args:
+        name: of the term.
+        term: the term.
+        student: a mapping, paired with another by the keys that both have; a list, paired by position; or one thing.
+        teacher: likewise.
+
+    Raises:
+        SegkdError: nothing pairs, or lists differ in length.
+    """
+    if isinstance(student, Mapping) and isinstance(teacher, Mapping):
+        pairs = [(student[key], teacher[key]) for key in student if key in teacher]
+        if not pairs:
+            keys = [", ".join(map(str, side)) for side in (student, teacher)]
+            raise SegkdError(
+                f"term {name!r}: the student's {term.student!r} has {keys[0]}, the teacher's {term.teacher!r} "
+                f"{keys[1]}: nothing to pair"
+            )
+        return pairs
+    of_student, of_teacher = (
+        list(side.values()) if isinstance(side, Mapping) else side if isinstance(side, list) else [side]
+        for side in (student, teacher)
+    )
+    if len(of_student) != len(of_teacher) or not of_student:
+        raise SegkdError(
+            f"term {name!r} reads {len(of_student)} tensors of the student ({term.student}) and "
+            f"{len(of_teacher)} of the teacher ({term.teacher}): they pair one to one"
+        )
+    return list(zip(of_student, of_teacher, strict=True))

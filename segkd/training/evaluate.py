@@ -6,7 +6,8 @@ from typing import Any
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.run import Run
-from segkd.training.task import measure, task_of
+from segkd.training.task import measure
+from segkd.training.tasks import task_of
 from segkd.training.teacher import teacher_config
 
 

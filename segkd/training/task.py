@@ -16,10 +16,8 @@ from torchmetrics import Metric
 from segkd.adapter import Normalization
 from segkd.common.loading import Loader, SeededDataset, eval_loader, train_loader
 from segkd.distiller import Distiller
-from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.run import Run
 from segkd.training.schema import Config
-from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 
 @dataclass
@@ -146,19 +144,6 @@ class Task(ABC):
     @abstractmethod
     def load_student(self, directory: Path) -> nn.Module:
         """Open what `save_student` wrote."""
-
-
-def task_of(config: Config) -> Task:
-    """Return the task of a config."""
-    # Each task imports what it alone needs; and both import this module.
-    if isinstance(config, SegmentationConfig):
-        from segkd.training.segmentation.task import SegmentationTask
-
-        return SegmentationTask(config)
-    from segkd.training.detection.task import DetectionTask
-
-    assert isinstance(config, DetectionConfig)
-    return DetectionTask(config)
 
 
 def measure(task: Task, model: nn.Module, teacher: BuiltTeacher | None = None) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.schema import Config
-from segkd.training.task import measure, task_of
+from segkd.training.task import measure
+from segkd.training.tasks import task_of
 from segkd.training.teacher import finished_run, teacher_config
 
 

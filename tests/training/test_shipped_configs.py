@@ -10,7 +10,7 @@ from experiments import train, weights
 
 from segkd.training.config import load_config, shipped_configs
 from segkd.training.schema import Config
-from segkd.training.task import task_of
+from segkd.training.tasks import task_of
 
 MAKE = {
     "bccd": trees.make_bccd,

@@ -1,6 +1,6 @@
 """TensorBoard's pictures of detection: true boxes, the teacher's and the student's, and both models' FPN maps."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -8,13 +8,11 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from segkd.common.pictures import comparison_grid
+from segkd.detection.datasets import DetectionSpec
 from segkd.detection.loading import DetectionDataset
 from segkd.detection.models import detect
 from segkd.detection.pictures import box_row, level_maps
 from segkd.training.module import DistillModule
-
-if TYPE_CHECKING:
-    from segkd.training.detection.task import DetectionTask
 
 
 class Pictures(pl.Callback):
@@ -22,12 +20,12 @@ class Pictures(pl.Callback):
 
     Args:
         dataset: the validation split; images spread over it are shown, the same ones each time.
-        task: of the run.
+        spec: its description.
         count: how many images.
     """
 
-    def __init__(self, dataset: DetectionDataset, task: "DetectionTask", count: int) -> None:
-        self.task, self.spec = task, task.spec
+    def __init__(self, dataset: DetectionDataset, spec: DetectionSpec, count: int) -> None:
+        self.spec = spec
         indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
         self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
 

@@ -191,7 +191,7 @@ class DetectionTask(Task):
 
     def pictures(self, dataset: DetectionDataset) -> pl.Callback:
         """Return what draws boxes of both models, and FPN maps."""
-        return Pictures(dataset, self, self.config.validation.pictures)
+        return Pictures(dataset, self.spec, self.config.validation.pictures)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.detection.student.DetectionStudent`."""

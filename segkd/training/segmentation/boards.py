@@ -1,22 +1,22 @@
 """TensorBoard's pictures: input, label, teacher, student, where they err, RDD weights, and similarity matrices."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.common.pictures import comparison_grid, weight_map
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
+from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
 from segkd.training.module import DistillModule
-
-if TYPE_CHECKING:
-    from segkd.training.segmentation.task import SegmentationTask
 
 _OF_TEACHER = ("teacher wrong", "both wrong")
 
@@ -26,12 +26,21 @@ class Pictures(pl.Callback):
 
     Args:
         dataset: the validation split; images spread over it are shown, the same ones each time.
-        task: of the run.
+        spec: its description.
         count: how many images.
+        inputs: makes of a batch the distiller's images and target, see `Task.inputs`.
+        predict: called (model, images, target), returns logits at label size.
     """
 
-    def __init__(self, dataset: SegmentationDataset, task: "SegmentationTask", count: int) -> None:
-        self.task, self.spec = task, task.spec
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        spec: DatasetSpec,
+        count: int,
+        inputs: Callable[[dict[str, Any]], tuple[Tensor, Tensor]],
+        predict: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    ) -> None:
+        self.spec, self.inputs, self.predict = spec, inputs, predict
         indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
         self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
 
@@ -57,14 +66,14 @@ class Pictures(pl.Callback):
         writer.add_image("pictures", grid, step, dataformats="HWC")
         self._matrices(writer, step, matrices)
 
-    def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[torch.Tensor]]:
+    def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[Tensor]]:
         batch = {key: item[key][None].to(module.device) for key in ("image", "mask")}
         distiller, ignore = module.distiller, self.spec.ignore_index
         models = [distiller.student] if distiller.teacher is None else [distiller.student, distiller.teacher]
-        *inputs, target = distiller.adapter.inputs(*self.task.inputs(batch))
+        *inputs, target = distiller.adapter.inputs(*self.inputs(batch))
         predicted, matrices = [], []
         for side, model, given in zip(("student", "teacher"), models, inputs, strict=False):
-            logits = self.task.predict(model, given, target)
+            logits = self.predict(model, given, target)
             if side == "teacher":
                 logits = distiller.adapter.map_classes(logits)
             predicted.append(logits.argmax(1)[0].cpu().numpy())
@@ -83,7 +92,7 @@ class Pictures(pl.Callback):
             None if weights is None else weight_map(weights),
         ], matrices
 
-    def _weights(self, module: DistillModule, inputs: Any, models: list[Any], target: torch.Tensor) -> Any:
+    def _weights(self, module: DistillModule, inputs: Any, models: list[Any], target: Tensor) -> Any:
         """Return the map (H, W) that the task loss would be weighted with at this progress."""
         adapter, weighting = module.distiller.adapter, module.distiller.pixel_weighting
         assert weighting is not None
@@ -102,7 +111,7 @@ class Pictures(pl.Callback):
             return None
         return weights.map[0].float().cpu().numpy()
 
-    def _matrices(self, writer: Any, step: int, matrices: list[list[torch.Tensor]]) -> None:
+    def _matrices(self, writer: Any, step: int, matrices: list[list[Tensor]]) -> None:
         means = [torch.stack(of_images).mean(0).numpy() for of_images in zip(*matrices, strict=True)]
         limits = (0.0, float(max(mean.max() for mean in means)))  # the same colours mean the same in both
         for side, mean in zip(("student", "teacher"), means, strict=False):

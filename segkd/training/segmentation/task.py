@@ -201,7 +201,7 @@ class SegmentationTask(Task):
 
     def pictures(self, dataset: SegmentationDataset) -> pl.Callback:
         """Return what draws images under both models."""
-        return Pictures(dataset, self, self.config.validation.pictures)
+        return Pictures(dataset, self.spec, self.config.validation.pictures, self.inputs, self.predict)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.segmentation.student.Student`."""
