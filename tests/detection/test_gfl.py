@@ -266,7 +266,6 @@ def test_the_docstring_example_holds() -> None:
 
 @pytest.mark.slow
 def test_overfits_one_batch() -> None:
-    pytest.importorskip("faster_coco_eval", reason="mAP needs the extra [detection]")
     from torchmetrics.detection import MeanAveragePrecision
 
     images, targets = rectangles(4)
