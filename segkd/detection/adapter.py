@@ -207,8 +207,8 @@ def _check_crosskd(name: str, term: Term, heads: Mapping[str, Any]) -> None:
     channels = (student.channels, teacher.channels)
     if channels != (loss.channels or (student.channels, student.channels)):
         raise SegkdError(
-            f"term {name!r}: the student's head has {channels[0]} channels, the teacher's {channels[1]}: write "
-            f"{kind}({loss.index}, channels={channels})"
+            f"term {name!r}: the student's head has {channels[0]} channels, the teacher's {channels[1]}: give {kind} "
+            f"channels={list(channels)}"
         )
 
 

@@ -15,7 +15,7 @@ from segkd.errors import SegkdError
 from segkd.losses import distribution_kl, quality_focal_kd
 from segkd.losses._common import full_precision
 from segkd.losses._rows import weighted_sum
-from segkd.losses.pkd import standardize
+from segkd.losses.pkd import deviation, standardize
 
 IGNORED = -2
 """What an anchor that the assigner leaves out has in place of its box's index."""
@@ -46,9 +46,7 @@ def align_statistics(student: Tensor, teacher: Tensor) -> Tensor:
         )
     with full_precision(student, teacher.detach()) as (s, t):
         mean = t.mean((0, 2, 3), keepdim=True)
-        count = t.numel() // t.shape[1]
-        std = t.std((0, 2, 3), correction=min(1, count - 1), keepdim=True)
-        return standardize(s, EPS) * std + mean
+        return standardize(s, EPS) * deviation(t - mean) + mean
 
 
 class CrossKD(nn.Module):
@@ -97,8 +95,8 @@ class CrossKD(nn.Module):
     def __init__(self, index: int = 3, channels: tuple[int, int] | None = None) -> None:
         super().__init__()
         if type(index) is not int or not 0 <= index <= BLOCKS:
-            raise SegkdError(f"{type(self).__name__}'s index is a number of tower blocks, 0..{BLOCKS}, got {index!r}")
-        self.index, self.channels = index, channels
+            raise SegkdError(f"the index of {type(self).__name__} is a number of blocks, 0..{BLOCKS}, got {index!r}")
+        self.index, self.channels = index, None if channels is None else tuple(channels)
         self.connector = None if channels is None else make_connector("conv1x1", *channels)
 
     def cross(self, student: DenseOutput, teacher: DenseOutput) -> dict[str, Tensor]:
@@ -141,7 +139,7 @@ class CrossKDBox(CrossKD):
         """Return the loss, a scalar."""
         head, crossed, goal = teacher.head, self.cross(student, teacher), teacher.predictions
         with full_precision(head.foreground(goal)) as (logits,):
-            weight = logits.sigmoid().amax(-1) * _taking_part(student, target)
+            weight = logits.amax(-1).sigmoid() * _taking_part(student, target)
             if head.family == "gfl":
                 r, t = (x["bbox_regression"].unflatten(-1, (4, BINS)) for x in (crossed, goal))
                 return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * weight.sum().clamp(min=EPS))

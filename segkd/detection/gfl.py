@@ -1,7 +1,5 @@
 """GFL (Li et al., arXiv 2006.04388): a one-stage detector that torchvision lacks, made to look like torchvision's."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -11,6 +9,7 @@ from segkd.detection.atss import atss_assign
 from segkd.detection.gfl_head import GFLHead
 from segkd.detection.gfl_losses import distribution_focal_loss, integral, quality_focal_loss
 from segkd.detection.priors import SquarePriors, decode
+from segkd.detection.targets import check_batch
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
 
@@ -152,18 +151,17 @@ class GFL(nn.Module):
 
         Args:
             images: (3, H, W) each, in [0, 1]; sizes may differ.
-            targets: read in training only; per image ``"boxes"``, (M, 4), float xyxy in pixels, and ``"labels"``, (M,)
-                int64 in 1..K. M may be 0. Boxes without area are never matched.
+            targets: read in training only, see `segkd.detection.targets.Targets`.
 
         Returns:
             In training the scalars of `GFLHead.compute_loss`; in evaluation what `postprocess_detections` returns, in
             pixels of the images given.
 
         Raises:
-            SegkdError: in training, targets are absent or not as above.
+            SegkdError: in training, targets are absent or unsound, see `check_batch`.
         """
         if self.training:
-            self._check(images, targets)
+            check_batch(images, targets, self.head.num_classes)
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         image_list, targets = self.transform(images, targets if self.training else None)
         features = list(self.backbone(image_list.tensors).values())
@@ -178,30 +176,6 @@ class GFL(nn.Module):
             image_list.image_sizes,
         )
         return self.transform.postprocess(detections, image_list.image_sizes, sizes)
-
-    def _check(self, images: list[Tensor], targets: Any) -> None:
-        if targets is None or len(targets) != len(images):
-            given = "none" if targets is None else len(targets)
-            raise SegkdError(f"GFL trains on one target per image, got {given} for {len(images)} images")
-        for index, target in enumerate(targets):
-            for key in ("boxes", "labels"):
-                if not isinstance(target.get(key), Tensor):
-                    raise SegkdError(f"targets[{index}] needs a tensor {key!r}, it has {sorted(target)}")
-            boxes, labels = target["boxes"], target["labels"]
-            if boxes.dim() != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
-                raise SegkdError(
-                    f"targets[{index}]['boxes'] must be float (M, 4), got {boxes.dtype} {tuple(boxes.shape)}"
-                )
-            if labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
-                raise SegkdError(
-                    f"targets[{index}]['labels'] must be int64 ({len(boxes)},), got {labels.dtype} "
-                    f"{tuple(labels.shape)}"
-                )
-            if len(labels) and not 1 <= labels.min() <= labels.max() <= self.head.num_classes:
-                raise SegkdError(
-                    f"targets[{index}]['labels'] must lie in 1..{self.head.num_classes}, got "
-                    f"{int(labels.min())}..{int(labels.max())}"
-                )
 
 
 __all__ = ["GFL", "GFLHead", "distribution_focal_loss", "integral", "quality_focal_loss"]

@@ -1,6 +1,7 @@
 """From a split's files to its annotations, and from one image's to arrays; every error names its file."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,8 @@ def read_annotations(
 ) -> Annotations:
     """Read all annotations of a split; images are opened only where an annotation does not give their size.
 
+    Every image must be there, so that training does not stop at one in the midst of an epoch.
+
     Args:
         spec: the data set.
         split: which split of it.
@@ -24,11 +27,11 @@ def read_annotations(
         masks: whether to read masks too.
 
     Raises:
-        SegkdError: unknown split, missing root, list or annotations, a file that cannot be read, a class that the data
-            set does not name, or masks in format ``voc``, which holds none.
+        SegkdError: unknown split, missing root, list, annotations or image, a file that cannot be read, a class that the
+            data set does not name, or masks in format ``voc``, which holds none.
     """
     annotations, problems = scan_annotations(spec, split, root, masks)
-    refuse(problems)
+    refuse([*problems, *_absent(annotations.images)])
     return annotations
 
 
@@ -37,13 +40,15 @@ def scan_annotations(
 ) -> tuple[Annotations, list[str]]:
     """Like :func:`read_annotations`, but return all that is whole together with one line for each thing that is not.
 
+    Whether the images are there is not looked at.
+
     Raises:
         SegkdError: unknown split, missing root, or masks in format ``voc``.
     """
     spec.check_split(split)
     base = spec.existing_root(root)
     if masks and spec.format == "voc":
-        raise SegkdError(f"data set {spec.name!r} has format 'voc', which holds boxes only; masks need format 'coco'")
+        raise SegkdError(f"data set {spec.name!r} has format 'voc', which has no masks, as Mask R-CNN needs")
     try:
         found = read_coco(spec, split, base, masks) if spec.format == "coco" else read_voc(spec, split, base)
     except SegkdError as error:
@@ -66,3 +71,12 @@ def read_annotated_image(annotations: Annotations, index: int) -> np.ndarray:
             "(width x height)"
         )
     return image
+
+
+def _absent(images: list[Path]) -> list[str]:
+    """Return one line for each of the images that is not there."""
+    # Each folder is listed once: to ask for a hundred thousand images one by one takes minutes on a network's disk.
+    folders = {image.parent for image in images}
+    files = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
+    # Some disks open a file also by a name of other case than they list.
+    return [f"no image {x}" for x in images if x.name not in files[x.parent] and not x.is_file()]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkd.training.module import DistillModule
-from segkd.training.results import LABELS
+from segkd.training.results import LABELS, percent
 from segkd.training.run import Run
 
 
@@ -176,8 +176,7 @@ class Watch(pl.Callback):
             self.bar = None
 
     def _values(self, module: Any) -> str:
-        score = module.measured.get(self.score)
         return (
-            f"loss {module.latest_loss:.3f}  {LABELS[self.score]} {'-' if score is None else f'{100 * score:.2f}'}  "
+            f"loss {module.latest_loss:.3f}  {LABELS[self.score]} {percent(module.measured.get(self.score))}  "
             f"{'-' if self.speed is None else f'{self.speed:.1f}'} images/s"
         )

@@ -242,7 +242,7 @@ class TestAverageFactor:
 class TestSettings:
     @pytest.mark.parametrize("index", [-1, 5, 2.0, "3", None, True])
     def test_a_wrong_index(self, loss: type[CrossKD], index: Any) -> None:
-        with pytest.raises(SegkdError, match=rf"{loss.__name__}'s index is a number of tower blocks, 0..4, got "):
+        with pytest.raises(SegkdError, match=rf"the index of {loss.__name__} is a number of blocks, 0..4, got "):
             loss(index)
 
     def test_prints_its_settings(self, loss: type[CrossKD]) -> None:

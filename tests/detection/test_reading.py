@@ -46,8 +46,21 @@ def test_a_missing_and_a_truncated_image_are_named(spec):
 
 def test_reading_annotations_opens_no_image(spec):
     for path in read_annotations(spec, "train").images:
-        path.unlink()
+        path.write_bytes(b"")
     assert len(read_annotations(spec, "train")) == 3
+
+
+def test_every_image_must_be_there(spec):
+    first, second, _ = read_annotations(spec, "train").images
+    first.unlink()
+    with pytest.raises(SegkdError, match=rf"^no image {first}$"):
+        read_annotations(spec, "train")
+    second.unlink()
+    with pytest.raises(SegkdError, match=rf"^no image {first} \(and 1 more like it\)$"):
+        read_annotations(spec, "train")
+    first.parent.rename(first.parent.with_name("elsewhere"))
+    with pytest.raises(SegkdError, match=r"^no image |no folder of images"):
+        read_annotations(spec, "train")
 
 
 def test_splits_and_roots_that_are_not_there(spec, tmp_path):
@@ -59,7 +72,7 @@ def test_splits_and_roots_that_are_not_there(spec, tmp_path):
 
 def test_boxes_alone_make_no_masks(tmp_path):
     spec = load_detection_spec(make_voc_detection(tmp_path))
-    with pytest.raises(SegkdError, match="'voc_detection' has format 'voc', which holds boxes only"):
+    with pytest.raises(SegkdError, match="'voc_detection' has format 'voc', which has no masks, as Mask R-CNN needs$"):
         read_annotations(spec, "train", masks=True)
 
 

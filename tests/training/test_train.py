@@ -193,6 +193,7 @@ class TestOptions:
         for path in (experiment / "camvid" / "valannot").iterdir():
             Image.fromarray(np.full((64, 96), 11, np.uint8)).save(path)
         outcome = train(experiment / "tiny.yaml")
+        assert "nan" not in outcome.out
         assert next(line for line in outcome.out.splitlines() if "bicyclist" in line).split()[-1] == "-"
         assert json.loads((experiment / "runs/tiny/result.json").read_text())["student"]["miou"] is None
 
