@@ -4,9 +4,9 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -14,6 +14,8 @@ from PIL import Image
 from torch import nn
 
 from segkd.errors import SegkdError
+
+Built = TypeVar("Built")
 
 #: Where the weights and the description of a saved student lie in its folder.
 STUDENT_FILE, CONFIG_FILE = "model.safetensors", "config.json"
@@ -66,6 +68,27 @@ def write_student(directory: str | Path, modules: Mapping[str, nn.Module | None]
         for file in written.iterdir():
             file.chmod(mode)  # safetensors writes files that only their owner may read
             os.replace(file, directory / file.name)
+
+
+def read_student(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Built]) -> tuple[Path, Built]:
+    """Return the folder of a saved student, and what its description makes.
+
+    Args:
+        path: a run directory, or the folder itself.
+        kind: what is described, for messages.
+        build: makes it of the content of ``config.json``; whatever it raises means that the content is wrong.
+
+    Raises:
+        SegkdError: there is no student, or its description is unreadable or wrong.
+    """
+    folder = student_dir(path)
+    file = folder / CONFIG_FILE
+    try:
+        return folder, build(json.loads(file.read_text(encoding="utf-8")))
+    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SegkdError(f"{file} does not describe a {kind}: {type(error).__name__}: {reason}") from error
 
 
 def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:

@@ -27,8 +27,8 @@ def read_annotations(
         masks: whether to read masks too.
 
     Raises:
-        SegkdError: unknown split, missing root, list, annotations or image, a file that cannot be read, a class that the
-            data set does not name, or masks in format ``voc``, which holds none.
+        SegkdError: unknown split, missing root, list, annotations or image, a file that cannot be read, a class that
+            the data set does not name, or masks in format ``voc``, which holds none.
     """
     annotations, problems = scan_annotations(spec, split, root, masks)
     refuse([*problems, *_absent(annotations.images)])

@@ -1,6 +1,5 @@
 """What a training leaves behind: a detector on disk, and one that predicts."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, rgb_pixels, student_dir, write_student
+from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, rgb_pixels, write_student
 from segkd.detection.models import build_detector, detect
 from segkd.detection.weights import load_weights
 from segkd.errors import SegkdError
@@ -78,15 +77,11 @@ def load_student(path: str | Path) -> DetectionStudent:
     Raises:
         SegkdError: there is no student, or its files are unreadable or do not belong together.
     """
-    folder = student_dir(path)
-    file = folder / CONFIG_FILE
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        info = config.pop(INFO_KEY)
-        model = build_detector(**config)
-    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise SegkdError(f"{file} does not describe a detector: {type(error).__name__}: {reason}") from error
+    folder, (model, info) = read_student(path, "detector", _build)
     load_weights(model, folder)
     return DetectionStudent(model, info)
+
+
+def _build(config: dict[str, Any]) -> tuple[nn.Module, Any]:
+    info = config.pop(INFO_KEY)
+    return build_detector(**config), info

@@ -98,20 +98,16 @@ def load_student(path: str | Path) -> Student:
     Raises:
         SegkdError: there is no student, or its files are unreadable or do not belong together.
     """
-    folder = student_dir(path)
-    file = folder / CONFIG_FILE
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        architecture = smp.MODEL_ARCHITECTURES_MAPPING[config["_model_class"].lower()]
-        arguments = {key: value for key, value in config.items() if not key.startswith("_")}
-        model = architecture(**{**arguments, "encoder_weights": None})
-        info = _complete(config.get(INFO_KEY, {}), arguments["encoder_name"])
-    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise SegkdError(f"{file} does not describe a model: {type(error).__name__}: {reason}") from error
+    folder, (model, info) = read_student(path, "model", _build)
     load_weights(model, folder)
     return Student(model, info)
+
+
+def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    architecture = smp.MODEL_ARCHITECTURES_MAPPING[config["_model_class"].lower()]
+    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+    model = architecture(**{**arguments, "encoder_weights": None})
+    return model, _complete(config.get(INFO_KEY, {}), arguments["encoder_name"])
 
 
 def _complete(info: Mapping[str, Any], encoder: str) -> dict[str, Any]:

@@ -270,7 +270,8 @@ class TestConstruction:
         distil(detector("gfl"), teacher, pkd())
 
     def test_other_channels_without_connector(self) -> None:
-        with pytest.raises(SegkdError, match=r"has 64 channels, the teacher's 96: give CrossKDClass channels=\[64, 96\]"):
+        hint = r"has 64 channels, the teacher's 96: give CrossKDClass channels=\[64, 96\]"
+        with pytest.raises(SegkdError, match=hint):
             distil(detector("fcos"), detector("fcos", 1, channels=96), crosskd(2))
         distil(detector("fcos"), detector("fcos", 1, channels=96), crosskd(2, channels=[64, 96]))
 

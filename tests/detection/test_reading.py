@@ -72,7 +72,7 @@ def test_splits_and_roots_that_are_not_there(spec, tmp_path):
 
 def test_boxes_alone_make_no_masks(tmp_path):
     spec = load_detection_spec(make_voc_detection(tmp_path))
-    with pytest.raises(SegkdError, match="'voc_detection' has format 'voc', which has no masks, as Mask R-CNN needs$"):
+    with pytest.raises(SegkdError, match=r"'voc_detection' has format 'voc', which has no masks, as Mask R-CNN needs$"):
         read_annotations(spec, "train", masks=True)
 
 

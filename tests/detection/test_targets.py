@@ -57,7 +57,9 @@ def test_wrong_values_name_the_box(box: list[float], label: int) -> None:
     assert "inside its image, 128x128 (width x height), and labels lie in 1..2" in str(error.value)
 
 
-@pytest.mark.parametrize(("images", "targets"), [(IMAGES, TARGETS[:1]), (IMAGES[:1], TARGETS), ([], []), (IMAGES, None)])
+@pytest.mark.parametrize(
+    ("images", "targets"), [(IMAGES, TARGETS[:1]), (IMAGES[:1], TARGETS), ([], []), (IMAGES, None)]
+)
 def test_one_target_per_image(images: list[Any], targets: list[Any] | None) -> None:
     given = "none" if targets is None else len(targets)
     with pytest.raises(SegkdError, match=f"one target per image, got {given} for {len(images)} images"):
