@@ -103,7 +103,7 @@ class DenseHead:
 
         No loss knows that column as a class: it is trained to be 0 everywhere.
         """
-        # What is taken of a slice of rows, element by element, takes several times as long on the CPU.
+        # Element-wise functions take several times as long on the CPU where there are gaps between the rows.
         return predictions["cls_logits"][..., 1:].contiguous()
 
     def anchors(self, images: ImageList, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -5,7 +5,7 @@ from losses.base import SHAPE, LossTests, pair, value_and_grad
 
 from segkd.errors import SegkdError
 from segkd.losses import PKD, pkd
-from segkd.losses.pkd import standardize
+from segkd.losses.pkd import deviation, standardize
 
 
 class TestPKD(LossTests):
@@ -67,6 +67,20 @@ class TestPKD(LossTests):
             PKD(size="techer")
         with pytest.raises(SegkdError, match="did you mean 'student'"):
             pkd(*pair(), size="studnet")
+
+
+class TestDeviation:
+    def test_is_the_unbiased_one_over_batch_and_positions(self) -> None:
+        x = pair(dtype=torch.float64)[1]
+        expected = x.std((0, 2, 3), keepdim=True)
+        torch.testing.assert_close(deviation(x - x.mean((0, 2, 3), keepdim=True)), expected)
+
+    def test_a_single_value_has_none_and_passes_no_gradient(self) -> None:
+        x = torch.zeros(1, 3, 1, 1, requires_grad=True)
+        found = deviation(x)
+        assert found.tolist() == [[[[0.0]], [[0.0]], [[0.0]]]]
+        (grad,) = torch.autograd.grad(found.sum(), x)
+        assert not grad.any()  # NaN, which the square root's slope alone would make of it, counts as true
 
 
 class TestStandardize:
