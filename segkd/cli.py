@@ -113,8 +113,8 @@ def methods(debug: Debug = False) -> None:
 def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False) -> None:
     """Read a whole data set and report what is wrong.
 
-    Reports the sizes of images and the share of each class, and every file that is missing, unreadable, of another
-    size than its pair, or holds a label outside the map.
+    Reports the sizes of images and how often each class occurs, and every file that is missing, unreadable, of another
+    size than it should have, or holds what is no class.
     """
     from segkd.training.config import load_config
     from segkd.training.tasks import task_of
@@ -123,7 +123,7 @@ def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False)
     report = task_of(loaded).check()
     print(report)
     if report.problems:
-        raise SegkdError(f"{len(report.problems)} problems in data set {loaded.data.dataset!r}")
+        raise SegkdError(f"{len(report.problems)} problem(s) in data set {loaded.data.dataset!r}")
 
 
 @data.command("show")
@@ -137,7 +137,7 @@ def show(
 ) -> None:
     """Write a picture of samples with their labels.
 
-    In each row: image, label over image, and both after augmentation.
+    In each row a sample with its label, before and after augmentation.
     """
     from segkd.training.config import load_config
     from segkd.training.tasks import task_of

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,21 +103,19 @@ def write(path: Path, content: dict[str, Any] | str) -> Path:
 
 def make_experiment(folder: Path) -> Path:
     """Fill a folder with a tiny CamVid tree and the configs tiny, teacher and distilled, which write to its runs/."""
-    dataset = trees.make_camvid(folder / "camvid", train=5, val=3)
-    data = {**TINY["data"], "dataset": str(dataset)}
-    write(folder / "tiny.yaml", {**TINY, "runs": str(folder / "runs"), "data": data})
-    write(folder / "teacher.yaml", {"base": "tiny.yaml", "name": "teacher", "seed": 1})
-    write(folder / "distilled.yaml", DISTILLED)
-    return folder
+    return _write_configs(folder, trees.make_camvid(folder / "camvid", train=5, val=3), TINY, DISTILLED)
 
 
 def make_detection_experiment(folder: Path) -> Path:
     """Fill a folder with a tiny BCCD tree and the configs tiny, teacher and distilled, which write to its runs/."""
-    dataset = trees.make_bccd(folder / "bccd", train=5, val=3)
-    data = {**DETECTION["data"], "dataset": str(dataset)}
-    write(folder / "tiny.yaml", {**DETECTION, "runs": str(folder / "runs"), "data": data})
+    return _write_configs(folder, trees.make_bccd(folder / "bccd", train=5, val=3), DETECTION, CROSSKD)
+
+
+def _write_configs(folder: Path, dataset: Path, tiny: dict[str, Any], distilled: dict[str, Any]) -> Path:
+    data = {**tiny["data"], "dataset": str(dataset)}
+    write(folder / "tiny.yaml", {**tiny, "runs": str(folder / "runs"), "data": data})
     write(folder / "teacher.yaml", {"base": "tiny.yaml", "name": "teacher", "seed": 1})
-    write(folder / "distilled.yaml", CROSSKD)
+    write(folder / "distilled.yaml", distilled)
     return folder
 
 
@@ -151,15 +149,20 @@ class PowerCut(RuntimeError):
 
 
 @contextlib.contextmanager
-def cut_at(step: int) -> Iterator[None]:
-    """Make a run end with `PowerCut` when this many steps are done, before the next."""
-    original = DistillModule.training_step
+def cut(owner: Any, method: str, when: Callable[..., bool], error: type[BaseException] = PowerCut) -> Iterator[None]:
+    """Make a method raise an error before it does anything, whenever ``when(self, *arguments)`` holds."""
+    original = getattr(owner, method)
 
-    def cutting(self: DistillModule, *arguments: Any) -> torch.Tensor:
-        if self.global_step == step:
-            raise PowerCut("the power went")
-        return original(self, *arguments)
+    def cutting(self: Any, *arguments: Any, **named: Any) -> Any:
+        if when(self, *arguments):
+            raise error("the power went")
+        return original(self, *arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillModule, "training_step", cutting)
+        patch.setattr(owner, method, cutting)
         yield
+
+
+def cut_at(step: int) -> contextlib.AbstractContextManager[None]:
+    """Make a run end with `PowerCut` when this many steps are done, before the next."""
+    return cut(DistillModule, "training_step", lambda module, *_: module.global_step == step)

@@ -88,7 +88,7 @@ class TestData:
         (data / "train" / "0001TP_000002.png").write_bytes(b"\x89PNG broken")
         (data / "trainannot" / "0001TP_000003.png").unlink()
         outcome = segkd("data", "check", own / "tiny.yaml")
-        refused(outcome, "4 problems", "camvid")
+        refused(outcome, "4 problem(s)", "camvid")
         for index in range(4):
             assert f"0001TP_00000{index}.png" in outcome.out
 

@@ -82,6 +82,6 @@ def load_student(path: str | Path) -> DetectionStudent:
     return DetectionStudent(model, info)
 
 
-def _build(config: dict[str, Any]) -> tuple[nn.Module, Any]:
-    info = config.pop(INFO_KEY)
+def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    info = dict(config.pop(INFO_KEY))
     return build_detector(**config), info

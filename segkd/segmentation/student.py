@@ -1,6 +1,5 @@
 """What a training leaves behind: a student on disk, which opens without this project, and one that predicts."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
-from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, rgb_pixels, student_dir, write_student
+from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, rgb_pixels, write_student
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
 from segkd.segmentation.encoders import normalization

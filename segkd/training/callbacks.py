@@ -1,4 +1,4 @@
-"""What happens around the steps: checkpoints, metrics.csv, and the line or bar that a person watches."""
+"""What happens around the steps: checkpoints, metrics.csv, pictures, and the line or bar that a person watches."""
 
 import csv
 import os
@@ -6,11 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segkd.common.loading import SeededDataset
+from segkd.common.pictures import Picture
 from segkd.training.module import DistillModule
 from segkd.training.results import LABELS, percent
 from segkd.training.run import Run
@@ -102,6 +106,34 @@ class MetricsFile(pl.Callback):
             writer.writeheader()
             writer.writerows([*rows, row])
         os.replace(scratch, self.path)
+
+
+class Pictures(pl.Callback):
+    """After each validation draws a few of its images; what is drawn of them is the task's.
+
+    Args:
+        dataset: the validation split; images spread over it are shown, the same ones each time.
+        count: how many images.
+    """
+
+    def __init__(self, dataset: SeededDataset, count: int) -> None:
+        indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
+        self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Draw and write, in the first process."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.items:
+            return
+        assert isinstance(module, DistillModule)
+        assert isinstance(trainer.logger, TensorBoardLogger)
+        writer: Any = trainer.logger.experiment
+        with torch.no_grad():
+            for name, picture in self.draw(module).items():
+                writer.add_image(name, picture, trainer.global_step, dataformats="HWC")
+
+    def draw(self, module: DistillModule) -> dict[str, Picture]:
+        """Return pictures by name, drawn of ``items``."""
+        raise NotImplementedError
 
 
 class Watch(pl.Callback):

@@ -86,6 +86,8 @@ class Fit:
         loader = self.task.train_loader(self.train_set, seen, rank, world)
         validation = self.task.val_loader(self.val_set, rank, world)
         if settings.compile:
+            # Where torchvision's losses index with a mask, tracing fails, is reported, and goes on behind it.
+            warnings.filterwarnings("ignore", message=r"Error detected in \w+Backward")
             module.distiller.compile()
         try:
             ckpt_path = self.run.last if self.done else None

@@ -176,7 +176,9 @@ class Optimizer(Block):
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = Field(0.01, description="of the decoder, heads and connectors")
-    encoder_lr: Annotated[float, Field(gt=0)] | None = Field(None, description="of the encoder; default lr")
+    encoder_lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of the encoder, or of the backbone below the FPN; default lr"
+    )
     momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["poly", "cosine", "onecycle", "multistep"] = "poly"
@@ -191,7 +193,9 @@ class Validation(Block):
     """When the student is measured; how is the task's."""
 
     every: Annotated[int, Field(ge=1)] | None = Field(None, description="steps between two; default a tenth of all")
-    batch_size: Annotated[int, Field(ge=1)] = Field(1, description="above 1 all images must have one size")
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        1, description="for segmentation, above 1 all images must have one size"
+    )
     pictures: Annotated[int, Field(ge=0)] = Field(4, description="images shown in TensorBoard")
 
 

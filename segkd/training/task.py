@@ -57,8 +57,8 @@ class Task(ABC):
     def val_set(self) -> SeededDataset:
         """Return the validation split."""
 
-    def remarks(self, train_set: Any) -> list[str]:
-        """Return what a person should know of the training split before the run, as a rule nothing."""
+    def remarks(self, dataset: Any) -> list[str]:
+        """Return what a person should know of a split before the run, as a rule nothing."""
         return []
 
     @abstractmethod

@@ -60,7 +60,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     if teacher is not None:
         task.finish_teacher(teacher, run, fit.train_set, console)
 
-    for remark in task.remarks(fit.train_set):
+    for remark in (*task.remarks(fit.train_set), *task.remarks(fit.val_set)):
         console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
 
     module = DistillModule(task, distiller)

@@ -1,11 +1,13 @@
 import pytest
 import torch
 from losses.base import pair, value_and_grad
+from recipe import normal, rows
 
 from segkd.errors import SegkdError
 from segkd.losses import distribution_kl, quality_focal_kd
 from segkd.losses._rows import check_rows, weighted_sum
 
+LOSSES = (quality_focal_kd, distribution_kl)
 ROWS = torch.tensor([1.0, 2.0, 4.0])
 
 
@@ -35,7 +37,36 @@ def test_a_weight_that_would_widen_the_rows_is_refused(shape):
     assert str(shape) in str(error.value)
 
 
-@pytest.mark.parametrize("loss", [quality_focal_kd, distribution_kl])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_reference(loss):
+    cases = rows(loss.__name__)
+    assert cases
+    for row in cases:
+        student, teacher = normal(**row["student"]), normal(**row["teacher"])
+        value, grad = value_and_grad(lambda s, t, p=row["params"]: loss(s, t, **p), student, teacher)
+        assert value.item() == pytest.approx(row["value"], rel=1e-6), row
+        assert grad.norm().item() == pytest.approx(row["student_grad_l2"], rel=1e-6), row
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_rows_it_is_zero_and_can_be_differentiated(loss):
+    value, grad = value_and_grad(loss, torch.zeros(0, 17), torch.zeros(0, 17))
+    assert value == 0
+    assert grad.shape == (0, 17)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_is_computed_in_float32(loss):
+    student, teacher = pair((11, 17), torch.bfloat16)
+    wide, wide_grad = value_and_grad(loss, student.float(), teacher.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, grad = value_and_grad(loss, student, teacher)
+    assert value.dtype == torch.float32
+    assert value == wide
+    assert torch.equal(grad, wide_grad.bfloat16())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("student", "teacher"), [((4, 5), (4, 6)), ((4, 5), (5, 5)), ((5,), (4, 5)), ((), ())])
 def test_wrong_shapes_are_named(loss, student, teacher):
     with pytest.raises(SegkdError, match=loss.__name__) as error:
@@ -46,7 +77,7 @@ def test_wrong_shapes_are_named(loss, student, teacher):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [quality_focal_kd, distribution_kl])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_compiled_equals_eager(loss):
     torch.compiler.reset()
     student, teacher = pair((11, 17))

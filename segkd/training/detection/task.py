@@ -22,7 +22,7 @@ from segkd.detection.transforms import Transform, eval_transform, train_transfor
 from segkd.detection.weights import load_weights
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
-from segkd.training.detection.boards import Pictures
+from segkd.training.detection.boards import DetectionPictures
 from segkd.training.detection.schema import Config, Model, Teacher
 from segkd.training.schema import Config as AnyConfig
 from segkd.training.task import BuiltTeacher, Task
@@ -52,26 +52,30 @@ class DetectionTask(Task):
     def train_set(self) -> DetectionDataset:
         """Return the training split with its augmentation."""
         data = self.config.data
-        return self._dataset(data.train_split, self._train_transform(), data.limit)
+        return DetectionDataset(
+            self.spec,
+            data.train_split,
+            self._train_transform(),
+            data.root,
+            self.config.seed,
+            masks=self.config.student.arch == "mask_rcnn",
+            limit=data.limit,
+        )
 
     def val_set(self) -> DetectionDataset:
         """Return the validation split at its own size."""
-        return self._dataset(self.config.data.val_split, eval_transform(), None)
+        data = self.config.data
+        return DetectionDataset(self.spec, data.val_split, eval_transform(), data.root, self.config.seed)
 
     def _train_transform(self) -> Transform:
         data = self.config.data
         return train_transform(scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter)
 
-    def _dataset(self, split: str, transform: Transform, limit: int | None) -> DetectionDataset:
-        masks = self.config.student.arch == "mask_rcnn"
-        return DetectionDataset(self.spec, split, transform, self.config.data.root, self.config.seed, masks, limit)
-
-    def remarks(self, train_set: DetectionDataset) -> list[str]:
-        """Return how many boxes of the training split were left out, and why."""
+    def remarks(self, dataset: DetectionDataset) -> list[str]:
+        """Return how many boxes of the split were left out, and why."""
         return [
-            f"{count} {'box' if count == 1 else 'boxes'} of {train_set.split} left out: {reason}"
-            for reason, count in train_set.dropped.items()
-            if count
+            f"{count} {'box' if count == 1 else 'boxes'} of {dataset.split} left out: {reason}"
+            for reason, count in dataset.dropped.items()
         ]
 
     def check(self) -> DatasetReport:
@@ -191,7 +195,7 @@ class DetectionTask(Task):
 
     def pictures(self, dataset: DetectionDataset) -> pl.Callback:
         """Return what draws boxes of both models, and FPN maps."""
-        return Pictures(dataset, self.spec, self.config.validation.pictures)
+        return DetectionPictures(dataset, self.config.validation.pictures)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.detection.student.DetectionStudent`."""

@@ -3,30 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from segkd.adapter import read_logits
-from segkd.common.pictures import comparison_grid, weight_map
+from segkd.common.pictures import Picture, comparison_grid, weight_map
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
-from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
+from segkd.training.callbacks import Pictures
 from segkd.training.module import DistillModule
 
 _OF_TEACHER = ("teacher wrong", "both wrong")
 
 
-class Pictures(pl.Callback):
-    """After each validation draws a few of its images under both models, and both similarity matrices.
+class SegmentationPictures(Pictures):
+    """Draws a few validation images under both models, and both similarity matrices.
 
     Args:
-        dataset: the validation split; images spread over it are shown, the same ones each time.
-        spec: its description.
+        dataset: the validation split.
         count: how many images.
         inputs: makes of a batch the distiller's images and target, see `Task.inputs`.
         predict: called (model, images, target), returns logits at label size.
@@ -35,36 +31,26 @@ class Pictures(pl.Callback):
     def __init__(
         self,
         dataset: SegmentationDataset,
-        spec: DatasetSpec,
         count: int,
         inputs: Callable[[dict[str, Any]], tuple[Tensor, Tensor]],
         predict: Callable[[nn.Module, Tensor, Tensor], Tensor],
     ) -> None:
-        self.spec, self.inputs, self.predict = spec, inputs, predict
-        indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
-        self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
+        super().__init__(dataset, count)
+        self.spec, self.inputs, self.predict = dataset.spec, inputs, predict
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Draw and write."""
-        assert isinstance(module, DistillModule)
-        if trainer.sanity_checking or not trainer.is_global_zero or not self.items:
-            return
-        logger = trainer.logger
-        assert isinstance(logger, TensorBoardLogger)
-        writer, step = logger.experiment, trainer.global_step
+    def draw(self, module: DistillModule) -> dict[str, Picture]:
+        """Return ``pictures`` and, of each side, ``similarity/...``."""
         rows, matrices = [], []
-        with torch.no_grad():
-            for item in self.items:
-                row, pair = self._row(module, item)
-                rows.append(row)
-                matrices.append(pair)
+        for item in self.items:
+            row, pair = self._row(module, item)
+            rows.append(row)
+            matrices.append(pair)
         headers = ["input", "label", "teacher", "student", "errors", "pixel weight: dark 0, yellow 1"]
         used = [column for column in range(len(headers)) if any(row[column] is not None for row in rows)]
         kinds = [kind for kind in ERROR_COLORS if module.distiller.teacher is not None or kind not in _OF_TEACHER]
         legend = [*zip(self.spec.class_names, self.spec.colors, strict=True), *((k, ERROR_COLORS[k]) for k in kinds)]
         grid = comparison_grid([[row[c] for c in used] for row in rows], [headers[c] for c in used], legend)
-        writer.add_image("pictures", grid, step, dataformats="HWC")
-        self._matrices(writer, step, matrices)
+        return {"pictures": grid, **self._matrices(matrices)}
 
     def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[Tensor]]:
         batch = {key: item[key][None].to(module.device) for key in ("image", "mask")}
@@ -111,10 +97,11 @@ class Pictures(pl.Callback):
             return None
         return weights.map[0].float().cpu().numpy()
 
-    def _matrices(self, writer: Any, step: int, matrices: list[list[Tensor]]) -> None:
+    def _matrices(self, matrices: list[list[Tensor]]) -> dict[str, Picture]:
         means = [torch.stack(of_images).mean(0).numpy() for of_images in zip(*matrices, strict=True)]
         limits = (0.0, float(max(mean.max() for mean in means)))  # the same colours mean the same in both
+        drawn = {}
         for side, mean in zip(("student", "teacher"), means, strict=False):
             title = f"{side}: KL(row || column) of the classes' spatial distributions, nats"
-            picture = heat_map(mean, self.spec.class_names, title, limits)
-            writer.add_image(f"similarity/{side}", picture, step, dataformats="HWC")
+            drawn[f"similarity/{side}"] = heat_map(mean, self.spec.class_names, title, limits)
+        return drawn

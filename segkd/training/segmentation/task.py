@@ -29,7 +29,7 @@ from segkd.segmentation.weights import load_weights
 from segkd.training.run import Run
 from segkd.training.schema import Config as AnyConfig
 from segkd.training.segmentation import teacher as teachers
-from segkd.training.segmentation.boards import Pictures
+from segkd.training.segmentation.boards import SegmentationPictures
 from segkd.training.segmentation.schema import Config, Model, Teacher
 from segkd.training.task import BuiltTeacher, Task
 
@@ -201,7 +201,7 @@ class SegmentationTask(Task):
 
     def pictures(self, dataset: SegmentationDataset) -> pl.Callback:
         """Return what draws images under both models."""
-        return Pictures(dataset, self.spec, self.config.validation.pictures, self.inputs, self.predict)
+        return SegmentationPictures(dataset, self.config.validation.pictures, self.inputs, self.predict)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.segmentation.student.Student`."""

@@ -1,17 +1,25 @@
+import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import trees
 from experiments import cut_at, make_experiment, refused, same, segkd, train, weights
+from PIL import Image
+from torch import nn
 
 from segkd import load_student
 from segkd.common.reading import read_image
+from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.detection.schema import Config, Teacher
 from segkd.training.detection.task import DetectionTask
+from segkd.training.evaluate import evaluate
 
 
 @pytest.fixture
@@ -97,6 +105,64 @@ class TestARun:
         checkpoint = f"teacher.checkpoint={trained / 'runs/teacher'}"
         width = "teacher.options.out_channels=64"
         train(trained / "distilled.yaml", *options, checkpoint, width, "trainer.max_steps=1")
+
+
+class TestSettings:
+    def test_images_of_several_sizes_in_a_batch(self, experiment: Path):
+        for path in sorted((experiment / "bccd/JPEGImages").glob("*.jpg"))[::2]:
+            Image.open(path).resize((71, 45)).save(path)
+            trees.write_voc(
+                experiment / f"bccd/Annotations/{path.stem}.xml", (45, 71), [("RBC", (5, 5, 30, 30), False)]
+            )
+        train(experiment / "tiny.yaml", "trainer.max_steps=1", "validation.batch_size=3", "data.batch_size=5")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["trainer.precision=bf16-mixed"],
+            ["trainer.accumulate=2", "data.limit=3"],
+            ["data.workers=1", "data.min_size=[48,64]", "data.crop=[48,80]", "data.scale=[0.5,2]"],
+        ],
+        ids=lambda options: options[0],
+    )
+    def test_a_distilled_step(self, trained: Path, options: list[str]):
+        name = f"settings_{options[0]}".replace("=", "_")
+        train(trained / "distilled.yaml", f"name={name}", "trainer.max_steps=1", *options)
+        first, expected = (
+            next(csv.DictReader((trained / f"runs/{run}/metrics.csv").open())) for run in (name, "distilled")
+        )
+        assert first["step"] == "1"
+        assert first.keys() == expected.keys()
+        state = weights(trained / f"runs/{name}/checkpoints/last.ckpt")
+        assert all(value.isfinite().all() for value in state.values())
+
+    @pytest.mark.slow
+    def test_two_processes(self, experiment: Path):
+        ddp = ["accelerator=cpu", "devices=2", "strategy=ddp"]
+        options = [f"{prefix}trainer.{option}" for option in ddp for prefix in ("", "teacher.overrides.")]
+        # One image each, the last of the split without boxes.
+        command = [sys.executable, "-m", "segkd.cli", "train", str(experiment / "distilled.yaml"), *options]
+        done = subprocess.run([*command, "data.batch_size=1"], capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("AP50") == 1
+        assert {path.name for path in (experiment / "runs").iterdir()} == {"distilled", "teacher"}
+        recorded = json.loads((experiment / "runs/distilled/result.json").read_text())
+        measured = evaluate(str(experiment / "runs/distilled"), [])
+        for model in ("teacher", "student"):
+            for key in ("ap", "ap50", "ap75"):
+                assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-6)
+
+    @pytest.mark.slow
+    def test_compiled(self, trained: Path, monkeypatch: pytest.MonkeyPatch):
+        # All but the generated code, which takes minutes to build and is not ours.
+        monkeypatch.setattr(Distiller, "compile", lambda self: nn.Module.compile(self, backend="aot_eager"))
+        options = ["trainer.max_steps=1", "optimizer.name=sgd", "validation.pictures=0"]
+        train(trained / "distilled.yaml", "name=compiled", "trainer.compile=true", *options)
+        train(trained / "distilled.yaml", "name=eager", *options)
+        compiled, eager = (weights(trained / f"runs/{name}/checkpoints/last.ckpt") for name in ("compiled", "eager"))
+        assert compiled.keys() == eager.keys()
+        for name, value in compiled.items():
+            torch.testing.assert_close(value, eager[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 class TestRefused:
