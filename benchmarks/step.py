@@ -10,8 +10,8 @@ losses.py: on the CPU by one thread's CPU time. The ratio (c) / ((a) + (b)) must
 MobileNetV2 is taught by ResNet-50. Segmentation is DeepLabV3+, the teacher with auxiliary head; (c) has ICSD, PixelKD
 and relative difficulty (RDD), once in each of its stages. Detection is GFL and RetinaNet, their FPN and head of 64
 channels as in the bccd configs, and of 256, the usual width. PKD needs the teacher's backbone and FPN, CrossKD its head
-as well. That CrossKD then takes the student's features through the head's last block and predictors, with gradient, is
-in (c) alone. (a) and (c) begin with the detector's own transform.
+as well, which it runs a second time from the last block on, with the student's features: that pass is in (c) alone, or,
+in a row of its own, its forward is in (b) too. (a) and (c) begin with the detector's own transform.
 
 glibc hands large blocks back to the system and fetches them anew in each step; page faults then add to every part.
 Variables that make it keep them are printed with the command. --append puts the table below one taken before:
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from segkd import Distiller, Term
 from segkd.detection.adapter import DetectionAdapter
 from segkd.detection.crosskd import CrossKDBox, CrossKDClass
+from segkd.detection.heads import dense_head
 from segkd.detection.models import build_detector
 from segkd.losses import ICSD, PKD, PixelKD
 from segkd.segmentation.models import build_model
@@ -132,6 +133,15 @@ def detection(arch: str, channels: int, runner: Runner, size: Size) -> Iterable[
     transformed = teacher.transform(images)[0].tensors
     to_fpn = partial(runner.forward, teacher.backbone, transformed)
     to_head = partial(runner.forward, lambda: teacher.head(list(teacher.backbone(transformed).values())))
+    view, index = dense_head(teacher), crosskd["box"].loss.index
+
+    def with_second_pass() -> None:
+        maps = list(teacher.backbone(transformed).values())
+        _, towers = view.run(maps, [(branch, index) for branch in crosskd])
+        for branch, kept in towers.items():
+            view.tail(branch[0], kept, index)
+
+    models = f"{DETECTORS[arch]}, {channels} channels"
     for name, forward, terms in (
         ("PKD", to_fpn, pkd),
         ("CrossKD", to_head, crosskd),
@@ -139,7 +149,11 @@ def detection(arch: str, channels: int, runner: Runner, size: Size) -> Iterable[
     ):
         distiller = Distiller(student, teacher, terms, adapter=DetectionAdapter())
         distilled = partial(runner.step, student, distilled_loss, distiller, images, targets)
-        yield Row(f"{DETECTORS[arch]}, {channels} channels", name, plain, forward, distilled)
+        yield Row(models, name, plain, forward, distilled)
+        if terms is crosskd:
+            yield Row(
+                models, "CrossKD, second pass in (b)", plain, partial(runner.forward, with_second_pass), distilled
+            )
 
 
 def lines_of(rows: Iterable[Row], runner: Runner, size: Size, repeats: int, seconds: float) -> Iterable[str]:
