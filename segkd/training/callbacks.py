@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
+from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.results import LABELS, percent
 from segkd.training.run import Run
@@ -83,17 +84,18 @@ class MetricsFile(pl.Callback):
 
     Args:
         path: of the file.
+        cost: what counts the seconds of training that each row has.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cost: Cost) -> None:
+        self.path, self.cost = path, cost
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write one row."""
         assert isinstance(module, DistillModule)
         if not trainer.is_global_zero:
             return
-        row: dict[str, Any] = {"step": trainer.global_step}
+        row: dict[str, Any] = {"step": trainer.global_step, "seconds": round(self.cost.seconds, 3)}
         row |= {key: round(value, 6) for key, value in module.scalars().items()}
         rows: list[dict[str, Any]] = []
         if self.path.exists():

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from segkd.errors import SegkdError
 from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
+from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
+from segkd.training.schema import Config
 from segkd.training.task import Task
 
 
@@ -39,37 +41,21 @@ class Fit:
         self.checkpoints = Checkpoints(
             run, task.score, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
         )
-        pictures = task.pictures(self.val_set)
-        _quiet()
-        try:
-            self.trainer = pl.Trainer(
-                max_steps=settings.max_steps,
-                accelerator=settings.accelerator,
-                devices=settings.devices,
-                num_nodes=settings.num_nodes,
-                strategy=settings.strategy,
-                precision=settings.precision,
-                sync_batchnorm=settings.sync_batchnorm and torch.cuda.is_available(),
-                accumulate_grad_batches=settings.accumulate,
-                gradient_clip_val=settings.gradient_clip,
-                val_check_interval=self.val_every * settings.accumulate,
-                check_val_every_n_epoch=None,
-                num_sanity_val_steps=0,
-                # What was written after the checkpoint, before the run stopped, is hidden.
-                logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
-                callbacks=[
-                    MetricsFile(run.metrics),
-                    pictures,
-                    Watch(config.name, task.score, console),
-                    self.checkpoints,
-                ],
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
-        except (MisconfigurationException, ValueError, RuntimeError) as error:
-            raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
+        self.cost = Cost()
+        self.trainer = make_trainer(
+            config,
+            val_check_interval=self.val_every * settings.accumulate,
+            check_val_every_n_epoch=None,
+            # What was written after the checkpoint, before the run stopped, is hidden.
+            logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
+            callbacks=[
+                MetricsFile(run.metrics, self.cost),
+                task.pictures(self.val_set),
+                Watch(config.name, task.score, console),
+                self.checkpoints,
+                self.cost,
+            ],
+        )
 
     def __call__(self, module: DistillModule) -> dict[str, Any]:
         """Train from the last checkpoint, or from the start, to the end.
@@ -80,6 +66,7 @@ class Fit:
         settings = self.config.trainer
         if self.last is not None and self.done >= settings.max_steps:  # it stopped after its last validation
             module.on_load_checkpoint(self.last)
+            self.cost.load_state_dict(self.last["callbacks"]["Cost"])
             return self.checkpoints.best
         rank, world = self.trainer.global_rank, self.trainer.world_size
         seen = self.done * settings.accumulate * self.config.data.batch_size * world
@@ -104,16 +91,43 @@ class Fit:
         return self.checkpoints.best
 
 
+def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
+    """Return Lightning's Trainer as the config's ``trainer`` block says, and quiet.
+
+    Raises:
+        SegkdError: the machine has no such devices, or cannot do as asked.
+    """
+    settings = config.trainer
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
+    warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")
+    try:
+        return pl.Trainer(
+            **{
+                "max_steps": settings.max_steps,
+                "accelerator": settings.accelerator,
+                "devices": settings.devices,
+                "num_nodes": settings.num_nodes,
+                "strategy": settings.strategy,
+                "precision": settings.precision,
+                "sync_batchnorm": settings.sync_batchnorm and torch.cuda.is_available(),
+                "accumulate_grad_batches": settings.accumulate,
+                "gradient_clip_val": settings.gradient_clip,
+                "num_sanity_val_steps": 0,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+                **arguments,
+            }
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
+
+
 class _Events(TensorBoardLogger):
     """Writes the events alone: the run's config.yaml says what Lightning's empty hparams.yaml would."""
 
     def save(self) -> None:
         """Leave hparams.yaml out."""
-
-
-def _quiet() -> None:
-    """Silence what Lightning says of itself; what matters to a person is said by the callbacks."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
-    warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")

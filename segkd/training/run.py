@@ -6,13 +6,15 @@
                 events.out.*  metrics.csv  result.json (once it is finished)
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from segkd.errors import SegkdError
 from segkd.training.config import dump_config, load_config
@@ -84,6 +86,20 @@ class Run:
             raise SegkdError(f"{self.last} cannot be read ({type(error).__name__}: {reason})") from None
         return content
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run; what holds it lets go however it ends.
+
+        Raises:
+            SegkdError: another process has it.
+        """
+        try:
+            held = FileLock(self.directory / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise SegkdError(f"{self.directory} is being trained by another process") from None
+        with held:
+            yield
+
     def check_free(self) -> None:
         """Raise unless a new run may be put here: nothing that is there is ever overwritten."""
         if self.finished:
@@ -135,16 +151,17 @@ def _without_nan(node: Any) -> Any:
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:
     """Return the dotted keys in which two configs differ, where they are written and how many workers load left out."""
-    left, right = _flatten(mine.model_dump(mode="json")), _flatten(theirs.model_dump(mode="json"))
+    left, right = flatten(mine.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
     harmless = ("runs", "data.workers", "trainer.threads", "data.root")
     keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
     return [key for key in keys if key not in harmless]
 
 
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted keys."""
     if not isinstance(node, dict):
         return {prefix: node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

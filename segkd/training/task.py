@@ -15,6 +15,8 @@ from torchmetrics import Metric
 
 from segkd.adapter import Normalization
 from segkd.common.loading import Loader, SeededDataset, eval_loader, train_loader
+from segkd.common.pictures import Picture
+from segkd.common.specs import BaseSpec
 from segkd.distiller import Distiller
 from segkd.training.run import Run
 from segkd.training.schema import Config
@@ -43,11 +45,13 @@ class Task(ABC):
     """The measure of `metrics` that picks the best student."""
 
     config: Config
+    spec: BaseSpec
+    """What the data set's description says."""
 
     @property
-    @abstractmethod
     def class_names(self) -> list[str]:
         """Return the classes that are measured, in their order."""
+        return self.spec.class_names
 
     @abstractmethod
     def train_set(self) -> SeededDataset:
@@ -136,6 +140,18 @@ class Task(ABC):
     @abstractmethod
     def pictures(self, dataset: Any) -> pl.Callback:
         """Return what draws pictures of the validation split after each validation."""
+
+    @abstractmethod
+    def draw(
+        self, item: dict[str, Any], model: nn.Module | None = None, teacher: BuiltTeacher | None = None
+    ) -> Picture:
+        """Draw an item of the validation split with its label, or with what a model predicts for it.
+
+        Args:
+            item: of `val_set`, without batch dimension.
+            model: the student, or the teacher's model; None for the label.
+            teacher: whose model it is; None for the student.
+        """
 
     @abstractmethod
     def save_student(self, student: nn.Module, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """One run from its config to its result: the teacher first where there is none, then the student."""
 
-import time
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from segkd.common.weights import read_state_dict
 from segkd.errors import SegkdError
+from segkd.training.cost import environment
 from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
@@ -29,8 +30,9 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
     Returns:
         ``student`` (the best validation: its ``step`` and what the task's metrics compute), ``last`` (the same at the
-        last step), ``teacher`` or None, ``classes``, ``split``, ``steps``, ``seconds`` (since the run was last begun or
-        resumed), ``seed``, ``run``. A measure of what does not occur is None.
+        last step), ``teacher`` or None, ``classes``, ``split``, ``steps``, ``seconds`` and ``peak_memory`` (see
+        `segkd.training.cost.Cost`), ``environment`` (versions and hardware), ``seed``, ``run``. A measure of what does
+        not occur is None.
 
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
@@ -64,25 +66,26 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
         console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
 
     module = DistillModule(task, distiller)
-    started = time.monotonic()
-    best = fit(module)
-    seconds = time.monotonic() - started
-    if is_first:
-        student.load_state_dict(read_state_dict(run.best))
-        task.save_student(student, run.student)
-        run.finish(
-            {
-                "run": str(run.directory),
-                "split": config.data.val_split,
-                "classes": task.class_names,
-                "teacher": None if teacher is None else measure(task, teacher.model, teacher),
-                "student": best,
-                "last": module.measured,
-                "steps": config.trainer.max_steps,
-                "seed": config.seed,
-                "seconds": round(seconds, 1),
-            }
-        )
+    with run.locked() if is_first else contextlib.nullcontext():
+        best = fit(module)
+        if is_first:
+            student.load_state_dict(read_state_dict(run.best))
+            task.save_student(student, run.student)
+            run.finish(
+                {
+                    "run": str(run.directory),
+                    "split": config.data.val_split,
+                    "classes": task.class_names,
+                    "teacher": None if teacher is None else measure(task, teacher.model, teacher),
+                    "student": best,
+                    "last": module.measured,
+                    "steps": config.trainer.max_steps,
+                    "seed": config.seed,
+                    "seconds": round(fit.cost.seconds, 3),
+                    "peak_memory": fit.cost.peak_memory,
+                    "environment": {**environment(), "processes": fit.trainer.world_size},
+                }
+            )
     if torch.distributed.is_initialized():  # a teacher's run is finished for every process, or for none
         torch.distributed.barrier()
     return run.result()

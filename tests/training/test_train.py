@@ -58,7 +58,7 @@ class TestRunDirectory:
     def test_metrics_have_a_row_for_each_validation(self, trained: Path):
         run = trained / "runs" / "distilled"
         assert [row["step"] for row in rows(run)] == ["2", "4"]
-        assert list(rows(run)[0])[:4] == ["step", "val/miou", "val/pixel_accuracy", "val/class_accuracy"]
+        assert list(rows(run)[0])[:5] == ["step", "seconds", "val/miou", "val/pixel_accuracy", "val/class_accuracy"]
         last = json.loads((run / "result.json").read_text())["last"]
         assert float(rows(run)[-1]["val/miou"]) == pytest.approx(last["miou"], abs=1e-6)
         assert float(rows(run)[-1]["iou/sky"]) == pytest.approx(last["iou"][0], abs=1e-6)

@@ -11,12 +11,14 @@ from torchmetrics import Metric
 
 from segkd.adapter import Normalization
 from segkd.common.check import DatasetReport
+from segkd.common.pictures import Picture
 from segkd.detection.adapter import DetectionAdapter
 from segkd.detection.check import check_dataset, contact_sheet
-from segkd.detection.datasets import load_detection_spec
+from segkd.detection.datasets import DetectionSpec, load_detection_spec
 from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics
 from segkd.detection.models import build_detector, detect
+from segkd.detection.pictures import box_row
 from segkd.detection.student import DetectionStudent, load_student, save_student
 from segkd.detection.transforms import Transform, eval_transform, train_transform
 from segkd.detection.weights import load_weights
@@ -42,12 +44,7 @@ class DetectionTask(Task):
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec = load_detection_spec(config.data.dataset)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Return the data set's classes; label 1 is the first."""
-        return self.spec.class_names
+        self.spec: DetectionSpec = load_detection_spec(config.data.dataset)
 
     def train_set(self) -> DetectionDataset:
         """Return the training split with its augmentation."""
@@ -196,6 +193,16 @@ class DetectionTask(Task):
     def pictures(self, dataset: DetectionDataset) -> pl.Callback:
         """Return what draws boxes of both models, and FPN maps."""
         return DetectionPictures(dataset, self.config.validation.pictures)
+
+    def draw(
+        self, item: dict[str, Any], model: nn.Module | None = None, teacher: BuiltTeacher | None = None
+    ) -> Picture:
+        """Draw the true boxes over the image, or those that a model finds."""
+        found = item if model is None else detect(model, [item["image"].float() / 255])[0]
+        image = item["image"].permute(1, 2, 0).numpy()
+        picture = box_row(image, [found], self.class_names, self.spec.colors, tile=480)[1]
+        assert picture is not None
+        return picture
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.detection.student.DetectionStudent`."""

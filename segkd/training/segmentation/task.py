@@ -14,15 +14,17 @@ from torchmetrics import Metric
 from segkd.adapter import Adapter, Normalization
 from segkd.common.check import DatasetReport
 from segkd.common.loading import SeededDataset
+from segkd.common.pictures import Picture
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.segmentation.check import check_dataset, contact_sheet
-from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.inference import predict_logits
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.models import build_model
+from segkd.segmentation.pictures import colorize
 from segkd.segmentation.student import Student, load_student, save_student
 from segkd.segmentation.transforms import eval_transform, train_transform
 from segkd.segmentation.weights import load_weights
@@ -48,12 +50,7 @@ class SegmentationTask(Task):
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec = load_dataset_spec(config.data.dataset)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Return the data set's classes."""
-        return self.spec.class_names
+        self.spec: DatasetSpec = load_dataset_spec(config.data.dataset)
 
     def train_set(self) -> SegmentationDataset:
         """Return the training split with its augmentation."""
@@ -202,6 +199,19 @@ class SegmentationTask(Task):
     def pictures(self, dataset: SegmentationDataset) -> pl.Callback:
         """Return what draws images under both models."""
         return SegmentationPictures(dataset, self.config.validation.pictures, self.inputs, self.predict)
+
+    def draw(
+        self, item: dict[str, Any], model: nn.Module | None = None, teacher: BuiltTeacher | None = None
+    ) -> Picture:
+        """Draw the label, or what a model predicts at the label's size, in the classes' colours."""
+        label = item["mask"]
+        if model is None:
+            return colorize(label.numpy(), self.spec.colors, self.spec.ignore_index)
+        of = model_normalization(self.config.student) if teacher is None else teacher.normalization
+        logits = self.predict(model, normalize(item["image"][None], of), label)
+        if teacher is not None:
+            logits = Adapter(class_map=teacher.class_map).map_classes(logits)
+        return colorize(logits.argmax(1)[0].cpu().numpy(), self.spec.colors, self.spec.ignore_index)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
         """Write the student with what is needed to use it, see `segkd.segmentation.student.Student`."""

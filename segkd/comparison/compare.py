@@ -1,0 +1,98 @@
+"""A comparison from its configs to its report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_budget, teachers_of
+from segkd.comparison.records import read_records
+from segkd.comparison.report import write_report
+from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
+from segkd.errors import SegkdError
+from segkd.training.run import Run
+
+
+def compare(
+    names: Sequence[str],
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    seeds: int,
+    budget: str,
+    out: Path,
+    baseline: str | None = None,
+    pictures: int = 3,
+) -> int:
+    """Train each config with each seed under one budget, as far as that is not done yet, and write the report.
+
+    Several processes may do this at once with one ``out``: each run is trained by one of them, and the last to end
+    writes the report of all.
+
+    Args:
+        names: configs, see `segkd.training.config.find_config`.
+        overrides: ``key.path=value`` changes to all of them.
+        console: where progress is shown.
+        seeds: how many, from 0.
+        budget: see `segkd.comparison.plan.parse_budget`.
+        out: the comparison's directory.
+        baseline: the config that the others are compared to; default the one that distils nothing, else the first.
+        pictures: how many validation images the report shows under each method.
+
+    Returns:
+        How many runs failed; the report is on the others.
+
+    Raises:
+        SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
+    """
+    asked = parse_budget(budget)
+    methods = load_methods(names, overrides, out)
+    if baseline is not None and baseline not in [config.name for config in methods]:
+        raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
+    steps = matched_steps(methods, asked)
+    if steps is not None:
+        make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
+    place = Workplace(out)
+    jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, console))
+    teachers = teachers_of(jobs)
+    train_teachers(place, teachers, console)
+    failed, elsewhere = train_jobs(place, jobs, console)
+    finished = [job.run.directory for job in jobs if job.run.finished]
+    if elsewhere:
+        console.print(f"{len(elsewhere)} of {len(jobs)} runs are other processes'", highlight=False)
+    if finished:
+        with place.lock("report"):
+            write_report(read_records(finished, console), place, console, baseline=baseline, pictures=pictures)
+    if failed:
+        console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
+    return len(failed)
+
+
+def report_only(
+    paths: Sequence[str], console: Console, *, out: Path | None, baseline: str | None = None, pictures: int = 3
+) -> None:
+    """Write the report of runs that are finished.
+
+    Args:
+        paths: run directories, or folders of them.
+        console: where it is said what was written.
+        out: where to; default the comparison that `paths` names, else ``comparison`` beside the first run.
+        baseline: name of the method that the others are compared to.
+        pictures: how many validation images are shown under each method.
+
+    Raises:
+        SegkdError: a path holds no run, runs cannot be compared or lack what they measured, `out` holds other files.
+    """
+    records = read_records([Path(path) for path in paths], console)
+    place = Workplace(out or _beside(Path(paths[0])))
+    with place.lock("report"):
+        if not place.agreed():
+            place.agree({"runs": [str(record.run.directory) for record in records]})
+        write_report(records, place, console, baseline=baseline, pictures=pictures)
+
+
+def _beside(path: Path) -> Path:
+    """Where the report of a comparison, of a folder of runs or of runs side by side goes."""
+    if (path / MARKER).is_file():
+        return path
+    return (path.parent if Run(path).config_file.is_file() else path) / "comparison"

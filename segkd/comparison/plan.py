@@ -1,0 +1,153 @@
+"""What a comparison trains: its configs, their seeds, and the budget that is the same for all."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkd.errors import SegkdError
+from segkd.training.config import load_config
+from segkd.training.run import Run, changed_keys
+from segkd.training.schema import Config
+from segkd.training.teacher import teacher_config
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run may spend.
+
+    Args:
+        unit: ``steps`` or ``minutes``.
+        amount: how many; None for what the configs say: their own steps, which must agree, or the time that the dearest
+            of them takes for its own steps.
+    """
+
+    unit: str
+    amount: float | None = None
+
+    def __str__(self) -> str:
+        return self.unit if self.amount is None else f"{self.amount:g} {self.unit}"
+
+
+def parse_budget(text: str) -> Budget:
+    """Read ``steps``, ``minutes``, ``700steps`` or ``12.5 minutes``.
+
+    Raises:
+        SegkdError: it is none of these, or an amount that is no budget.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)?\s*(steps?|min(?:utes?)?)", text.strip())
+    amount = None if found is None or found[1] is None else float(found[1])
+    unit = "" if found is None else "steps" if found[2].startswith("step") else "minutes"
+    if not unit or amount == 0 or (unit == "steps" and amount is not None and amount != int(amount)):
+        raise SegkdError(f"--budget is steps, minutes, or so many of them such as 700steps or 12minutes, got {text!r}")
+    return Budget(unit, amount)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a comparison needs: of a method with one seed, or of a teacher."""
+
+    method: str
+    config: Config
+
+    @property
+    def run(self) -> Run:
+        """Return the run, finished or not."""
+        return Run.of(self.config)
+
+
+def load_methods(names: Sequence[str], overrides: Sequence[str], out: Path) -> list[Config]:
+    """Load the configs that are compared; their runs go to ``out``.
+
+    Raises:
+        SegkdError: a config cannot be read, two have one name, or they are not measured on the same images.
+    """
+    # Where runs go is the comparison's to say, and which seed.
+    methods = [load_config(name, [*overrides, f"runs={out}"]) for name in names]
+    first = methods[0]
+    for index, config in enumerate(methods):
+        if config.name in [other.name for other in methods[:index]]:
+            raise SegkdError(f"two configs have the name {config.name!r}: each needs one of its own")
+        check_comparable(first, config)
+    return methods
+
+
+def check_comparable(first: Config, second: Config) -> None:
+    """Raise `SegkdError` unless two configs are of one task and are measured on the same split of the same data set."""
+    for what, one, other in (
+        ("task", first.task, second.task),
+        ("data set", first.data.dataset, second.data.dataset),
+        ("validation split", first.data.val_split, second.data.val_split),
+    ):
+        if one != other:
+            raise SegkdError(
+                f"{first.name} and {second.name} cannot be compared: their {what} is {one!r} and {other!r}"
+            )
+
+
+def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] | None:
+    """Return how many steps each method trains under a budget of steps, or None where time must be taken first.
+
+    Raises:
+        SegkdError: the configs' own steps differ.
+    """
+    if budget.unit == "minutes":
+        return None
+    if budget.amount is not None:
+        return {config.name: int(budget.amount) for config in methods}
+    first = methods[0]
+    for config in methods:
+        if config.trainer.max_steps != first.trainer.max_steps:
+            raise SegkdError(
+                f"the budget is not matched: {first.name} trains {first.trainer.max_steps} steps, {config.name} "
+                f"{config.trainer.max_steps}; --budget {first.trainer.max_steps}steps gives all the same, --budget "
+                "minutes the same time"
+            )
+    return {config.name: config.trainer.max_steps for config in methods}
+
+
+def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> list[Job]:
+    """Return the runs of a comparison, ``<method>_seed<k>``: all methods with the first seed, then with the next.
+
+    Raises:
+        SegkdError: a run's directory holds a run of another config.
+    """
+    jobs = []
+    for seed in range(seeds):
+        for config in methods:
+            trainer = config.trainer.model_copy(update={"max_steps": steps[config.name]})
+            changes = {"name": f"{config.name}_seed{seed}", "seed": seed, "trainer": trainer}
+            jobs.append(Job(config.name, config.model_copy(update=changes)))
+    for job in jobs:
+        check_unchanged(job)
+    return jobs
+
+
+def teachers_of(jobs: Sequence[Job]) -> list[Job]:
+    """Return the teachers that have a config of their own, each once, a teacher's own teacher before it."""
+    found: dict[Path, Job] = {}
+
+    def add(config: Config) -> None:
+        own = teacher_config(config)
+        if own is not None:
+            add(own)
+            job = Job(own.name, own)
+            check_unchanged(job)
+            found.setdefault(job.run.directory, job)
+
+    for job in jobs:
+        add(job.config)
+    return list(found.values())
+
+
+def check_unchanged(job: Job) -> None:
+    """Raise `SegkdError` if a job's directory holds a run of another config, or something else."""
+    if not job.run.config_file.is_file():
+        job.run.check_free()
+        return
+    changed = changed_keys(job.config, job.run.config())
+    if changed:
+        raise SegkdError(
+            f"{job.run.directory} was made with another {', '.join(changed[:3])}: choose another --out, or "
+            "remove that run"
+        )

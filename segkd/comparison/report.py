@@ -1,0 +1,158 @@
+"""Writing a report: ``report.md`` with its plots beside it, and ``report.html``, which opens by itself, offline."""
+
+import base64
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from segkd.comparison.pictures import legend, strips
+from segkd.comparison.plots import curve_plot, difference_plot
+from segkd.comparison.records import Method, Record, find_baseline, group
+from segkd.comparison.tables import (
+    Table,
+    class_table,
+    config_table,
+    cost_table,
+    environment_table,
+    remarks_on,
+    result_table,
+    seed_table,
+)
+from segkd.comparison.work import Workplace
+from segkd.training.results import LABELS
+
+
+def write_report(
+    records: Sequence[Record], place: Workplace, console: Console, *, baseline: str | None, pictures: int
+) -> None:
+    """Write ``report.md``, ``report.html`` and ``plots/`` into a comparison's directory, and print the first table.
+
+    Args:
+        records: the runs that it is on.
+        place: the comparison's directory.
+        console: where the table is shown.
+        baseline: see `find_baseline`.
+        pictures: how many validation images are shown.
+
+    Raises:
+        SegkdError: runs or a baseline that do not go together, or the directory cannot be written.
+    """
+    methods = group(records)
+    against = find_baseline(methods, baseline)
+    methods = [against, *[method for method in methods if method is not against]]
+    tables = [
+        result_table(methods, against),
+        cost_table(methods, against),
+        seed_table(methods, against),
+        class_table(methods, against),
+        config_table(methods),
+        environment_table(methods),
+    ]
+    title = f"{Path(against.first.config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
+    facts = _facts(methods, place)
+    remarks = remarks_on(methods, against)
+    score = LABELS[next(key for key in LABELS if key in against.first.result["student"])]
+    plots = {
+        f"{score}, difference to {against.name}": ("difference.svg", difference_plot(methods, against)),
+        f"{score} over steps": ("steps.svg", curve_plot(methods, against, "steps")),
+        f"{score} over time": ("minutes.svg", curve_plot(methods, against, "minutes")),
+    }
+    drawn = {name: (file, svg) for name, (file, svg) in plots.items() if svg is not None}
+    shown = strips(methods, pictures, console) if pictures else []
+
+    for file, svg in drawn.values():
+        _write(place.directory / "plots" / file, svg)
+    _write(place.directory / "report.md", _markdown(title, facts, remarks, tables, drawn))
+    template = Environment(loader=PackageLoader("segkd.comparison", "."), autoescape=True).get_template(
+        "report.html.j2"
+    )
+    html = template.render(
+        title=title,
+        facts=facts,
+        remarks=remarks,
+        tables=tables,
+        plots={name: _data_uri(svg) for name, (_, svg) in drawn.items()},
+        strips=shown,
+        legend=legend(methods) if shown else [],
+    )
+    _write(place.directory / "report.html", html)
+    _show(tables[0], console)
+    for name in ("report.md", "report.html"):
+        console.print(f"written: {place.directory / name}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _facts(methods: Sequence[Method], place: Workplace) -> list[tuple[str, str]]:
+    """What stands above the tables: what was compared, on what, how to repeat it."""
+    config = methods[0].first.config
+    environment = methods[0].first.result["environment"]
+    budget = place.agreed().get("budget")
+    steps = sorted({method.first.config.trainer.max_steps for method in methods})
+    gpu = environment.get("gpu")
+    threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
+    batch = config.data.batch_size * config.trainer.accumulate
+    own = "steps" if budget in (None, "steps") else budget
+    return [
+        ("data", f"{config.data.dataset}, split {config.data.val_split}"),
+        ("runs", f"{sum(len(method.records) for method in methods)}, of {len(methods)} methods"),
+        ("budget", f"{own}: {', '.join(map(str, steps))} steps of batch {batch}"),
+        ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
+        ("repeat", f"segkd compare --report-only {shlex.quote(str(place.directory))}"),
+    ]
+
+
+def _markdown(
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    remarks: Sequence[str],
+    tables: Sequence[Table],
+    plots: dict[str, tuple[str, str]],
+) -> str:
+    lines = [f"# {title}", "", *[f"- {name}: {value}" for name, value in facts], ""]
+    lines += [f"> {remark}" for remark in remarks] + ([""] if remarks else [])
+    for number, table in enumerate(tables):
+        lines += [f"## {table.title}", "", *_markdown_table(table), ""]
+        if table.note:
+            lines += [table.note, ""]
+        if number == 0:
+            for name, (file, _) in plots.items():
+                lines += [f"![{name}](plots/{file})", ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    rule = ["---"] + ["---" if table.text else "---:"] * (len(table.header) - 1)
+    rows = [
+        [f"**{cell}**" if (number, column) in table.strong and cell else cell for column, cell in enumerate(row)]
+        for number, row in enumerate(table.rows)
+    ]
+    return [line(table.header), f"|{'|'.join(rule)}|", *map(line, rows)]
+
+
+def _show(table: Table, console: Console) -> None:
+    shown = RichTable(box=None, pad_edge=False, header_style="bold")
+    columns = [0, 1, 2, len(table.header) - 1]  # as many as a terminal has room for
+    for column in columns:
+        shown.add_column(escape(table.header[column]), justify="right" if column else "left")
+    for row in table.rows:
+        shown.add_row(*[escape(row[column]) for column in columns])
+    console.print(shown)
+
+
+def _data_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)

@@ -1,0 +1,246 @@
+"""The tables of a report, from the runs of each method: the same for Markdown and HTML."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segkd.comparison.records import Method, differing_keys
+from segkd.comparison.statistics import LEVEL, Difference, mean_std, paired_difference
+from segkd.training.results import LABELS, OF_CLASSES, percent
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what must be known to read it.
+
+    Args:
+        title: above it.
+        header: a heading for each column; the first column is text, the others are numbers unless ``text`` is set.
+        rows: as long as the header.
+        note: below it.
+        text: whether all columns are text.
+        strong: places (row, column) that stand out.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    text: bool = False
+    strong: set[tuple[int, int]] = field(default_factory=set)
+
+
+def measures_of(method: Method) -> list[str]:
+    """Return the measures that a report shows: the score first, and those of the whole split beside it."""
+    return [key for key in LABELS if key in method.first.result["student"]][:3]
+
+
+def result_table(methods: Sequence[Method], baseline: Method) -> Table:
+    """Return what each method reached: mean and deviation over its seeds, and the difference to the baseline."""
+    measures = measures_of(baseline)
+    score = measures[0]
+    rows, strong = [], set()
+    for label, teacher in _teachers(methods):
+        rows.append([label, "", *[percent(teacher[key]) for key in measures], "", ""])
+    for method in methods:
+        last = [record.result["last"][score] for record in method.records.values()]
+        row = [method.name, str(len(method.records)), *[spread(method.values(key)) for key in measures], spread(last)]
+        difference = None if method is baseline else difference_of(method, baseline, score)
+        if difference is not None and difference.is_clear:
+            strong.add((len(rows), len(row)))
+        rows.append([*row, "" if method is baseline else interval(difference)])
+    header = ["method", "seeds", *[LABELS[key] for key in measures], f"{LABELS[score]}, last step"]
+    note = (
+        "In per cent, mean ± standard deviation over the seeds, of the students that were saved: those of each run's "
+        f"best validation. Last column: mean paired difference in {LABELS[score]}, same seed against same seed, and "
+        f"its {LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; the intervals are not "
+        "corrected for how many methods are compared."
+    )
+    return Table("What was reached", [*header, f"{LABELS[score]} to {baseline.name}"], rows, note, strong=strong)
+
+
+def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
+    """Return what each method cost."""
+    reference = seconds_per_step(baseline)
+    rows = []
+    for method in methods:
+        records = list(method.records.values())
+        peaks = [record.result.get("peak_memory") for record in records]
+        memory = "-" if None in peaks else f"{max(peaks) / 2**20:.0f}"  # type: ignore[type-var,operator]
+        seconds = seconds_per_step(method)
+        minutes = mean_std([record.curve[-1][1] / 60 for record in records])[0]
+        steps = {record.config.trainer.max_steps for record in records}
+        rows.append(
+            [
+                method.name,
+                ", ".join(map(str, sorted(steps))),
+                f"{seconds:.3f}",
+                f"{seconds / reference:.2f}",
+                f"{minutes:.1f}",
+                memory,
+            ]
+        )
+    gpu = baseline.first.result["environment"].get("gpu")
+    held = "held on the GPU" if gpu else "of the process in main memory (libraries and data loading included)"
+    note = (
+        "Seconds: median over the parts between two validations, of all seeds; validation is not counted. Minutes: of "
+        f"training, mean over the seeds. Memory: the most that was {held}."
+    )
+    header = ["method", "steps", "seconds a step", f"times {baseline.name}", "minutes", "peak memory, MiB"]
+    return Table("What it cost", header, rows, note)
+
+
+def seconds_per_step(method: Method) -> float:
+    """Return the median, over the parts between two validations and over the seeds, of the seconds of a step."""
+    taken = []
+    for record in method.records.values():
+        points = [(0, 0.0), *[(step, seconds) for step, seconds, _ in record.curve]]
+        taken += [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(points) if b[0] > a[0]]
+    return statistics.median(taken)
+
+
+def seed_table(methods: Sequence[Method], baseline: Method) -> Table:
+    """Return the score of each run: a row for each seed."""
+    score = measures_of(baseline)[0]
+    seeds = sorted({seed for method in methods for seed in method.records})
+    rows = [
+        [
+            str(seed),
+            *[percent(method.records[seed].value(score)) if seed in method.records else "" for method in methods],
+        ]
+        for seed in seeds
+    ]
+    return Table(f"{LABELS[score]} of each run", ["seed", *[method.name for method in methods]], rows)
+
+
+def class_table(methods: Sequence[Method], baseline: Method) -> Table:
+    """Return the score of each class, mean over the seeds; the best method of each row stands out."""
+    key = next(key for key in OF_CLASSES if key in baseline.first.result["student"])
+    teachers = _teachers(methods)
+    rows, strong = [], set()
+    for index, name in enumerate(baseline.first.result["classes"]):
+        values = [
+            mean_std([_number(record.result["student"][key][index]) for record in method.records.values()])[0]
+            for method in methods
+        ]
+        known = [value for value in values if not math.isnan(value)]
+        for column, value in enumerate(values):
+            if len(known) > 1 and value == max(known) and known.count(value) == 1:
+                strong.add((index, 1 + len(teachers) + column))
+        rows.append([name, *[percent(teacher[key][index]) for _, teacher in teachers], *map(percent, values)])
+    header = ["class", *[label for label, _ in teachers], *[method.name for method in methods]]
+    label = "IoU" if key == "iou" else "AP"
+    note = "In per cent, mean over the seeds; bold: the best student."
+    return Table(f"{label} of each class", header, rows, note, strong=strong)
+
+
+def config_table(methods: Sequence[Method]) -> Table:
+    """Return every key in which the configs differ."""
+    differing = differing_keys(methods)
+    rows = [
+        [key, *["" if value is None else _written(value) for value in values]]
+        for key, values in differing.items()
+        if any(value not in (None, "") for value in values)
+    ]
+    note = "All else is the same: each run's config.yaml has it. Empty: the key is not there, or null."
+    return Table("Where the configs differ", ["key", *[method.name for method in methods]], rows, note, text=True)
+
+
+def environment_table(methods: Sequence[Method]) -> Table:
+    """Return versions and hardware; where runs differ, each value with the runs that had it."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for method in methods:
+        for record in method.records.values():
+            for key, value in record.result["environment"].items():
+                found.setdefault(key, {}).setdefault("none" if value is None else str(value), []).append(
+                    record.config.name
+                )
+            found.setdefault("precision", {}).setdefault(record.config.trainer.precision, []).append(record.config.name)
+    rows = []
+    for key, values in found.items():
+        if len(values) == 1:
+            rows.append([key, next(iter(values))])
+        else:
+            rows.append([key, "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())])
+    return Table("Versions and hardware", ["what", "which"], rows, text=True)
+
+
+def remarks_on(methods: Sequence[Method], baseline: Method) -> list[str]:
+    """Return what makes the comparison weaker than it looks."""
+    remarks = []
+    counts = {method.name: len(method.records) for method in methods}
+    if min(counts.values()) < 2:
+        few = ", ".join(name for name, count in counts.items() if count < 2)
+        remarks.append(f"One seed only: {few}. A single run says little about a difference below a point or two.")
+    if len(set(counts.values())) > 1:
+        remarks.append("Not every method has as many seeds; differences are taken over the seeds that both have.")
+    steps = {record.config.trainer.max_steps for method in methods for record in method.records.values()}
+    if len(steps) > 1:
+        minutes = {m.name: f"{mean_std([r.curve[-1][1] / 60 for r in m.records.values()])[0]:.1f}" for m in methods}
+        remarks.append(
+            "The runs do not have the same number of steps; minutes of training: "
+            + ", ".join(f"{name} {value}" for name, value in minutes.items())
+        )
+    if baseline.distils:
+        remarks.append(f"No run is without distillation: differences are to {baseline.name}.")
+    keys = ("cpu", "gpu", "torch", "segkd", "processes")
+    for key in keys:
+        values = {str(r.result["environment"].get(key)) for m in methods for r in m.records.values()}
+        if len(values) > 1:
+            remarks.append(f"The runs were not made alike: {key} is {' and '.join(sorted(values))}.")
+    return remarks
+
+
+def difference_of(method: Method, baseline: Method, measure: str) -> Difference | None:
+    """Return the paired difference over the seeds that both have; None where there is no such seed."""
+    seeds = [seed for seed in method.records if seed in baseline.records]
+    if not seeds:
+        return None
+    return paired_difference(
+        [method.records[seed].value(measure) for seed in seeds],
+        [baseline.records[seed].value(measure) for seed in seeds],
+    )
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Return mean and standard deviation in per cent."""
+    mean, std = mean_std([_number(value) for value in values])
+    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
+
+
+def interval(difference: Difference | None) -> str:
+    """Return a difference in points with its interval."""
+    if difference is None or math.isnan(difference.mean):
+        return "-"
+    text = f"{100 * difference.mean:+.2f}"
+    if difference.low is None or difference.high is None:
+        return text
+    return f"{text} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+
+
+def _teachers(methods: Sequence[Method]) -> list[tuple[str, dict[str, Any]]]:
+    """The teachers that were measured, each once, with the names of those it taught where there are several."""
+    found: list[tuple[list[str], dict[str, Any]]] = []
+    for method in methods:
+        teacher = method.first.result.get("teacher")
+        if teacher is None:
+            continue
+        same = next((names for names, other in found if other == teacher), None)
+        if same is None:
+            found.append(([method.name], teacher))
+        else:
+            same.append(method.name)
+    if len(found) == 1:
+        return [("teacher", found[0][1])]
+    return [(f"teacher of {', '.join(names)}", teacher) for names, teacher in found]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

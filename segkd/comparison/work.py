@@ -1,0 +1,180 @@
+"""Doing the runs of a comparison: each in a process of its own, none twice, however many share the directory."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from segkd.comparison.plan import Budget, Job
+from segkd.errors import SegkdError
+from segkd.training.config import dump_config
+from segkd.training.schema import Config
+
+MARKER = "comparison.json"
+"""Holds the budget, and says that the folder around it is a comparison's."""
+
+
+class Workplace:
+    """A comparison's directory: its runs, ``comparison.json`` with the budget, the report.
+
+    Args:
+        directory: made if absent.
+
+    Raises:
+        SegkdError: it holds other files, which a report could overwrite, or cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.file = directory / MARKER
+        self._locks = directory / ".locks"
+        if directory.exists() and not directory.is_dir():
+            raise SegkdError(f"{directory} is a file: choose another --out")
+        if directory.is_dir() and not self.file.is_file():
+            other = [path.name for path in sorted(directory.iterdir()) if not (path / "config.yaml").is_file()]
+            if other and other != [self._locks.name]:
+                raise SegkdError(f"{directory} holds other files ({', '.join(other[:3])}): choose another --out")
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SegkdError(f"{directory} cannot be written: {error.strerror}") from None
+
+    def lock(self, name: str) -> FileLock:
+        """Return a lock that ends with the process that holds it, however that ends."""
+        return FileLock(self._locks / f"{name}.lock")
+
+    def agreed(self) -> dict[str, Any]:
+        """Return what ``comparison.json`` says, or nothing before the first.
+
+        Raises:
+            SegkdError: it cannot be read.
+        """
+        if not self.file.is_file():
+            return {}
+        try:
+            content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SegkdError(f"{self.file} cannot be read: {error}") from None
+        return content
+
+    def agree(self, content: dict[str, Any]) -> None:
+        """Write ``comparison.json``."""
+        scratch = self.file.with_suffix(".tmp")
+        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        scratch.replace(self.file)
+
+    def written(self, config: Config) -> Path:
+        """Write a config where a process of its own reads it."""
+        path = self._locks / f"{config.name}.yaml"
+        path.write_text(dump_config(config), encoding="utf-8")
+        return path
+
+
+def agree_on_steps(
+    place: Workplace, methods: Sequence[Config], budget: Budget, steps: dict[str, int] | None, console: Console
+) -> dict[str, int]:
+    """Return how many steps each method trains; every process that shares the directory gets the same answer.
+
+    A budget of minutes becomes steps by timing some steps of each method here, once; so runs stay repeatable, and
+    schedules keep counting steps.
+
+    Args:
+        place: the comparison's.
+        methods: their configs.
+        budget: as asked for.
+        steps: what `matched_steps` returned.
+        console: where it is said what is timed.
+
+    Raises:
+        SegkdError: the directory holds a comparison with another budget, or a method cannot be timed.
+    """
+    with place.lock("budget"):
+        agreed = place.agreed()
+        if agreed.get("budget", str(budget)) != str(budget):
+            raise SegkdError(
+                f"{place.directory} holds a comparison with the budget {agreed['budget']}, not {budget}: choose "
+                "another --out"
+            )
+        if steps is not None:
+            place.agree({"budget": str(budget), "steps": {**agreed.get("steps", {}), **steps}})
+            return steps
+        seconds: dict[str, float] = dict(agreed.get("seconds_per_step", {}))
+        for config in methods:
+            if config.name not in seconds:
+                console.print(f"{config.name}: a few steps are timed", highlight=False)
+                seconds[config.name] = _timed(place, config)
+        total = agreed.get("seconds") or (
+            60 * budget.amount
+            if budget.amount is not None
+            else max(config.trainer.max_steps * seconds[config.name] for config in methods)
+        )
+        counts = {name: max(round(total / each), 1) for name, each in seconds.items()}
+        # What was agreed before stands: its runs may be there.
+        counts |= agreed.get("steps", {})
+        place.agree({"budget": str(budget), "seconds": total, "seconds_per_step": seconds, "steps": counts})
+    return {config.name: counts[config.name] for config in methods}
+
+
+def _timed(place: Workplace, config: Config) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "segkd.comparison.timing", str(place.written(config))], capture_output=True, text=True
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise SegkdError(f"{config.name} cannot be timed: {lines[-1].removeprefix('segkd: ')}")
+    return float(done.stdout.split()[-1])
+
+
+def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) -> None:
+    """Train the teachers that are not finished; where another process trains one, wait for it.
+
+    Raises:
+        SegkdError: a teacher's training failed.
+    """
+    for job in teachers:
+        lock = place.lock(job.config.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"another process trains the teacher {job.config.name}: waiting for it", highlight=False)
+            lock.acquire()
+        try:
+            if not job.run.finished and not _trained(place, job):
+                raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
+        finally:
+            lock.release()
+
+
+def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> tuple[list[Job], list[Job]]:
+    """Train what is not finished and what no other process is training.
+
+    Returns:
+        The jobs that failed, and those that other processes have.
+    """
+    failed, elsewhere = [], []
+    for number, job in enumerate(jobs, 1):
+        try:
+            with place.lock(job.config.name).acquire(timeout=0):
+                if job.run.finished:
+                    continue
+                word = "goes on" if job.run.config_file.is_file() else "begins"
+                console.print(f"run {number} of {len(jobs)}, {job.config.name}, {word}", highlight=False)
+                if not _trained(place, job):
+                    failed.append(job)
+        except Timeout:
+            elsewhere.append(job)
+    return failed, elsewhere
+
+
+def _trained(place: Workplace, job: Job) -> bool:
+    """Run ``segkd train`` for one job; what it says, errors too, it says itself."""
+    if job.run.config_file.is_file():
+        arguments = ["--resume", str(job.run.directory)]
+    else:
+        arguments = [str(place.written(job.config))]
+    return subprocess.run([sys.executable, "-m", "segkd.cli", "train", *arguments]).returncode == 0
