@@ -67,6 +67,66 @@ def train(
     _print(f"The student is in {result['run']}/student; look at the run with: tensorboard --logdir {result['run']}")
 
 
+@app.command()
+def compare(
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG",
+            help="Configs, then KEY.PATH=VALUE changes to all of them; with --report-only run directories, or folders "
+            "of them.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each config, from 0.")] = 3,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="What all may spend alike: steps, minutes, or so many of them (700steps, 12minutes). "
+            "With minutes a cheaper method gets more steps; without a number, the time that the dearest takes."
+        ),
+    ] = "steps",
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's directory, for runs and report; default runs/comparison.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are compared to; default the config that distils nothing.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Validation images that the report shows.")] = 3,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing: report on finished runs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train configs under one budget; report what helped.
+
+    Each config is trained with each seed. Runs that are finished are kept, others go on where they stopped. Several
+    processes may share one directory: each run is trained by one of them. Writes report.md and report.html.
+
+    \b
+    Examples:
+      segkd compare camvid_plain camvid_kd camvid_aicsd --seeds 3
+      segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes trainer.threads=1
+      segkd compare --report-only runs/comparison
+    """
+    from segkd.comparison import compare as comparison
+
+    if report_only:
+        comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
+        return
+    overrides = [text for text in configs if "=" in text]
+    names = [text for text in configs if "=" not in text]
+    failed = comparison.compare(
+        names,
+        overrides,
+        console,
+        seeds=seeds,
+        budget=budget,
+        out=out or Path("runs/comparison"),
+        baseline=baseline,
+        pictures=pictures,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command("eval")
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, or a config as for train.")],
@@ -80,6 +140,80 @@ def evaluate(
     from segkd.training.evaluate import evaluate
 
     _print_result(evaluate(target, overrides or []))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Parse ``N`` or ``H,W``."""
+    parts = text.split(",")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"expected N or H,W in pixels, got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    """Parse numbers with commas between them."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 0.75,1,1.25, got {text!r}") from None
+
+
+@app.command()
+def predict(
+    student: Annotated[str, typer.Argument(metavar="RUN|STUDENT", help="A run directory, or the student/ in it.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Images, videos, folders of them, or quoted patterns such as '*.png'."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write, empty or not there yet.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees together.")] = 8,
+    sliding: Annotated[bool, typer.Option("--sliding", help="Slide a window over the image.")] = False,
+    window: Annotated[Any, typer.Option(metavar="N|H,W", parser=_size, help="Size of the window in pixels.")] = None,
+    stride: Annotated[
+        Any, typer.Option(metavar="N|H,W", parser=_size, help="Its steps; two thirds of it unless given.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Read the mirrored image too.")] = False,
+    scales: Annotated[
+        Any, typer.Option(metavar="A,B,C", parser=_factors, help="Read it at these scales, such as 0.75,1,1.25.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Opacity of masks in overlays; 0.5 unless given.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out boxes of a lower score; 0.3 unless given.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run a student on images and videos.
+
+    Writes overlays/, and masks/ as palette PNG (class ids) or detections.json. What cannot be read is named and left
+    out; the exit status is 1 then. Of the options, --score-threshold is for detection, those from --sliding to --alpha
+    for segmentation.
+
+    \b
+    Examples:
+      segkd predict runs/quickstart photos --out found
+      segkd predict runs/quickstart 'frames/*/*.png' drive.mp4 --out found --flip
+    """
+    from segkd.deployment.predict import predict
+
+    summary = predict(
+        student,
+        inputs,
+        out,
+        console,
+        batch_size=batch_size,
+        sliding=sliding,
+        window=window,
+        stride=stride,
+        flip=flip,
+        scales=scales,
+        alpha=alpha,
+        score_threshold=score_threshold,
+    )
+    _print(str(summary))
+    if summary.problems:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -59,7 +59,7 @@ class TestLists:
         assert outcome.status == 0
         assert max(map(len, outcome.out.splitlines())) <= width
         names = {line.split()[0] for line in outcome.out.splitlines()[1:] if line[0] != " "}
-        assert {"quickstart", "camvid_plain", "camvid_kd", "camvid_icsd", "camvid_rdd", "camvid_teacher"} <= names
+        assert {"quickstart", "camvid_plain", "camvid_kd", "camvid_aicsd", "camvid_rdd", "camvid_teacher"} <= names
         assert not any(name.startswith("_") for name in names)
 
     @pytest.mark.parametrize("width", [80, 120])

@@ -45,6 +45,8 @@ def compare(
     Raises:
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
     """
+    if not names:
+        raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
     asked = parse_budget(budget)
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:

@@ -44,7 +44,7 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[Stri
     except SegkdError as error:
         console.print(f"the report has no pictures: {error}", highlight=False, soft_wrap=True, markup=False)
         return []
-    shown = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count + 2)[1:-1]})
+    shown = sorted({int((number + 0.5) * len(dataset) / count) for number in range(count)})
     items = [dataset[index] for index in shown]
     found = [[("image", _uri(item["image"].permute(1, 2, 0).numpy(), lossy=True))] for item in items]
     for tiles, item in zip(found, items, strict=True):

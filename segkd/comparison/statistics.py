@@ -1,9 +1,9 @@
 """Means over seeds, and what can be said of a difference."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import t as student_t
 
 from segkd.errors import SegkdError
@@ -28,8 +28,8 @@ class Difference:
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and standard deviation (of a sample, n - 1); None for the deviation of a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    """Return mean and standard deviation (of a sample, n - 1); None for the deviation of one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:

@@ -1,6 +1,6 @@
 """What a training leaves behind: a detector on disk, and one that predicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ class DetectionStudent(nn.Module):
         """Return the detections in images (3, H, W) with values in [0, 1], as the model itself does."""
         return self.model(images)
 
-    @torch.no_grad()
     def predict(self, image: np.ndarray | Image.Image) -> dict[str, np.ndarray]:
         """Find the objects in one image.
 
@@ -47,11 +46,33 @@ class DetectionStudent(nn.Module):
         Raises:
             SegkdError: an array of another shape or type.
         """
+        return self.predict_batch([image])[0]
+
+    @torch.no_grad()
+    def predict_batch(self, images: Sequence[np.ndarray | Image.Image]) -> list[dict[str, np.ndarray]]:
+        """Find the objects in several images; those of one size go through the model together.
+
+        Args:
+            images: RGB, PIL images or uint8 (H, W, 3), each of any size.
+
+        Returns:
+            What `predict` returns of each.
+
+        Raises:
+            SegkdError: an array of another shape or type.
+        """
         parameter = next(self.model.parameters())
-        pixels = torch.tensor(rgb_pixels(image), device=parameter.device).permute(2, 0, 1)
-        (found,) = detect(self.model, [pixels.to(parameter.dtype) / 255])
-        boxes, labels, scores = (found[key].cpu() for key in ("boxes", "labels", "scores"))
-        return {"boxes": boxes.float().numpy(), "labels": labels.numpy(), "scores": scores.float().numpy()}
+        pixels = [rgb_pixels(image) for image in images]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(pixels):
+            groups.setdefault(image.shape, []).append(index)
+        results: dict[int, dict[str, np.ndarray]] = {}
+        # Of one size only: beside a larger image the smaller would be padded, which moves its boxes a little.
+        for members in groups.values():
+            tensors = [torch.tensor(pixels[i], device=parameter.device).permute(2, 0, 1) for i in members]
+            found = detect(self.model, [tensor.to(parameter.dtype) / 255 for tensor in tensors])
+            results |= {i: _as_arrays(each) for i, each in zip(members, found, strict=True)}
+        return [results[i] for i in range(len(pixels))]
 
 
 def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, Any]) -> None:
@@ -85,3 +106,8 @@ def load_student(path: str | Path) -> DetectionStudent:
 def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     info = dict(config.pop(INFO_KEY))
     return build_detector(**config), info
+
+
+def _as_arrays(found: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    boxes, labels, scores = (found[key].cpu() for key in ("boxes", "labels", "scores"))
+    return {"boxes": boxes.float().numpy(), "labels": labels.numpy(), "scores": scores.float().numpy()}

@@ -1,6 +1,6 @@
-"""Logits at label resolution, from the whole image at once or from a sliding window."""
+"""Logits and classes at label resolution, from the whole image at once or from a sliding window."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,13 +38,64 @@ def predict_logits(
     Raises:
         SegkdError: an unknown mode, sliding without a window, a window or stride below 1, a stride beyond the window.
     """
+    return _resize(_logits(model, images, mode, window, stride), size)
+
+
+@torch.no_grad()
+def predict_classes(
+    model: nn.Module,
+    views: Iterable[Tensor],
+    sizes: Sequence[Size],
+    mode: str = "whole",
+    window: int | Size | None = None,
+    stride: int | Size | None = None,
+    flip: bool = False,
+) -> list[Tensor]:
+    """Run a model on several views of the same images and return each pixel's class.
+
+    Args:
+        model: as for `predict_logits`.
+        views: the B images in one or more resolutions, each normalised (B, 3, h, w).
+        sizes: of each image the height and width of its result.
+        mode: ``whole`` or ``sliding``.
+        window: sliding: as for `predict_logits`, in pixels of each view.
+        stride: sliding: likewise.
+        flip: whether each view is also read mirrored, left to right.
+
+    Returns:
+        Of each image uint8 (H, W). The class is that of the largest logit; of several views, that of the largest mean
+        of their softmax probabilities at the result's size.
+
+    Raises:
+        SegkdError: as `predict_logits`.
+    """
+    outputs = []
+    for images in views:
+        outputs.append(_logits(model, images, mode, window, stride))
+        if flip:
+            outputs.append(_logits(model, images.flip(-1), mode, window, stride).flip(-1))
+    # Image by image: logits at label size are what needs the most memory.
+    return [_classes([logits[i : i + 1] for logits in outputs], size) for i, size in enumerate(sizes)]
+
+
+def _logits(
+    model: nn.Module, images: Tensor, mode: str, window: int | Size | None, stride: int | Size | None
+) -> Tensor:
+    """Logits (B, C, h, w) at the size at which they arise."""
     if mode == "whole":
-        logits = _whole(model, images)
-    elif mode == "sliding":
-        logits = _sliding(model, images, window, stride)
-    else:
-        raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
-    return _resize(logits, size)
+        return _whole(model, images)
+    if mode == "sliding":
+        return _sliding(model, images, window, stride)
+    raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
+
+
+def _classes(views: list[Tensor], size: Size) -> Tensor:
+    if len(views) == 1:
+        scores = _resize(views[0], size)
+    else:  # the sum is largest where the mean is
+        probabilities = (_resize(logits, size).float().softmax(1) for logits in views)
+        scores = sum(probabilities, start=torch.zeros((), device=views[0].device))
+    return scores[0].argmax(0).to(torch.uint8)
 
 
 def _whole(model: nn.Module, images: Tensor) -> Tensor:

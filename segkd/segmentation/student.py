@@ -1,6 +1,7 @@
 """What a training leaves behind: a student on disk, which opens without this project, and one that predicts."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, rgb_pixel
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
 from segkd.segmentation.encoders import normalization
-from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.inference import Size, predict_classes
 from segkd.segmentation.transforms import eval_transform
 from segkd.segmentation.weights import AUXILIARY_FILE, load_weights
 
@@ -26,8 +27,9 @@ class Student(nn.Module):
     Args:
         model: maps normalised images (B, 3, H, W) to logits; put in eval mode.
         info: ``mean`` and ``std`` of the input per channel, for pixels in [0, 1]; ``size``, the (height, width) that
-            images are resized to, or None for their own; and what else was recorded: ``classes`` (names), ``colors``
-            (RGB), ``ignore_index``, ``dataset``, ``version``.
+            images are resized to, or None for their own; ``window``, if any, that sliding inference takes unless told
+            otherwise; and what else was recorded: ``classes`` (names), ``colors`` (RGB), ``ignore_index``,
+            ``dataset``, ``version``.
     """
 
     def __init__(self, model: nn.Module, info: Mapping[str, Any]) -> None:
@@ -39,27 +41,75 @@ class Student(nn.Module):
         """Map normalised images (B, 3, H, W) to logits, as the model itself does."""
         return self.model(images)
 
-    def predict(self, image: np.ndarray | Image.Image) -> np.ndarray:
+    def predict(self, image: np.ndarray | Image.Image, **options: Any) -> np.ndarray:
         """Segment one image.
 
         Args:
             image: RGB, a PIL image or uint8 (H, W, 3), of any size.
+            options: those of `predict_batch`.
 
         Returns:
             uint8 (H, W): the class of each pixel.
 
         Raises:
-            SegkdError: an array of another shape or type.
+            SegkdError: as `predict_batch`.
         """
-        pixels = rgb_pixels(image)
+        return self.predict_batch([image], **options)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[np.ndarray | Image.Image],
+        *,
+        mode: str = "whole",
+        window: int | Size | None = None,
+        stride: int | Size | None = None,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> list[np.ndarray]:
+        """Segment several images; those that have one size when the model sees them go through it together.
+
+        Args:
+            images: RGB, PIL images or uint8 (H, W, 3), each of any size.
+            mode: ``whole`` image or ``sliding`` window.
+            window: sliding: height and width, or one number for both, in pixels of the image that the model sees;
+                ``info["window"]`` unless given.
+            stride: sliding: steps down and across, or one number for both; two thirds of the window unless given.
+            flip: whether the mirrored image is read too.
+            scales: the image is read at its usual size times each of these. Of several readings, mirrored ones among
+                them, the mean of the softmax probabilities at the image's own size decides.
+
+        Returns:
+            Of each image uint8 (H, W): the class of each pixel.
+
+        Raises:
+            SegkdError: an array of another shape or type, a scale that is no number above 0, or what `predict_logits`
+                says of mode, window and stride.
+        """
+        if not scales or not all(0 < scale < math.inf for scale in scales):
+            raise SegkdError(f"scales must be one or more numbers above 0, got {list(scales)}")
+        window = self.info.get("window") if window is None else window
+        pixels = [rgb_pixels(image) for image in images]
+        sizes = [(image.shape[0], image.shape[1]) for image in pixels]
+        groups: dict[Size, list[int]] = {}
+        for index, own in enumerate(sizes):
+            height, width = self.info.get("size") or own
+            groups.setdefault((height, width), []).append(index)
+        masks: dict[int, np.ndarray] = {}
+        for (height, width), members in groups.items():
+            scaled = ((max(round(height * scale), 1), max(round(width * scale), 1)) for scale in scales)
+            views = (self._normalised([pixels[i] for i in members], size) for size in scaled)
+            found = predict_classes(self.model, views, [sizes[i] for i in members], mode, window, stride, flip)
+            masks |= {i: mask.cpu().numpy() for i, mask in zip(members, found, strict=True)}
+        return [masks[i] for i in range(len(pixels))]
+
+    def _normalised(self, images: list[np.ndarray], size: Size) -> Tensor:
+        """Return images as the model sees them, (B, 3, *size)."""
         # The validation's own transform, so that what was measured is what is used.
-        resized = eval_transform(self.info.get("size")).pipeline(image=pixels)["image"]
+        resize = eval_transform(size).pipeline
         parameter = next(self.model.parameters())
+        batch = torch.tensor(np.stack([resize(image=image)["image"] for image in images]), device=parameter.device)
         mean, std = (torch.tensor(self.info[key], device=parameter.device).view(3, 1, 1) for key in ("mean", "std"))
-        scaled = torch.tensor(resized, device=parameter.device).permute(2, 0, 1) / 255
-        images = ((scaled - mean) / std).to(parameter.dtype)[None]
-        logits = predict_logits(self.model, images, (pixels.shape[0], pixels.shape[1]))
-        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return ((batch.permute(0, 3, 1, 2) / 255 - mean) / std).to(parameter.dtype)
 
 
 def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, Any]) -> None:

@@ -91,6 +91,33 @@ def test_boxes_are_in_the_images_own_pixels():
     assert len(found["boxes"]) == len(found["labels"]) == len(found["scores"])
 
 
+class Counting(torch.nn.Module):
+    """Finds in each image one box, as large as the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append([tuple(image.shape) for image in images])
+        whole = [torch.tensor([[0, 0, image.shape[2], image.shape[1]]]).float() for image in images]
+        return [{"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])} for box in whole]
+
+
+def test_a_batch_holds_images_of_one_size_and_comes_back_in_order():
+    images = [picture(50, 70), picture(20, 30), Image.fromarray(picture(50, 70)), picture(70, 50)]
+    student = DetectionStudent(Counting(), INFO)
+    found = student.predict_batch(images)
+    assert student.model.batches == [[(3, 50, 70), (3, 50, 70)], [(3, 20, 30)], [(3, 70, 50)]]
+    assert [each["boxes"].tolist() for each in found] == [
+        [[0, 0, width, height]] for height, width in ((50, 70), (20, 30), (50, 70), (70, 50))
+    ]
+    assert student.predict_batch([]) == []
+    with pytest.raises(SegkdError, match="uint8"):
+        student.predict_batch([images[0], np.zeros((5, 5))])
+
+
 @pytest.mark.parametrize("bad", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((5, 5, 4), np.uint8)])
 def test_predict_names_a_wrong_array(bad):
     with pytest.raises(SegkdError, match="uint8"):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segkd.errors import SegkdError
-from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.inference import predict_classes, predict_logits
 from segkd.segmentation.models import build_model
 
 
@@ -84,6 +84,57 @@ def test_a_window_as_large_as_the_image_is_the_whole(window):
     torch.testing.assert_close(predict_logits(model, x, (70, 100), mode="sliding", window=window), whole)
 
 
+class LeftRight(nn.Module):
+    """Two classes: the one's logit is the colour, the other's grows from left to right, whatever the image shows."""
+
+    def forward(self, x):
+        ramp = torch.linspace(-1, 1, x.shape[-1]).expand(len(x), 1, *x.shape[-2:])
+        return torch.cat([x[:, :1], ramp], 1)
+
+
+class TestClasses:
+    def test_of_one_view_are_those_of_the_largest_logit(self):
+        x = images(3, 3, 32, 48)
+        found = predict_classes(Quarter(), [x], [(32, 48), (50, 70), (8, 12)])
+        assert [tuple(mask.shape) for mask in found] == [(32, 48), (50, 70), (8, 12)]
+        assert all(mask.dtype == torch.uint8 for mask in found)
+        for index, mask in enumerate(found):
+            logits = predict_logits(Quarter(), x[index : index + 1], tuple(mask.shape))
+            assert torch.equal(mask, logits[0].argmax(0).to(torch.uint8))
+
+    def test_of_several_views_are_those_of_the_largest_mean_probability(self):
+        views = [images(2, 3, 32, 48), 3 * images(2, 3, 20, 30), images(2, 3, 64, 96).neg()]
+        found = predict_classes(Quarter(), views, [(40, 60), (40, 60)])
+        means = sum(predict_logits(Quarter(), view, (40, 60)).softmax(1) for view in views) / 3
+        assert torch.equal(torch.stack(found), means.argmax(1).to(torch.uint8))
+        # Not the mean of logits, nor the vote of the first.
+        assert not torch.equal(
+            torch.stack(found), sum(predict_logits(Quarter(), view, (40, 60)) for view in views).argmax(1)
+        )
+
+    def test_flip_averages_with_the_mirrored_image_mirrored_back(self):
+        x = images(2, 3, 32, 48)
+        found = torch.stack(predict_classes(LeftRight(), [x], [(32, 48)] * 2, flip=True))
+        seen, mirrored = LeftRight()(x), LeftRight()(x.flip(-1)).flip(-1)
+        assert torch.equal(found, (seen.softmax(1) + mirrored.softmax(1)).argmax(1).to(torch.uint8))
+        (back,) = predict_classes(LeftRight(), [x[:1].flip(-1)], [(32, 48)], flip=True)
+        assert torch.equal(back.flip(-1), found[0])
+        (alone,) = predict_classes(LeftRight(), [x[:1]], [(32, 48)])
+        assert not torch.equal(alone, found[0])
+
+    def test_windows(self):
+        model = Pointwise()
+        (found,) = predict_classes(model, [images(1, 3, 33, 47)], [(33, 47)], "sliding", (20, 30), 10, flip=True)
+        assert set(model.sizes) == {(20, 30)}
+        (whole,) = predict_classes(Pointwise(), [images(1, 3, 33, 47)], [(33, 47)])
+        assert torch.equal(found, whole)
+
+    def test_in_half_precision(self):
+        x = images(1, 3, 8, 8).to(torch.bfloat16)
+        (found,) = predict_classes(Pointwise(), [x, x], [(8, 8)])
+        assert torch.equal(found, Pointwise()(x).float().argmax(1)[0].to(torch.uint8))
+
+
 def test_no_gradient_and_the_mode_stays():
     model = build_model("Unet", "resnet18", 4)
     assert not predict_logits(model, images(2, 3, 64, 64), (64, 64)).requires_grad
@@ -94,6 +145,8 @@ def test_errors():
     x = images(1, 3, 8, 8)
     with pytest.raises(SegkdError, match="'sliding'"):
         predict_logits(Pointwise(), x, (8, 8), mode="slide")
+    with pytest.raises(SegkdError, match="'sliding'"):
+        predict_classes(Pointwise(), [x], [(8, 8)], mode="slide")
     with pytest.raises(SegkdError, match="window"):
         predict_logits(Pointwise(), x, (8, 8), mode="sliding")
     for window, stride in ((4, 5), (4, 0), (0, None)):

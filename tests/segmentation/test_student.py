@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from segkd.errors import SegkdError
+from segkd.segmentation.inference import predict_logits
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.models import Student, build_model, load_student, load_weights, save_student
 
@@ -116,6 +117,83 @@ def test_predict_normalises_as_recorded_and_returns_the_images_size():
     resized = Student(ByHand(), {**INFO, "size": [20, 30]})
     assert resized.predict(image).shape == (50, 70)
     assert resized.model.seen.shape == (1, 3, 20, 30)
+
+
+class Recording(ByHand):
+    """What it saw, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def forward(self, images):
+        self.batches.append(images)
+        return images
+
+
+PLAIN = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}
+
+
+class TestBatch:
+    def test_images_of_one_size_when_resized_go_together_and_come_back_in_order(self):
+        images = [picture(50, 70), picture(20, 30), Image.fromarray(picture(50, 70)), picture(7, 9)]
+        for size, shapes in (([20, 30], [(4, 3, 20, 30)]), (None, [(2, 3, 50, 70), (1, 3, 20, 30), (1, 3, 7, 9)])):
+            student = Student(Recording(), {**PLAIN, "size": size})
+            found = student.predict_batch(images)
+            assert [tuple(batch.shape) for batch in student.model.batches] == shapes
+            assert [mask.shape for mask in found] == [(50, 70), (20, 30), (50, 70), (7, 9)]
+            for image, mask in zip(images, found, strict=True):
+                assert mask.dtype == np.uint8
+                np.testing.assert_array_equal(mask, student.predict(image))
+
+    def test_of_nothing(self):
+        assert Student(ByHand(), PLAIN).predict_batch([]) == []
+
+    @pytest.mark.parametrize("size", [None, [20, 30]])
+    def test_scales_are_of_the_size_that_the_model_sees_and_resized_from_the_image_itself(self, size):
+        student = Student(Recording(), {**PLAIN, "size": size})
+        image = picture(50, 70)
+        student.predict(image, scales=(0.5, 1, 1.25))
+        height, width = size or (50, 70)
+        shapes = [(height // 2, width // 2), (height, width), (round(height * 1.25), round(width * 1.25))]
+        assert [tuple(batch.shape[-2:]) for batch in student.model.batches] == shapes
+        for batch in student.model.batches:
+            expected = Student(ByHand(), {**PLAIN, "size": list(batch.shape[-2:])})
+            expected.predict(image)
+            assert torch.equal(batch, expected.model.seen)
+
+    def test_flip_and_scales_are_averaged(self):
+        student = Student(Recording(), {**PLAIN, "size": [40, 60]})
+        found = student.predict(picture(50, 70), scales=(0.5, 1), flip=True)
+        small, small_mirrored, usual, usual_mirrored = student.model.batches
+        assert torch.equal(small_mirrored.flip(-1), small)
+        assert torch.equal(usual_mirrored.flip(-1), usual)
+        mean = sum(predict_logits(torch.nn.Identity(), seen, (50, 70)).softmax(1) for seen in (small, usual))
+        np.testing.assert_array_equal(found, mean[0].argmax(0).numpy())
+
+    def test_sliding_takes_the_window_given_or_the_one_recorded(self):
+        image = picture(50, 70)
+        student = Student(Recording(), {**PLAIN, "window": [20, 30]})
+        student.predict(image, mode="sliding")
+        assert {tuple(batch.shape[-2:]) for batch in student.model.batches} == {(20, 30)}
+        student.model.batches.clear()
+        found = student.predict(image, mode="sliding", window=25, stride=25)
+        assert [tuple(batch.shape[-2:]) for batch in student.model.batches] == [(25, 25)] * 6
+        np.testing.assert_array_equal(found, student.predict(image))  # this model sees each pixel alone
+
+    def test_what_is_wrong_with_options(self):
+        student = Student(ByHand(), PLAIN)
+        for scales in ((), (0,), (1, -1), (float("nan"),), (float("inf"),)):
+            with pytest.raises(SegkdError, match="scales must be one or more numbers above 0"):
+                student.predict(picture(5, 5), scales=scales)
+        with pytest.raises(SegkdError, match="needs a window"):
+            student.predict(picture(5, 5), mode="sliding")
+        with pytest.raises(SegkdError, match="window 0x0"):
+            Student(ByHand(), {**PLAIN, "window": [4, 4]}).predict(picture(5, 5), mode="sliding", window=0)
+        with pytest.raises(SegkdError, match="'whole'"):
+            student.predict(picture(5, 5), mode="hole")
+        with pytest.raises(SegkdError, match="uint8"):
+            student.predict_batch([picture(5, 5), np.zeros((5, 5))])
 
 
 @pytest.mark.parametrize("bad", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((5, 5, 4), np.uint8)])

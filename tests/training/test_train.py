@@ -33,6 +33,7 @@ class TestRunDirectory:
         assert len(events) == 1
         assert found - events == {
             "config.yaml",
+            ".lock",
             "metrics.csv",
             "result.json",
             "checkpoints/best.ckpt",

@@ -224,6 +224,7 @@ class SegmentationTask(Task):
             "mean": list(mean),
             "std": list(std),
             "size": self.config.validation.resize,
+            "window": self.config.validation.window or self.config.data.crop,
         }
         save_student(student, directory, info=info)
 

@@ -1,0 +1,1 @@
+"""What is done with a saved student: predict, export, bench."""

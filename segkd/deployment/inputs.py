@@ -1,0 +1,86 @@
+"""From what a person names on the command line to the images and videos that are read, and what becomes of each."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkd.errors import SegkdError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image or video.
+
+    Attributes:
+        path: where it lies.
+        relative: the same below the deepest folder that holds all that was asked for.
+        name: what its results are called, without a suffix of theirs: ``relative`` without its own suffix, or with it
+            where another result would have the same name.
+        is_video: or an image.
+    """
+
+    path: Path
+    relative: Path
+    name: Path
+    is_video: bool
+
+
+def find_sources(inputs: Iterable[str]) -> list[Source]:
+    """Return every image and video that is asked for, each once.
+
+    Args:
+        inputs: each a file; a folder, whose images and videos at any depth are meant, hidden ones left out; or a
+            pattern such as ``"frames/**/*.png"``, which means what a shell would make of it. A file that is named and
+            has no suffix of a video is taken for an image.
+
+    Raises:
+        SegkdError: one of the inputs matches nothing, holds nothing, or cannot be read.
+    """
+    files: dict[Path, None] = {}  # in the order asked for
+    roots = []
+    for text in inputs:
+        given = os.path.expanduser(text)
+        matches = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
+        if not matches:
+            raise SegkdError(f"no file, folder or pattern {text!r} matches anything")
+        found = []
+        for path in (Path(os.path.abspath(match)) for match in matches):
+            is_folder = path.is_dir()
+            roots.append(path if is_folder else path.parent)
+            found += sorted(_below(path)) if is_folder else [path]
+        if not found:
+            raise SegkdError(f"{text} holds no image or video ({' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)})")
+        files |= dict.fromkeys(found)
+    root = os.path.commonpath(roots)
+    return _named({path: path.relative_to(root) for path in files})
+
+
+def _named(files: dict[Path, Path]) -> list[Source]:
+    """Return the sources of paths and what they are relative to the common folder."""
+    taken = set(files.values())
+    # A video's frames go into a folder of its name.
+    folders = {folder for relative in taken for folder in relative.parents}
+    stems = Counter(relative.with_suffix("") for relative in taken)
+    sources = []
+    for path, relative in files.items():
+        stem, is_video = relative.with_suffix(""), relative.suffix.lower() in VIDEO_SUFFIXES
+        shared = stems[stem] > 1 or stem in taken or (is_video and stem in folders)
+        sources.append(Source(path, relative, relative if shared else stem, is_video))
+    return sources
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise SegkdError(f"folder {error.filename} cannot be read: {error.strerror}")
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                yield Path(parent, name)

@@ -1,0 +1,250 @@
+"""A saved student on images and videos: masks or boxes, and pictures of them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from segkd.common.reading import read_image
+from segkd.deployment.inputs import Source, find_sources
+from segkd.deployment.results import Boxes, Masks, save_picture
+from segkd.deployment.video import VideoReader, video_writer
+from segkd.detection.student import DetectionStudent
+from segkd.errors import SegkdError
+from segkd.segmentation.inference import Size
+from segkd.students import load_student
+from segkd.training.task import best_device
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Summary:
+    """What `predict` has done.
+
+    Attributes:
+        out: where the results are.
+        images: how many images there are results of.
+        videos: how many videos,
+        frames: and how many frames in them.
+        problems: a line for each image or video that is left out, and for each video that ended early.
+    """
+
+    out: Path
+    images: int = 0
+    videos: int = 0
+    frames: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return one line for a person."""
+        text = f"{self.out}: results of {_count(self.images, 'image')}"
+        if self.videos:
+            text += f" and {_count(self.videos, 'video')} ({_count(self.frames, 'frame')})"
+        return text + (f"; {_count(len(self.problems), 'problem')}, named above" if self.problems else "")
+
+
+def predict(
+    target: str | Path,
+    inputs: Iterable[str],
+    out: str | Path,
+    console: Console,
+    *,
+    batch_size: int = 8,
+    sliding: bool = False,
+    window: Size | None = None,
+    stride: Size | None = None,
+    flip: bool = False,
+    scales: Sequence[float] | None = None,
+    alpha: float | None = None,
+    score_threshold: float | None = None,
+) -> Summary:
+    """Run a student on images and videos, and write what it finds.
+
+    Written are ``overlays``, of each image a JPEG and of each video an MP4 (of the same rate and size, without sound),
+    and ``masks`` (see `Masks`) or ``detections.json`` (see `Boxes`). A file that cannot be read is left out.
+
+    Args:
+        target: a run directory, or the ``student`` folder in it.
+        inputs: files, folders and patterns, see `find_sources`.
+        out: the folder that is written; absent or empty before. Below it the files lie as below the deepest folder
+            that holds all inputs.
+        console: where problems are printed, and progress if it is a terminal.
+        batch_size: how many images or frames are read, and go through the model together if they have one size.
+        sliding: of a segmentation: whether a window slides over the image; else the model sees it whole.
+        window: of sliding, its height and width, see `Student.predict_batch`.
+        stride: of sliding, its steps.
+        flip: of a segmentation: whether mirrored images are read too.
+        scales: of a segmentation: factors of the image's size; several are averaged.
+        alpha: of a segmentation: opacity of the mask in overlays, 0 to 1; 0.5 unless given.
+        score_threshold: of a detection: what scores less is left out; 0.3 unless given.
+
+    Raises:
+        SegkdError: there is no student, an input matches nothing, `out` is in use or cannot be written, or an option
+            is not of the student's task.
+    """
+    sources = find_sources(inputs)
+    out = Path(out)
+    _check_free(out)
+    student = load_student(target)
+    of_segmentation = {
+        "--sliding": sliding or None,
+        "--window": window,
+        "--stride": stride,
+        "--flip": flip or None,
+        "--scales": scales,
+        "--alpha": alpha,
+    }
+    find: Callable[[list[np.ndarray]], list[Any]]
+    results: Boxes | Masks
+    if isinstance(student, DetectionStudent):
+        _refuse_any(of_segmentation, f"for segmentation, and {target} is a detector")
+        find = student.predict_batch
+        results = Boxes(student.info, out, 0.3 if score_threshold is None else score_threshold)
+    else:
+        _refuse_any({"--score-threshold": score_threshold}, f"for detectors, and {target} is none")
+        mode = "sliding" if sliding else "whole"
+        if not sliding:
+            _refuse_any({"--window": window, "--stride": stride}, "for --sliding")
+        find = partial(
+            student.predict_batch, mode=mode, window=window, stride=stride, flip=flip, scales=scales or (1.0,)
+        )
+        results = Masks(student.info, out, 0.5 if alpha is None else alpha)
+    student.to(best_device())
+    job = _Job(sources, find, results, batch_size, console, Summary(out))
+    try:
+        with job.bar, closing(results):
+            job.run()
+    except OSError as error:
+        raise SegkdError(f"{out} cannot be written: {error.strerror or error}") from None
+    return job.summary
+
+
+class _Job:
+    """The work on all sources: the images first, then each video."""
+
+    def __init__(
+        self,
+        sources: list[Source],
+        find: Callable[[list[np.ndarray]], list[Any]],
+        results: Boxes | Masks,
+        batch_size: int,
+        console: Console,
+        summary: Summary,
+    ) -> None:
+        self.sources, self.find, self.results, self.batch_size = sources, find, results, batch_size
+        self.console, self.summary = console, summary
+        self.overlays = summary.out / "overlays"
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.total = len(sources)  # later with the frames of each video, known when it is opened
+        self.task = self.bar.add_task("predict", total=self.total)
+
+    def run(self) -> None:
+        for batch in _chunks(self._images(), self.batch_size):
+            for source, image, found in self._found(batch):
+                picture = Image.fromarray(self.results.add(source, None, image, found))
+                # Without subsampling: thin coloured lines would fade.
+                save_picture(picture, self.overlays / f"{source.name}.jpg", quality=92, subsampling=0)
+                self.summary.images += 1
+                self.bar.advance(self.task)
+        for source in self.sources:
+            if source.is_video:
+                self._video(source)
+
+    def _images(self) -> Iterator[tuple[Source, np.ndarray]]:
+        """Yield the images that can be read; the others are named."""
+        for source in self.sources:
+            if not source.is_video:
+                try:
+                    yield source, read_image(source.path)
+                except SegkdError as error:
+                    self._skip(error)
+
+    def _found(self, batch: list[tuple[Source, np.ndarray]]) -> Iterator[tuple[Source, np.ndarray, Any]]:
+        """Yield the images with what is found in them; those that the model cannot take are named."""
+        try:
+            found = self.find([image for _, image in batch])
+        except RuntimeError as error:  # torch's: an image so narrow that nothing is left of it, or too large for memory
+            if len(batch) > 1:
+                for item in batch:
+                    yield from self._found([item])
+            else:
+                reason = " ".join(str(error).split())[:120]
+                self._skip(SegkdError(f"the model cannot take image {batch[0][0].path}: {reason}"))
+            return
+        for (source, image), each in zip(batch, found, strict=True):
+            yield source, image, each
+
+    def _video(self, source: Source) -> None:
+        with ExitStack() as stack:
+            try:
+                reader = VideoReader(source.path)
+                path = self.overlays / f"{source.name}.mp4"
+                write = stack.enter_context(video_writer(path, reader.rate, reader.size))
+            except SegkdError as error:
+                self._skip(error)
+                return
+            self._expect(reader.count - 1)
+            number = 0
+            for batch in _chunks(reader, self.batch_size):
+                for image, each in zip(batch, self.find(batch), strict=True):
+                    number += 1
+                    write(self.results.add(source, number, image, each))
+                    self.bar.advance(self.task)
+        self.summary.videos += 1
+        self.summary.frames += number
+        self._expect(number - reader.count)
+        # Some formats only estimate how many frames there are.
+        if number < 0.9 * reader.count:
+            self._report(f"ended early: video {source.path} after {number} of about {reader.count} frames")
+
+    def _expect(self, more: int) -> None:
+        self.total += more
+        self.bar.update(self.task, total=self.total)
+
+    def _skip(self, error: SegkdError) -> None:
+        self._report(f"skipped: {error}")
+        self.bar.advance(self.task)
+
+    def _report(self, problem: str) -> None:
+        self.summary.problems.append(problem)
+        self.console.print(problem, soft_wrap=True, highlight=False, markup=False)
+
+
+def _check_free(out: Path) -> None:
+    if out.is_dir():
+        if any(out.iterdir()):
+            raise SegkdError(f"{out} holds other files: --out takes a folder that is empty or not there yet")
+    elif out.exists():
+        raise SegkdError(f"{out} is a file: --out takes a folder that is empty or not there yet")
+
+
+def _refuse_any(options: dict[str, Any], reason: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise SegkdError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {reason}")
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

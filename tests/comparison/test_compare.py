@@ -1,0 +1,62 @@
+from pathlib import Path
+
+from experiments import make_detection_experiment, refused, segkd, write
+
+
+def test_what_a_person_sees(compared: Path):
+    printed = (compared / "printed.txt").read_text()
+    lines = printed.splitlines()
+    assert lines[0].split() == ["method", "seeds", "mIoU", "mIoU", "to", "tiny"]
+    assert [line.split()[0] for line in lines[1:5]] == ["teacher", "tiny", "distilled", "kd"]
+    assert printed.endswith(f"written: {compared}/out/report.md\nwritten: {compared}/out/report.html\n")
+
+
+class TestRefused:
+    def test_other_data_sets(self, experiment: Path):
+        write(experiment / "streets.yaml", {"base": "tiny.yaml", "name": "other", "data": {"dataset": "streets"}})
+        outcome = segkd("compare", experiment / "tiny.yaml", experiment / "streets.yaml", "--out", experiment / "out")
+        refused(outcome, "tiny and other cannot be compared", "data set")
+        assert not (experiment / "out").exists()
+
+    def test_other_tasks(self, experiment: Path, detectors: Path, compared: Path):
+        make_detection_experiment(experiment / "detection")
+        configs = [experiment / "distilled.yaml", experiment / "detection" / "tiny.yaml"]
+        refused(segkd("compare", *configs, "--out", experiment / "out"), "cannot be compared", "task")
+        runs = [compared / "out" / "tiny_seed0", detectors / "out" / "tiny_seed0"]
+        refused(segkd("compare", "--report-only", *runs, "--out", experiment / "out"), "cannot be compared", "task")
+        assert not (experiment / "out").exists()
+
+    def test_a_budget_that_is_none(self, experiment: Path):
+        refused(
+            segkd("compare", experiment / "tiny.yaml", "--budget", "epochs"), "--budget is steps, minutes", "epochs"
+        )
+
+    def test_steps_that_do_not_match(self, experiment: Path):
+        write(experiment / "long.yaml", {"base": "tiny.yaml", "name": "long", "trainer": {"max_steps": 6}})
+        outcome = segkd("compare", experiment / "tiny.yaml", experiment / "long.yaml", "--out", experiment / "out")
+        refused(outcome, "the budget is not matched")
+        assert not (experiment / "out").exists()
+
+    def test_a_baseline_that_is_not_compared(self, experiment: Path):
+        refused(segkd("compare", experiment / "tiny.yaml", "--baseline", "plain"), "--baseline 'plain' is none of tiny")
+
+    def test_a_directory_with_other_files(self, experiment: Path):
+        write(experiment / "out" / "thesis.tex", "mine")
+        refused(segkd("compare", experiment / "tiny.yaml", "--out", experiment / "out"), "thesis.tex", "--out")
+        assert (experiment / "out" / "thesis.tex").read_text() == "mine"
+
+    def test_a_config_that_is_none(self, experiment: Path):
+        refused(segkd("compare", experiment / "tiny.yaml", "camvid_plane"), "camvid_plane", "camvid_plain")
+
+    def test_only_overrides(self):
+        refused(segkd("compare", "seed=1"), "segkd compare takes at least one CONFIG")
+
+    def test_a_run_without_metrics(self, compared: Path, experiment: Path):
+        run = experiment / "runs" / "bare"
+        write(run / "config.yaml", (compared / "out" / "tiny_seed0" / "config.yaml").read_text())
+        refused(segkd("compare", "--report-only", run), "bare is not finished")
+        write(run / "result.json", "{}")
+        refused(segkd("compare", "--report-only", run), "result.json has no 'student'")
+
+    def test_a_folder_without_runs(self, tmp_path: Path):
+        refused(segkd("compare", "--report-only", tmp_path), "holds no finished run")

@@ -1,0 +1,175 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from experiments import refused, segkd, train, write
+from rich.console import Console
+
+from segkd.comparison.plan import Budget, load_methods, make_jobs
+from segkd.comparison.timing import TIMED, WARM_UP, seconds_per_step
+from segkd.comparison.work import Workplace, agree_on_steps, train_jobs
+from segkd.errors import SegkdError
+from segkd.training.config import load_config
+from segkd.training.run import Run
+
+CONSOLE = Console(quiet=True)
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    """Start the command line in a process of its own."""
+    command = [sys.executable, "-m", "segkd.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+class TestSteps:
+    @pytest.fixture
+    def methods(self, experiment: Path) -> list:
+        write(experiment / "long.yaml", {"base": "tiny.yaml", "name": "long", "trainer": {"max_steps": 40}})
+        return load_methods([str(experiment / f"{n}.yaml") for n in ("tiny", "long")], [], experiment / "out")
+
+    @pytest.fixture
+    def place(self, experiment: Path) -> Workplace:
+        return Workplace(experiment / "out")
+
+    def test_are_those_asked_for(self, place: Workplace, methods: list):
+        steps = {"tiny": 7, "long": 7}
+        assert agree_on_steps(place, methods, Budget("steps", 7), steps, CONSOLE) == steps
+        assert place.agreed() == {"budget": "7 steps", "steps": steps}
+
+    def test_another_budget_in_the_same_place(self, place: Workplace, methods: list):
+        agree_on_steps(place, methods, Budget("steps", 7), {"tiny": 7, "long": 7}, CONSOLE)
+        with pytest.raises(SegkdError, match="holds a comparison with the budget 7 steps, not minutes"):
+            agree_on_steps(place, methods, Budget("minutes"), None, CONSOLE)
+
+    def test_minutes_become_steps_once(self, place: Workplace, methods: list):
+        place.agree({"budget": "2 minutes", "seconds_per_step": {"tiny": 0.5, "long": 2.0}})
+        steps = agree_on_steps(place, methods, Budget("minutes", 2), None, CONSOLE)
+        assert steps == {"tiny": 240, "long": 60}
+        agreed = place.agreed()
+        assert agreed["seconds"] == 120
+        # What was agreed stands, whatever a second timing would say.
+        place.agree({**agreed, "seconds_per_step": {"tiny": 9.0, "long": 9.0}})
+        assert agree_on_steps(place, methods, Budget("minutes", 2), None, CONSOLE) == steps
+
+    def test_minutes_without_a_number_are_the_dearest_configs(self, place: Workplace, methods: list):
+        place.agree({"budget": "minutes", "seconds_per_step": {"tiny": 0.5, "long": 0.1}})
+        # tiny takes 4 * 0.5 = 2 s for its own steps, long 40 * 0.1 = 4 s.
+        assert agree_on_steps(place, methods, Budget("minutes"), None, CONSOLE) == {"tiny": 8, "long": 40}
+
+    def test_a_budget_below_one_step_is_one_step(self, place: Workplace, methods: list):
+        place.agree({"budget": "0.01 minutes", "seconds_per_step": {"tiny": 50.0, "long": 0.1}})
+        assert agree_on_steps(place, methods, Budget("minutes", 0.01), None, CONSOLE) == {"tiny": 1, "long": 6}
+
+    def test_a_damaged_agreement(self, place: Workplace):
+        place.file.write_text("{")
+        with pytest.raises(SegkdError, match=r"comparison.json cannot be read"):
+            place.agreed()
+
+
+def test_steps_are_timed_without_writing_anything(experiment: Path):
+    before = sorted(experiment.rglob("*"))
+    config = load_config(str(experiment / "distilled.yaml"))
+    begin = time.perf_counter()
+    seconds = seconds_per_step(config)
+    taken = time.perf_counter() - begin
+    assert 0 < seconds * TIMED < taken * 2
+    assert WARM_UP > 0
+    assert sorted(experiment.rglob("*")) == before
+
+
+class TestWorkplace:
+    @pytest.mark.parametrize("name", ["notes.txt", "report.md"])
+    def test_other_files_are_in_the_way(self, tmp_path: Path, name: str):
+        write(tmp_path / "out" / name, "mine")
+        with pytest.raises(SegkdError, match=f"holds other files \\({name}\\): choose another --out"):
+            Workplace(tmp_path / "out")
+
+    def test_a_file_is_in_the_way(self, tmp_path: Path):
+        write(tmp_path / "out", "mine")
+        with pytest.raises(SegkdError, match="is a file"):
+            Workplace(tmp_path / "out")
+
+    def test_runs_are_not(self, compared: Path, tmp_path: Path):
+        write(tmp_path / "a" / "config.yaml", (compared / "out" / "kd_seed0" / "config.yaml").read_text())
+        Workplace(tmp_path)
+        Workplace(tmp_path)
+
+
+def test_a_run_that_another_process_has_is_left_to_it(experiment: Path):
+    methods = load_methods([str(experiment / "tiny.yaml")], [], experiment / "out")
+    place = Workplace(experiment / "out")
+    jobs = make_jobs(methods, 1, {"tiny": 4})
+    with place.lock("tiny_seed0"):
+        assert train_jobs(Workplace(experiment / "out"), jobs, CONSOLE) == ([], jobs)
+    assert not jobs[0].run.directory.exists()
+
+
+def test_no_run_is_trained_by_two(experiment: Path):
+    train(experiment / "tiny.yaml", "name=mine")
+    run = Run(experiment / "runs" / "mine")
+    run.result_file.unlink()
+    with run.locked():
+        refused(segkd("train", "--resume", run.directory), "mine is being trained by another process")
+    train("--resume", run.directory)
+
+
+@pytest.mark.slow
+class TestProcesses:
+    def test_two_share_a_directory(self, experiment: Path):
+        write(experiment / "kd.yaml", {"base": "distilled.yaml", "name": "kd", "seed": 3})
+        out = experiment / "out"
+        arguments = [*(experiment / f"{name}.yaml" for name in ("distilled", "kd")), "--seeds", 2, "--out", out]
+        both = [start("compare", *arguments) for _ in range(2)]
+        printed = [process.communicate(timeout=600)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], printed
+        together = "".join(printed)
+        for name in ("distilled_seed0", "kd_seed0", "distilled_seed1", "kd_seed1"):
+            assert together.count(f"{name}, begins") == 1
+        assert together.count("teacher: step 4/4") == 1
+        assert "written: " in together
+        outcome = segkd("compare", *arguments)  # whoever comes later finds all done
+        assert "begins" not in outcome.out
+        assert "- runs: 4, of 2 methods" in (out / "report.md").read_text()
+
+    def test_a_killed_comparison_goes_on(self, experiment: Path):
+        out = experiment / "out"
+        arguments = [experiment / "tiny.yaml", "--seeds", 1, "--out", out, "--budget", "40steps"]
+        first = start("compare", *arguments, "trainer.checkpoint_every=1")
+        while not (out / "tiny_seed0" / "checkpoints" / "last.ckpt").is_file():
+            assert first.poll() is None
+            time.sleep(0.05)
+        subprocess.run(["pkill", "-KILL", "-f", str(out)], check=True)
+        first.wait(timeout=60)
+        assert not (out / "tiny_seed0" / "result.json").exists()
+        outcome = start("compare", *arguments, "trainer.checkpoint_every=1")
+        printed = outcome.communicate(timeout=300)[0]
+        assert outcome.returncode == 0, printed
+        assert "run 1 of 1, tiny_seed0, goes on" in printed
+        assert json.loads((out / "tiny_seed0" / "result.json").read_text())["steps"] == 40
+
+    def test_one_failing_method_does_not_stop_the_others(self, experiment: Path):
+        write(experiment / "bad.yaml", {"base": "tiny.yaml", "name": "bad", "optimizer": {"lr": 1e30}})
+        configs = [experiment / "bad.yaml", experiment / "tiny.yaml"]
+        outcome = start("compare", *configs, "--seeds", 1, "--out", experiment / "out", "--budget", "3steps")
+        printed = outcome.communicate(timeout=300)[0]
+        assert outcome.returncode == 1, printed
+        assert "failed: bad_seed0" in printed
+        assert "is not finite" in printed
+        assert "- runs: 1, of 1 methods" in (experiment / "out" / "report.md").read_text()
+
+    def test_minutes_give_a_cheaper_method_more_steps(self, experiment: Path):
+        big = {"base": "tiny.yaml", "name": "big", "data": {"crop": [192, 256]}, "trainer": {"max_steps": 4}}
+        write(experiment / "big.yaml", big)
+        configs = [experiment / "tiny.yaml", experiment / "big.yaml"]
+        outcome = start("compare", *configs, "--seeds", 1, "--out", experiment / "out", "--budget", "minutes")
+        printed = outcome.communicate(timeout=300)[0]
+        assert outcome.returncode == 0, printed
+        agreed = json.loads((experiment / "out" / "comparison.json").read_text())
+        assert agreed["steps"]["big"] == 4
+        assert agreed["steps"]["tiny"] > 4
+        result = json.loads((experiment / "out" / "tiny_seed0" / "result.json").read_text())
+        assert result["steps"] == agreed["steps"]["tiny"]
+        assert "the same number of steps" in (experiment / "out" / "report.md").read_text()
