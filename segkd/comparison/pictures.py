@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from segkd.common.pictures import Color, Picture
+from segkd.common.pictures import Color, Picture, comparison_grid
 from segkd.comparison.records import Method
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS, percent
@@ -25,15 +25,40 @@ WIDTH = 480
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One validation image: the pictures of it, each with its caption."""
+class Tile:
+    """One picture of a validation image.
 
-    tiles: list[tuple[str, str]]
-    """Caption and data URI."""
+    Args:
+        name: ``image``, ``label``, ``teacher`` or a method's.
+        picture: uint8 RGB (H, W, 3).
+        score: such as ``mIoU 61.20``, of a model on this image; empty for image and label.
+    """
+
+    name: str
+    picture: Picture
+    score: str = ""
+
+    @property
+    def caption(self) -> str:
+        """Return name and score."""
+        return f"{self.name}: {self.score}" if self.score else self.name
+
+    @property
+    def uri(self) -> str:
+        """Return the picture as a data URI: an image as JPEG, what is painted in class colours as PNG."""
+        is_photo = self.name == "image"
+        image = Image.fromarray(np.ascontiguousarray(self.picture))
+        if image.width > WIDTH:
+            # Class colours stay exact: a blend of two may be a third's.
+            how = Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST
+            image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), how)
+        written, kind = io.BytesIO(), "jpeg" if is_photo else "png"
+        image.save(written, kind, quality=85, optimize=True)
+        return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
-def strips(methods: Sequence[Method], count: int, console: Console) -> list[Strip]:
-    """Return ``count`` validation images spread over the split: the image, its label, the teacher, each method.
+def strips(methods: Sequence[Method], count: int, console: Console) -> list[list[Tile]]:
+    """Return ``count`` validation images spread over the split; of each the image, its label, the teacher, each method.
 
     A method is shown by the student of its first seed, with what that student's score is on this image alone. Where
     the data set is not at hand, there are none.
@@ -46,9 +71,7 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[Stri
         return []
     shown = sorted({int((number + 0.5) * len(dataset) / count) for number in range(count)})
     items = [dataset[index] for index in shown]
-    found = [[("image", _uri(item["image"].permute(1, 2, 0).numpy(), lossy=True))] for item in items]
-    for tiles, item in zip(found, items, strict=True):
-        tiles.append(("label", _uri(task.draw(item))))
+    found = [[Tile("image", item["image"].permute(1, 2, 0).numpy()), Tile("label", task.draw(item))] for item in items]
     with torch.no_grad():
         for name, of, model, teacher in _models(methods):
             # Each under its own config: normalisation and size of the images are a method's own.
@@ -57,10 +80,15 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[Stri
                 item = own[index]
                 metrics = of.metrics(sync_on_compute=False)
                 of.count(metrics, model, own.collate([item]), teacher)
-                value = metrics.compute()[of.score]
-                caption = f"{name}: {LABELS[of.score]} {percent(value)}"
-                tiles.append((caption, _uri(of.draw(item, model, teacher))))
-    return [Strip(tiles) for tiles in found]
+                score = f"{LABELS[of.score]} {percent(metrics.compute()[of.score])}"
+                tiles.append(Tile(name, of.draw(item, model, teacher), score))
+    return found
+
+
+def grid(found: Sequence[Sequence[Tile]], methods: Sequence[Method]) -> Picture:
+    """Return the same as one picture: a row for each image."""
+    rows = [[tile.picture for tile in tiles] for tiles in found]
+    return comparison_grid(rows, [tile.name for tile in found[0]], legend(methods))
 
 
 def legend(methods: Sequence[Method]) -> list[tuple[str, Color]]:
@@ -81,15 +109,3 @@ def _models(methods: Sequence[Method]) -> Iterator[tuple[str, Task, nn.Module, B
     for method in methods:
         task = task_of(method.first.config)
         yield method.name, task, task.load_student(method.first.run.student), None
-
-
-def _uri(picture: Picture, lossy: bool = False) -> str:
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if image.width > WIDTH:
-        # Class colours stay exact: a blend of two may be a third's.
-        how = Image.Resampling.LANCZOS if lossy else Image.Resampling.NEAREST
-        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), how)
-    written = io.BytesIO()
-    image.save(written, "JPEG", quality=85) if lossy else image.save(written, "PNG", optimize=True)
-    kind = "jpeg" if lossy else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from segkd.comparison.pictures import legend, strips
+from segkd.comparison.pictures import grid, legend, strips
 from segkd.comparison.plots import curve_plot, difference_plot
 from segkd.comparison.records import Method, Record, find_baseline, group
 from segkd.comparison.tables import (
@@ -68,7 +69,11 @@ def write_report(
 
     for file, svg in drawn.values():
         _write(place.directory / "plots" / file, svg)
-    _write(place.directory / "report.md", _markdown(title, facts, remarks, tables, drawn))
+    figures = {name: f"plots/{file}" for name, (file, _) in drawn.items()}
+    if shown:
+        figures["the same validation images under each method"] = "plots/pictures.jpg"
+        Image.fromarray(grid(shown, methods)).save(place.directory / "plots" / "pictures.jpg", quality=90)
+    _write(place.directory / "report.md", _markdown(title, facts, remarks, tables, figures))
     template = Environment(loader=PackageLoader("segkd.comparison", "."), autoescape=True).get_template(
         "report.html.j2"
     )
@@ -111,7 +116,7 @@ def _markdown(
     facts: Sequence[tuple[str, str]],
     remarks: Sequence[str],
     tables: Sequence[Table],
-    plots: dict[str, tuple[str, str]],
+    figures: dict[str, str],
 ) -> str:
     lines = [f"# {title}", "", *[f"- {name}: {value}" for name, value in facts], ""]
     lines += [f"> {remark}" for remark in remarks] + ([""] if remarks else [])
@@ -120,8 +125,8 @@ def _markdown(
         if table.note:
             lines += [table.note, ""]
         if number == 0:
-            for name, (file, _) in plots.items():
-                lines += [f"![{name}](plots/{file})", ""]
+            for name, file in figures.items():
+                lines += [f"![{name}]({file})", ""]
     return "\n".join(lines)
 
 

@@ -89,7 +89,8 @@ class TestHtml:
 class TestMarkdown:
     def test_its_plots_lie_beside_it(self, compared: Path):
         links = re.findall(r"!\[.*?\]\((.*?)\)", (compared / "out" / "report.md").read_text())
-        assert links == ["plots/difference.svg", "plots/steps.svg", "plots/minutes.svg"]
+        names = ("difference.svg", "steps.svg", "minutes.svg", "pictures.jpg")
+        assert links == [f"plots/{name}" for name in names]
         assert all((compared / "out" / link).is_file() for link in links)
 
     def test_says_what_was_compared(self, compared: Path):
