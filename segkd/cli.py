@@ -119,7 +119,7 @@ def compare(
         console,
         seeds=seeds,
         budget=budget,
-        out=out or Path("runs/comparison"),
+        out=out,
         baseline=baseline,
         pictures=pictures,
     )

@@ -10,6 +10,7 @@ from segkd.comparison.records import read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
 from segkd.errors import SegkdError
+from segkd.training.config import load_config
 from segkd.training.run import Run
 
 
@@ -20,7 +21,7 @@ def compare(
     *,
     seeds: int,
     budget: str,
-    out: Path,
+    out: Path | None,
     baseline: str | None = None,
     pictures: int = 3,
 ) -> int:
@@ -35,7 +36,7 @@ def compare(
         console: where progress is shown.
         seeds: how many, from 0.
         budget: see `segkd.comparison.plan.parse_budget`.
-        out: the comparison's directory.
+        out: the comparison's directory; default ``comparison`` where the first config has its runs.
         baseline: the config that the others are compared to; default the one that distils nothing, else the first.
         pictures: how many validation images the report shows under each method.
 
@@ -48,6 +49,7 @@ def compare(
     if not names:
         raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
     asked = parse_budget(budget)
+    out = out or Path(load_config(names[0], overrides).runs) / "comparison"
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")

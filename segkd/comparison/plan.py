@@ -66,9 +66,14 @@ def load_methods(names: Sequence[str], overrides: Sequence[str], out: Path) -> l
     methods = [load_config(name, [*overrides, f"runs={out}"]) for name in names]
     first = methods[0]
     for index, config in enumerate(methods):
-        if config.name in [other.name for other in methods[:index]]:
-            raise SegkdError(f"two configs have the name {config.name!r}: each needs one of its own")
         check_comparable(first, config)
+        for other in methods[:index]:
+            if config.name == other.name:
+                raise SegkdError(f"two configs have the name {config.name!r}: each needs one of its own")
+            if is_same_method(config, other):
+                raise SegkdError(
+                    f"{other.name} and {config.name} differ in nothing but name and seed: name one of them"
+                )
     return methods
 
 
@@ -83,6 +88,11 @@ def check_comparable(first: Config, second: Config) -> None:
             raise SegkdError(
                 f"{first.name} and {second.name} cannot be compared: their {what} is {one!r} and {other!r}"
             )
+
+
+def is_same_method(one: Config, other: Config) -> bool:
+    """Return whether two configs differ in nothing but name and seed, and what changes no result."""
+    return not set(changed_keys(one, other)) - {"name", "seed"}
 
 
 def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from segkd.comparison.plan import check_comparable
+from segkd.comparison.plan import check_comparable, is_same_method
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS
-from segkd.training.run import Run, changed_keys, flatten
+from segkd.training.run import Run, flatten
 from segkd.training.schema import Config
 from segkd.training.teacher import teacher_config
 
@@ -145,7 +145,7 @@ def group(records: Iterable[Record]) -> list[Method]:
     """
     groups: list[list[Record]] = []
     for record in records:
-        found = next((each for each in groups if not _differ(each[0].config, record.config)), None)
+        found = next((each for each in groups if is_same_method(each[0].config, record.config)), None)
         if found is None:
             groups.append([record])
         else:
@@ -164,10 +164,6 @@ def group(records: Iterable[Record]) -> list[Method]:
             name = f"{name} ({sum(other.split(' (')[0] == name for other in taken) + 1})"
         methods.append(Method(name, {record.config.seed: record for record in ordered}))
     return methods
-
-
-def _differ(one: Config, other: Config) -> list[str]:
-    return [key for key in changed_keys(one, other) if key not in ("name", "seed")]
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from experiments import make_detection_experiment, refused, segkd, write
+from experiments import make_detection_experiment, refused, segkd, train, write
 
 
 def test_what_a_person_sees(compared: Path):
@@ -9,6 +9,14 @@ def test_what_a_person_sees(compared: Path):
     assert lines[0].split() == ["method", "seeds", "mIoU", "mIoU", "to", "tiny"]
     assert [line.split()[0] for line in lines[1:5]] == ["teacher", "tiny", "distilled", "kd"]
     assert printed.endswith(f"written: {compared}/out/report.md\nwritten: {compared}/out/report.html\n")
+
+
+def test_runs_go_beside_the_configs_own(experiment: Path):
+    for name in ("tiny", "distilled"):
+        train(experiment / f"{name}.yaml", f"name={name}_seed0", f"runs={experiment / 'runs' / 'comparison'}")
+    configs = [experiment / "tiny.yaml", experiment / "distilled.yaml"]
+    assert segkd("compare", *configs, "--seeds", 1).status == 0
+    assert (experiment / "runs" / "comparison" / "report.html").is_file()
 
 
 class TestRefused:

@@ -59,6 +59,11 @@ class TestComparable:
         with pytest.raises(SegkdError, match="two configs have the name 'tiny'"):
             configs(experiment, "tiny", "distilled", "tiny")
 
+    def test_two_that_are_the_same(self, experiment: Path):
+        write(experiment / "again.yaml", {"base": "tiny.yaml", "name": "again", "seed": 3, "data": {"workers": 1}})
+        with pytest.raises(SegkdError, match="tiny and again differ in nothing but name and seed"):
+            configs(experiment, "tiny", "again")
+
     def test_another_data_set(self, experiment: Path):
         write(experiment / "streets.yaml", {"base": "tiny.yaml", "name": "other", "data": {"dataset": "streets"}})
         with pytest.raises(SegkdError, match=r"tiny and other cannot be compared: their data set is .*'streets'"):

@@ -119,7 +119,7 @@ def test_no_run_is_trained_by_two(experiment: Path):
 @pytest.mark.slow
 class TestProcesses:
     def test_two_share_a_directory(self, experiment: Path):
-        write(experiment / "kd.yaml", {"base": "distilled.yaml", "name": "kd", "seed": 3})
+        write(experiment / "kd.yaml", {"base": "distilled.yaml", "name": "kd", "optimizer": {"lr": 0.002}})
         out = experiment / "out"
         arguments = [*(experiment / f"{name}.yaml" for name in ("distilled", "kd")), "--seeds", 2, "--out", out]
         both = [start("compare", *arguments) for _ in range(2)]
