@@ -161,7 +161,8 @@ class RelativeDifficulty(nn.Module):
         threshold: probability of the true class up to which a pixel is hard; 0.7 in the paper.
         switch: progress at which the second stage starts, in [0, 1]; 0.1 in the paper. 0 leaves the first stage out,
             1 the second.
-        min_kept: see `teacher_student_difficulty`.
+        min_kept: raise each model's threshold, if need be, to the min_kept-th smallest probability of the batch (100000
+            as released); 0 leaves it.
         combine: ``"xor"`` as in the paper, ``"or"`` or ``"and"``.
         variant: ``"paper"`` or ``"released"``.
         transition: ``"hard"`` switches at ``switch``; ``"linear"`` blends from the first stage's weights at progress 0

@@ -33,21 +33,23 @@ class Data(Block):
     """What is trained on; how it is augmented is the task's."""
 
     dataset: str = Field(description="name of a shipped data set, or path of a description of one's own")
-    root: str | None = Field(None, description="where it lies; default $SEGKD_DATA/<name>, else datasets/<name>")
-    train_split: str = "train"
-    val_split: str = "val"
+    root: str | None = Field(None, description="where it lies; default `$SEGKD_DATA/<name>`, else `datasets/<name>`")
+    train_split: str = Field("train", description="split that is trained on")
+    val_split: str = Field("val", description="split that is measured")
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on so many images; default all")
     flip: Share = Field(0.5, description="probability of a horizontal flip")
-    color_jitter: Share = 0.0
+    color_jitter: Share = Field(0.0, description="largest change of brightness, contrast and saturation; 0: none")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step and process")
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0 loads in the main one")
 
 
 class Normalization(Block):
     """Mean and standard deviation of each channel of images in 0 to 1."""
 
-    mean: tuple[float, float, float]
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    mean: tuple[float, float, float] = Field(description="of red, green and blue")
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="likewise"
+    )
 
 
 class Model(Block):
@@ -68,9 +70,11 @@ class Teacher(Block):
         None, description="a config that trains it; its finished run is used, and made first where there is none"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
-    arch: str | None = Field(None, description="this and the next keys are read where no config is named")
-    options: dict[str, Any] = Field(default_factory=dict)
-    normalization: Normalization | None = None
+    arch: str | None = Field(
+        None, description="of a teacher without config, as are options, normalization and checkpoint"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
+    normalization: Normalization | None = Field(None, description="default: what its architecture's weights expect")
     checkpoint: str | None = Field(None, description="its weights: a file or a run directory")
 
     @model_validator(mode="after")
@@ -86,13 +90,18 @@ class Teacher(Block):
 class TermBlock(Block):
     """One distillation term; keys that are not listed here are the loss's own options."""
 
-    loss: str
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    loss: str = Field(description="name of a loss, see below")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
     student: str = Field("", description="what it reads; default what the loss says, else logits")
-    teacher: str = ""
-    connector: Literal["conv1x1"] | None = None
-    size: Size = "teacher"
-    options: dict[str, Any] = Field(default_factory=dict)
+    teacher: str = Field("", description="likewise of the teacher")
+    connector: Literal["conv1x1"] | None = Field(
+        None, description="maps the student's channels to the teacher's; trained with the student"
+    )
+    size: Size = Field("teacher", description="whose size both are brought to where they differ")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the loss's options; a key that is not in this table goes there by itself",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -174,14 +183,16 @@ class Distill(Block):
 class Optimizer(Block):
     """The optimiser, and the learning rate's course."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
     lr: Annotated[float, Field(gt=0)] = Field(0.01, description="of the decoder, heads and connectors")
     encoder_lr: Annotated[float, Field(gt=0)] | None = Field(
         None, description="of the encoder, or of the backbone below the FPN; default lr"
     )
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["poly", "cosine", "onecycle", "multistep"] = "poly"
+    momentum: Share = Field(0.9, description="of sgd")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all parameters")
+    schedule: Literal["poly", "cosine", "onecycle", "multistep"] = Field(
+        "poly", description="the learning rate's course over the steps"
+    )
     power: Annotated[float, Field(gt=0)] = Field(0.9, description="of poly")
     milestones: list[Annotated[int, Field(ge=1)]] = Field(
         default_factory=list, description="of multistep: after these steps a tenth of the rate before"
@@ -202,19 +213,19 @@ class Validation(Block):
 class Trainer(Block):
     """What PyTorch Lightning's Trainer is told."""
 
-    max_steps: Annotated[int, Field(ge=1)] = 40000
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
-    devices: int | str | list[int] = "auto"
-    num_nodes: Annotated[int, Field(ge=1)] = 1
-    strategy: str = "auto"
-    sync_batchnorm: bool = True
+    max_steps: Annotated[int, Field(ge=1)] = Field(40000, description="optimiser steps")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="mixed: autocast")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field("auto", description="kind of device")
+    devices: int | str | list[int] = Field("auto", description="how many, or which")
+    num_nodes: Annotated[int, Field(ge=1)] = Field(1, description="machines")
+    strategy: str = Field("auto", description="such as ddp")
+    sync_batchnorm: bool = Field(True, description="batch statistics over all processes, on GPUs")
     accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimiser step")
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
     checkpoint_every: Annotated[int, Field(ge=1)] | None = Field(
         None, description="steps; last.ckpt is also written after each validation"
     )
-    log_every: Annotated[int, Field(ge=1)] = 10
+    log_every: Annotated[int, Field(ge=1)] = Field(10, description="steps between two entries in TensorBoard")
     compile: bool = Field(False, description="torch.compile the distiller")
     threads: Annotated[int, Field(ge=1)] | None = Field(None, description="CPU threads; default torch's")
 
@@ -222,10 +233,10 @@ class Trainer(Block):
 class Config(Block):
     """A whole experiment."""
 
-    task: str
+    task: str = Field(description="what is trained")
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="of the run directory")]
     runs: str = Field("runs", description="where run directories are made")
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, order and augmentation")
     data: Data
     student: Model
     teacher: Teacher | None = None

@@ -15,15 +15,15 @@ class Data(schema.Data):
         800, description="shorter side of what both models see; of several, training draws one for each image"
     )
     max_size: Pixels = Field(1333, description="longest that the longer side may be")
-    scale: Scale = Field((1.0, 1.0), description="range of the random scale, before the crop")
-    crop: HeightWidth | None = Field(None, description="size of a random crop; default none")
+    scale: Scale = Field((1.0, 1.0), description="[smallest, largest] random scale, before the crop")
+    crop: HeightWidth | None = Field(None, description="[height, width] of a random crop; default none")
 
 
 class Model(schema.Model):
     """A detector: its architecture, and the backbone under its FPN."""
 
-    arch: str
-    backbone: str
+    arch: str = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
+    backbone: str = Field(description="such as resnet50; a timm network after tu-")
     backbone_weights: str | None = Field(None, description="default for torchvision's, a local file, or null")
     norm: Literal["batch", "frozen"] = Field("batch", description="the backbone's batch norm: trained, or frozen")
 
@@ -33,13 +33,13 @@ class Teacher(schema.Teacher):
 
     needed: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
 
-    backbone: str | None = None
+    backbone: str | None = Field(None, description="as the student's")
 
 
 class Config(schema.Config):
     """A detection experiment."""
 
-    task: Literal["detection"]
+    task: Literal["detection"] = Field(description="what is trained")
     data: Data
     student: Model
     teacher: Teacher | None = None

@@ -11,16 +11,16 @@ from segkd.training.schema import Block, HeightWidth, Scale
 class Data(schema.Data):
     """What is trained on, and how it is augmented."""
 
-    resize: HeightWidth | None = Field(None, description="size that every training pair is brought to first")
-    crop: HeightWidth = Field(description="size of what the student trains on")
-    scale: Scale = Field((0.5, 2.0), description="range of the random scale")
+    resize: HeightWidth | None = Field(None, description="[height, width] that every training pair is brought to first")
+    crop: HeightWidth = Field(description="[height, width] of what the student trains on")
+    scale: Scale = Field((0.5, 2.0), description="[smallest, largest] random scale, before the crop")
 
 
 class Model(schema.Model):
     """A model of segmentation-models-pytorch."""
 
-    arch: str
-    encoder: str
+    arch: str = Field(description="such as DeepLabV3Plus, Unet or Segformer")
+    encoder: str = Field(description="such as resnet18; a timm network after tu-")
     encoder_weights: str | None = Field(None, description="hub name such as imagenet, a local file, or null")
     auxiliary: bool = Field(False, description="add a FCN head on encoder stage 4")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
@@ -29,8 +29,8 @@ class Model(schema.Model):
 class AuxiliaryFit(Block):
     """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
 
-    steps: Annotated[int, Field(ge=1)] = 300
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    steps: Annotated[int, Field(ge=1)] = Field(300, description="optimiser steps")
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="learning rate")
 
 
 class Teacher(schema.Teacher):
@@ -38,7 +38,7 @@ class Teacher(schema.Teacher):
 
     needed: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
 
-    encoder: str | None = None
+    encoder: str | None = Field(None, description="as the student's")
     auxiliary: bool | Literal["fit"] = Field(
         False, description="true: it has a FCN head, in its weights; fit: train one on the frozen teacher"
     )
@@ -49,16 +49,16 @@ class Teacher(schema.Teacher):
 class Validation(schema.Validation):
     """How the student is measured."""
 
-    resize: HeightWidth | None = Field(None, description="size of the images; labels stay at their own")
-    mode: Literal["whole", "sliding"] = "whole"
-    window: HeightWidth | None = Field(None, description="of sliding; default data.crop")
-    stride: HeightWidth | None = Field(None, description="of sliding; default two thirds of the window")
+    resize: HeightWidth | None = Field(None, description="[height, width] of the images; labels stay at their own")
+    mode: Literal["whole", "sliding"] = Field("whole", description="the image at once, or a window over it")
+    window: HeightWidth | None = Field(None, description="[height, width], of sliding; default data.crop")
+    stride: HeightWidth | None = Field(None, description="[down, across], of sliding; default two thirds of the window")
 
 
 class Config(schema.Config):
     """A segmentation experiment."""
 
-    task: Literal["segmentation"] = "segmentation"
+    task: Literal["segmentation"] = Field("segmentation", description="what is trained")
     data: Data
     student: Model
     teacher: Teacher | None = None

@@ -1,0 +1,208 @@
+"""The reference of every key of a config and every option of a method, read from the schema and the docstrings.
+
+python -m segkd.training.reference > docs/configuration.md
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter
+
+from segkd.training.config import TASKS
+from segkd.training.methods import GROUPS, options_of
+from segkd.training.schema import TermBlock
+
+INTRODUCTION = """\
+<!-- Written by `python -m segkd.training.reference > docs/configuration.md`: change the schema, not this file. -->
+
+# Configuration
+
+A config is a YAML file. `segkd train CONFIG` takes its path, or the name of a shipped one (`segkd configs` lists them).
+
+```yaml
+base: _base_/camvid_distilled.yaml
+name: my_run
+seed: 1
+distill:
+  terms:
+    kd: {loss: pixel_kd, temperature: 2.0, weight: 0.5}
+trainer: {max_steps: 300, threads: 2}
+```
+
+- `base` is a file or a list of files, relative to this one. Later ones win, this file last. The run goes to
+  `runs/my_run`.
+- Blocks are merged key by key; a list replaces a list. `null` takes out what a base names: a term (`kd: null`), the
+  teacher (`teacher: null`), all that is distilled (`distill: null`).
+- On the command line a change is `key.path=value`, the value written as in YAML: `optimizer.lr=0.01`,
+  `data.crop=[256,512]`, `"distill.schedule={alw: {rise: [task], fall: [kd]}}"`.
+- `${...}` refers to another key, `${oc.env:NAME,default}` to the environment (OmegaConf's interpolation).
+- A key that does not exist, or a value that does not fit, is an error of one line that names the file, the key and the
+  nearest valid one.
+- A run directory keeps the whole config, every default written out, as `config.yaml`.
+
+Below, **required** keys have no default. The tables of a block hold the keys of both tasks first, then those that only
+segmentation or only detection has, or has otherwise.
+"""
+METHODS = """\
+## Methods
+
+The options of each method; `segkd methods` prints them too. What they do, and when to use which, is in
+[methods.md](methods.md).
+"""
+
+Schema = dict[str, Any]
+"""JSON schema, as pydantic writes it."""
+Row = tuple[str, str, str, str]
+"""Key, type, default and meaning."""
+
+ROOT = "config"
+NOUNS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
+
+
+def configuration_reference() -> str:
+    """Return the page: each block's keys, then each method's options, with type, default and meaning."""
+    sections: dict[str, dict[str, Schema]] = {}
+    for task, config in TASKS.items():
+        schema = config.model_json_schema()
+        for path, block in _blocks(ROOT, schema, schema["$defs"]):
+            sections.setdefault(path, {}).setdefault(task, block)
+    paths: dict[str, str] = {}
+    """Where each block is described: the first place that has it."""
+    for path, of_task in sections.items():
+        paths.setdefault(next(iter(of_task.values()))["title"], path)
+
+    lines = [INTRODUCTION]
+    for path in paths.values():
+        lines += _section(path, sections[path], paths)
+    lines.append(METHODS)
+    for place, methods in GROUPS.items():
+        lines += [f"### {place[:1].upper()}{place[1:]}", ""]
+        for name, method in methods.items():
+            paper = re.sub(r"arXiv (\S+)", r" Paper: [\g<0>](https://arxiv.org/abs/\1)", method.paper.strip("-"))
+            lines += [f"#### {name}", "", f"{method.title}. It reads {method.reads}.{paper}", ""]
+            lines += _table(_options(method.build))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(path: str, of_task: dict[str, Schema], paths: dict[str, str]) -> list[str]:
+    """Return one block: the keys that tasks have in common, then each task's own."""
+    rows = {task: _rows(block, paths) for task, block in of_task.items()}
+    first, *others = rows.values()
+    shared = [row for row in first if all(row in other for other in others)] if len(rows) == len(TASKS) else []
+    texts = {task: block["description"].replace("``", "`") for task, block in of_task.items()}
+    common = next(iter(texts.values())) if len(set(texts.values())) == 1 else ""
+    lines = [f"## {path}", "", *([common, ""] if common else []), *_table(shared)]
+    for task in rows:
+        own = [row for row in rows[task] if row not in shared]
+        lines += [f"In {task}:{'' if common else ' ' + texts[task]}", "", *_table(own)] if own else []
+    return lines
+
+
+def _blocks(path: str, block: Schema, defined: dict[str, Schema]) -> Iterator[tuple[str, Schema]]:
+    """Yield a block and those in it, by where a config has them."""
+    yield path, block
+    for key, schema in block["properties"].items():
+        for inner, name in _references(key if path == ROOT else f"{path}.{key}", schema):
+            yield from _blocks(inner, defined[name], defined)
+
+
+def _references(path: str, schema: Schema) -> Iterator[tuple[str, str]]:
+    """Yield the blocks that a key's value may be, or may hold under names of the user's."""
+    if "$ref" in schema:
+        yield path, schema["$ref"].rpartition("/")[2]
+    for choice in schema.get("anyOf", []):
+        yield from _references(path, choice)
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from _references(f"{path}.NAME", schema["additionalProperties"])
+
+
+def _rows(block: Schema, paths: dict[str, str]) -> list[Row]:
+    """Return a block's keys."""
+    rows = []
+    for key, schema in block["properties"].items():
+        block_path = next((paths[name] for _, name in _references("", schema)), "")
+        if key in block.get("required", []):
+            default = "**required**"
+        elif "default" in schema:
+            default = "see there" if isinstance(schema["default"], dict) else _written(schema["default"])
+        else:  # JSON schema leaves out defaults that are made anew each time: here they are empty
+            default = _written([] if schema["type"] == "array" else {})
+        meaning = [schema["description"]] if "description" in schema else []
+        meaning += [f"see [{block_path}](#{_anchor(block_path)})"] if block_path else []
+        rows.append((f"`{key}`", _type(schema), default, "; ".join(meaning)))
+    return rows
+
+
+def _options(build: Callable[..., Any]) -> list[Row]:
+    """Return the options of what implements a method, explained by its docstring."""
+    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    meanings = _arguments(build)
+    rows = []
+    for key, option in options_of(build).items():
+        default = "**required**" if option.default is option.empty else _written(option.default)
+        # A term's own keys come first: the same name among the loss's options has to be written out.
+        note = f" (written `options: {{{key}: ...}}`)" if key in TermBlock.model_fields else ""
+        rows.append((f"`{key}`", _type(TypeAdapter(hints[key]).json_schema()), default, meanings[key] + note))
+    return rows
+
+
+def _arguments(build: Callable[..., Any]) -> dict[str, str]:
+    """Return what the ``Args`` of a docstring say, of a class's or else of the class's that it inherits from."""
+    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in getattr(build, "__mro__", (build,))]
+    text = next(document for document in documents if "\nArgs:\n" in document)
+    block = re.split(r"\n(?=\S)", text.split("\nArgs:\n")[1])[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)
+    return {
+        key: re.sub(r"\bNone\b", "`null`", " ".join(meaning.split()).replace("``", "`")).rstrip(".")
+        for key, meaning in entries
+    }
+
+
+def _type(schema: Schema) -> str:
+    """Return a type in plain words."""
+    if "anyOf" in schema:
+        choices = list(map(_type, schema["anyOf"]))
+        return (", or " if any(" or " in choice for choice in choices) else " or ").join(choices)
+    if "$ref" in schema:
+        return "block"
+    if "const" in schema or "enum" in schema:
+        return ", ".join(_written(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "object":
+        return "blocks by name" if list(_references("", schema)) else "block"
+    if schema["type"] == "array":
+        items = schema["prefixItems"][0] if "prefixItems" in schema else schema["items"]
+        count = f"{schema['minItems']} " if "minItems" in schema else ""
+        return f"list of {count}" + re.sub("(text|number|null)", r"\1s", _type(items))
+    noun = NOUNS[schema["type"]]
+    if schema.get("minimum") == 0 and "maximum" in schema:
+        return f"{noun} from 0 to {schema['maximum']:g}"
+    if "minimum" in schema:
+        return f"{noun} ≥ {schema['minimum']:g}"
+    return f"{noun} > {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else noun
+
+
+def _written(value: Any) -> str:
+    """Return a value as a config writes it."""
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+    return f"`{text}`"
+
+
+def _anchor(path: str) -> str:
+    """Return what a heading is called in a link, on GitHub and elsewhere."""
+    return path.lower().replace(".", "")
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """Return a table in Markdown and an empty line; nothing for no rows."""
+    if not rows:
+        return []
+    head: list[Row] = [("key", "type", "default", "meaning"), ("---",) * 4]
+    return [*(f"| {' | '.join(row)} |" for row in head + rows), ""]
+
+
+if __name__ == "__main__":
+    print(configuration_reference(), end="")
