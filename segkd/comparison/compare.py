@@ -1,5 +1,6 @@
 """A comparison from its configs to its report."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def compare(
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
     place = Workplace(out)
-    jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, console))
+    command = shlex.join(["segkd", "compare", *names, "--seeds", str(seeds), "--budget", budget, *overrides])
+    jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
     teachers = teachers_of(jobs)
     train_teachers(place, teachers, console)
     failed, elsewhere = train_jobs(place, jobs, console)

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from segkd.comparison.tables import (
     remarks_on,
     result_table,
     seed_table,
+    shortened,
 )
 from segkd.comparison.work import Workplace
 from segkd.training.results import LABELS
@@ -93,22 +93,23 @@ def write_report(
 
 
 def _facts(methods: Sequence[Method], place: Workplace) -> list[tuple[str, str]]:
-    """What stands above the tables: what was compared, on what, how to repeat it."""
+    """What stands above the tables: what was compared, on what, by which command."""
     config = methods[0].first.config
     environment = methods[0].first.result["environment"]
-    budget = place.agreed().get("budget")
+    agreed = place.agreed()
+    budget = agreed.get("budget")
     steps = sorted({method.first.config.trainer.max_steps for method in methods})
     gpu = environment.get("gpu")
     threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
     batch = config.data.batch_size * config.trainer.accumulate
     own = "steps" if budget in (None, "steps") else budget
-    return [
-        ("data", f"{config.data.dataset}, split {config.data.val_split}"),
+    facts = [
+        ("data", f"{shortened(config.data.dataset)}, split {config.data.val_split}"),
         ("runs", f"{sum(len(method.records) for method in methods)}, of {len(methods)} methods"),
         ("budget", f"{own}: {', '.join(map(str, steps))} steps of batch {batch}"),
         ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
-        ("repeat", f"segkd compare --report-only {shlex.quote(str(place.directory))}"),
     ]
+    return [*facts, ("command", agreed["command"])] if "command" in agreed else facts
 
 
 def _markdown(
@@ -144,7 +145,7 @@ def _markdown_table(table: Table) -> list[str]:
 
 def _show(table: Table, console: Console) -> None:
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    columns = [0, 1, 2, len(table.header) - 1]  # as many as a terminal has room for
+    columns = range(4)  # as many as a terminal has room for
     for column in columns:
         shown.add_column(escape(table.header[column]), justify="right" if column else "left")
     for row in table.rows:

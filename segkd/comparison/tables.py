@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from segkd.comparison.records import Method, differing_keys
@@ -44,22 +45,25 @@ def result_table(methods: Sequence[Method], baseline: Method) -> Table:
     score = measures[0]
     rows, strong = [], set()
     for label, teacher in _teachers(methods):
-        rows.append([label, "", *[percent(teacher[key]) for key in measures], "", ""])
+        first, *rest = [percent(teacher[key]) for key in measures]
+        rows.append([label, "", first, "", *rest, ""])
     for method in methods:
-        last = [record.result["last"][score] for record in method.records.values()]
-        row = [method.name, str(len(method.records)), *[spread(method.values(key)) for key in measures], spread(last)]
         difference = None if method is baseline else difference_of(method, baseline, score)
         if difference is not None and difference.is_clear:
-            strong.add((len(rows), len(row)))
-        rows.append([*row, "" if method is baseline else interval(difference)])
-    header = ["method", "seeds", *[LABELS[key] for key in measures], f"{LABELS[score]}, last step"]
+            strong.add((len(rows), 3))
+        first, *rest = [spread(method.values(key)) for key in measures]
+        last = spread([record.result["last"][score] for record in method.records.values()])
+        to_baseline = "" if method is baseline else interval(difference)
+        rows.append([method.name, str(len(method.records)), first, to_baseline, *rest, last])
+    label, *others = [LABELS[key] for key in measures]
+    header = ["method", "seeds", label, f"{label} to {baseline.name}", *others, f"{label}, last step"]
     note = (
         "In per cent, mean ± standard deviation over the seeds, of the students that were saved: those of each run's "
-        f"best validation. Last column: mean paired difference in {LABELS[score]}, same seed against same seed, and "
-        f"its {LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; the intervals are not "
-        "corrected for how many methods are compared."
+        f"best validation. {label} to {baseline.name}: mean paired difference, same seed against same seed, and its "
+        f"{LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; intervals are not corrected for "
+        "how many methods are compared."
     )
-    return Table("What was reached", [*header, f"{LABELS[score]} to {baseline.name}"], rows, note, strong=strong)
+    return Table("What was reached", header, rows, note, strong=strong)
 
 
 def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
@@ -205,6 +209,11 @@ def difference_of(method: Method, baseline: Method, measure: str) -> Difference 
     )
 
 
+def shortened(text: str) -> str:
+    """Return an absolute path by its last part alone: where a file lay on one machine says nothing on another."""
+    return f".../{Path(text).name}" if Path(text).is_absolute() else text
+
+
 def spread(values: Sequence[float | None]) -> str:
     """Return mean and standard deviation in per cent."""
     mean, std = mean_std([_number(value) for value in values])
@@ -243,4 +252,6 @@ def _number(value: float | None) -> float:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return shortened(value)
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

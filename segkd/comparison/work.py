@@ -76,7 +76,12 @@ class Workplace:
 
 
 def agree_on_steps(
-    place: Workplace, methods: Sequence[Config], budget: Budget, steps: dict[str, int] | None, console: Console
+    place: Workplace,
+    methods: Sequence[Config],
+    budget: Budget,
+    steps: dict[str, int] | None,
+    command: str,
+    console: Console,
 ) -> dict[str, int]:
     """Return how many steps each method trains; every process that shares the directory gets the same answer.
 
@@ -88,6 +93,7 @@ def agree_on_steps(
         methods: their configs.
         budget: as asked for.
         steps: what `matched_steps` returned.
+        command: what was typed, for the report.
         console: where it is said what is timed.
 
     Raises:
@@ -101,7 +107,7 @@ def agree_on_steps(
                 "another --out"
             )
         if steps is not None:
-            place.agree({"budget": str(budget), "steps": {**agreed.get("steps", {}), **steps}})
+            place.agree({"command": command, "budget": str(budget), "steps": {**agreed.get("steps", {}), **steps}})
             return steps
         seconds: dict[str, float] = dict(agreed.get("seconds_per_step", {}))
         for config in methods:
@@ -116,7 +122,8 @@ def agree_on_steps(
         counts = {name: max(round(total / each), 1) for name, each in seconds.items()}
         # What was agreed before stands: its runs may be there.
         counts |= agreed.get("steps", {})
-        place.agree({"budget": str(budget), "seconds": total, "seconds_per_step": seconds, "steps": counts})
+        agreed = {"budget": str(budget), "seconds": total, "seconds_per_step": seconds, "steps": counts}
+        place.agree({"command": command, **agreed})
     return {config.name: counts[config.name] for config in methods}
 
 

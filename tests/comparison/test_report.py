@@ -98,6 +98,7 @@ class TestMarkdown:
         assert text.startswith("# camvid: tiny, distilled, kd\n")
         assert "- budget: steps: 4 steps of batch 2\n" in text
         assert "- runs: 6, of 3 methods\n" in text
+        assert f"- command: segkd compare {compared}/tiny.yaml " in text
 
 
 class TestReportOnly:
@@ -142,6 +143,6 @@ class TestReportOnly:
         outcome = segkd("compare", "--report-only", detectors / "out", "--out", tmp_path / "report")
         assert outcome.status == 0, outcome.err
         text = (tmp_path / "report" / "report.md").read_text()
-        assert "| method | seeds | AP | AP50 | AP75 | AP, last step | AP to tiny |" in text
+        assert "| method | seeds | AP | AP to tiny | AP50 | AP75 | AP, last step |" in text
         assert "distill.terms.box.loss" in text
         assert (tmp_path / "report" / "report.html").read_text().count('class="strip"') == 3

@@ -36,32 +36,38 @@ class TestSteps:
 
     def test_are_those_asked_for(self, place: Workplace, methods: list):
         steps = {"tiny": 7, "long": 7}
-        assert agree_on_steps(place, methods, Budget("steps", 7), steps, CONSOLE) == steps
-        assert place.agreed() == {"budget": "7 steps", "steps": steps}
+        assert agree_on_steps(place, methods, Budget("steps", 7), steps, "segkd compare", CONSOLE) == steps
+        assert place.agreed() == {"command": "segkd compare", "budget": "7 steps", "steps": steps}
 
     def test_another_budget_in_the_same_place(self, place: Workplace, methods: list):
-        agree_on_steps(place, methods, Budget("steps", 7), {"tiny": 7, "long": 7}, CONSOLE)
+        agree_on_steps(place, methods, Budget("steps", 7), {"tiny": 7, "long": 7}, "segkd compare", CONSOLE)
         with pytest.raises(SegkdError, match="holds a comparison with the budget 7 steps, not minutes"):
-            agree_on_steps(place, methods, Budget("minutes"), None, CONSOLE)
+            agree_on_steps(place, methods, Budget("minutes"), None, "segkd compare", CONSOLE)
 
     def test_minutes_become_steps_once(self, place: Workplace, methods: list):
         place.agree({"budget": "2 minutes", "seconds_per_step": {"tiny": 0.5, "long": 2.0}})
-        steps = agree_on_steps(place, methods, Budget("minutes", 2), None, CONSOLE)
+        steps = agree_on_steps(place, methods, Budget("minutes", 2), None, "segkd compare", CONSOLE)
         assert steps == {"tiny": 240, "long": 60}
         agreed = place.agreed()
         assert agreed["seconds"] == 120
         # What was agreed stands, whatever a second timing would say.
         place.agree({**agreed, "seconds_per_step": {"tiny": 9.0, "long": 9.0}})
-        assert agree_on_steps(place, methods, Budget("minutes", 2), None, CONSOLE) == steps
+        assert agree_on_steps(place, methods, Budget("minutes", 2), None, "segkd compare", CONSOLE) == steps
 
     def test_minutes_without_a_number_are_the_dearest_configs(self, place: Workplace, methods: list):
         place.agree({"budget": "minutes", "seconds_per_step": {"tiny": 0.5, "long": 0.1}})
         # tiny takes 4 * 0.5 = 2 s for its own steps, long 40 * 0.1 = 4 s.
-        assert agree_on_steps(place, methods, Budget("minutes"), None, CONSOLE) == {"tiny": 8, "long": 40}
+        assert agree_on_steps(place, methods, Budget("minutes"), None, "segkd compare", CONSOLE) == {
+            "tiny": 8,
+            "long": 40,
+        }
 
     def test_a_budget_below_one_step_is_one_step(self, place: Workplace, methods: list):
         place.agree({"budget": "0.01 minutes", "seconds_per_step": {"tiny": 50.0, "long": 0.1}})
-        assert agree_on_steps(place, methods, Budget("minutes", 0.01), None, CONSOLE) == {"tiny": 1, "long": 6}
+        assert agree_on_steps(place, methods, Budget("minutes", 0.01), None, "segkd compare", CONSOLE) == {
+            "tiny": 1,
+            "long": 6,
+        }
 
     def test_a_damaged_agreement(self, place: Workplace):
         place.file.write_text("{")
