@@ -60,8 +60,8 @@ def result_table(methods: Sequence[Method], baseline: Method) -> Table:
     note = (
         "In per cent, mean ± standard deviation over the seeds, of the students that were saved: those of each run's "
         f"best validation. {label} to {baseline.name}: mean paired difference, same seed against same seed, and its "
-        f"{LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; intervals are not corrected for "
-        "how many methods are compared."
+        f"{LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; intervals are not corrected "
+        "for how many methods are compared."
     )
     return Table("What was reached", header, rows, note, strong=strong)
 
