@@ -217,6 +217,91 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    overrides: Overrides = None,
+    format: Annotated[str, typer.Option(help="onnx, torchscript or pt2.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise it: ONNX of a segmentation student.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The file; default RUN/export/student.onnx, .pt or .pt2.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Export a run's student, checked on real images.
+
+    The file gives what PyTorch gives on validation images, or it is not written. With --int8 its scales are calibrated
+    on training images, and mIoU and latency measured before and after. What a user of the file alone has to know (mean,
+    std, size, classes, colours) lies in its metadata.
+
+    \b
+    Examples:
+      segkd export runs/quickstart
+      segkd export runs/quickstart --int8
+      segkd export runs/quickstart --format pt2 --out student.pt2 data.root=data/streets
+    """
+    from segkd.deployment.export import export
+
+    with console.status(f"Exporting {run}"):
+        result = export(run, format, int8=int8, out=out, overrides=overrides or [])
+    _print(str(result))
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    """Parse ``HxW``."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise typer.BadParameter(f"expected HxW in pixels, such as 360x480, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
+@app.command()
+def bench(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Finished runs of one task, then KEY.PATH=VALUE changes to their configs."),
+    ],
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; default PyTorch's choice.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Validation images, of the first run.")] = 20,
+    size: Annotated[
+        Any, typer.Option(metavar="HxW", parser=_height_width, help="Their size; default that of validation.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once, for images per second.")] = 8,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measure teacher, student and exported files.
+
+    Side by side on the CPU: parameters, MACs of one image (half of the FLOPs that PyTorch counts), size of the file,
+    median latency of one image, and images per second in batches (of one, where a file takes no more).
+
+    \b
+    Examples:
+      segkd bench runs/quickstart --threads 1
+      segkd bench runs/camvid_kd runs/camvid_icsd --size 352x480 --json bench.json
+    """
+    from segkd.deployment.bench import bench
+
+    directories = [text for text in runs if "=" not in text]
+    overrides = [text for text in runs if "=" in text]
+    with console.status("Measuring"):
+        result = bench(
+            directories,
+            threads=threads,
+            images=images,
+            size=size,
+            batch_size=batch_size,
+            overrides=overrides,
+            json_file=json_file,
+        )
+    headers, *rows = result.table()
+    table = Table(box=None, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    _print(str(result))
+
+
+@app.command()
 def configs(debug: Debug = False) -> None:
     """List the shipped configs and what each one does."""
     from segkd.training.config import describe, shipped_configs

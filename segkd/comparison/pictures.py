@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from segkd.common.loading import spread
 from segkd.common.pictures import Color, Picture, comparison_grid
 from segkd.comparison.records import Method
 from segkd.errors import SegkdError
@@ -69,7 +70,7 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[list
     except SegkdError as error:
         console.print(f"the report has no pictures: {error}", highlight=False, soft_wrap=True, markup=False)
         return []
-    shown = sorted({int((number + 0.5) * len(dataset) / count) for number in range(count)})
+    shown = spread(list(range(len(dataset))), count)
     items = [dataset[index] for index in shown]
     found = [[Tile("image", item["image"].permute(1, 2, 0).numpy()), Tile("label", task.draw(item))] for item in items]
     with torch.no_grad():
