@@ -63,12 +63,15 @@ def compare(
     teachers = teachers_of(jobs)
     train_teachers(place, teachers, console)
     failed, elsewhere = train_jobs(place, jobs, console)
-    finished = [job.run.directory for job in jobs if job.run.finished]
+    finished = [job for job in jobs if job.run.finished]
     if elsewhere:
         console.print(f"{len(elsewhere)} of {len(jobs)} runs are other processes'", highlight=False)
-    if finished:
+    if baseline is not None and baseline not in [job.method for job in finished]:
+        console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
+    elif finished:
         with place.lock("report"):
-            write_report(read_records(finished, console), place, console, baseline=baseline, pictures=pictures)
+            records = read_records([job.run.directory for job in finished], console)
+            write_report(records, place, console, baseline=baseline, pictures=pictures)
     if failed:
         console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
     return len(failed)

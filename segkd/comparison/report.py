@@ -57,7 +57,7 @@ def write_report(
     ]
     title = f"{Path(against.first.config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
     facts = _facts(methods, place)
-    remarks = remarks_on(methods, against)
+    remarks = remarks_on(methods, against, place.agreed().get("budget", "steps"))
     score = LABELS[next(key for key in LABELS if key in against.first.result["student"])]
     plots = {
         f"{score}, difference to {against.name}": ("difference.svg", difference_plot(methods, against)),
@@ -97,16 +97,16 @@ def _facts(methods: Sequence[Method], place: Workplace) -> list[tuple[str, str]]
     config = methods[0].first.config
     environment = methods[0].first.result["environment"]
     agreed = place.agreed()
-    budget = agreed.get("budget")
+    budget = agreed.get("budget", "steps")
     steps = sorted({method.first.config.trainer.max_steps for method in methods})
     gpu = environment.get("gpu")
     threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
     batch = config.data.batch_size * config.trainer.accumulate
-    own = "steps" if budget in (None, "steps") else budget
+    counts = f"{', '.join(map(str, steps))} steps of batch {batch}"
     facts = [
         ("data", f"{shortened(config.data.dataset)}, split {config.data.val_split}"),
         ("runs", f"{sum(len(method.records) for method in methods)}, of {len(methods)} methods"),
-        ("budget", f"{own}: {', '.join(map(str, steps))} steps of batch {batch}"),
+        ("budget", f"{budget}: {counts}" if "minutes" in budget else counts),
         ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
     ]
     return [*facts, ("command", agreed["command"])] if "command" in agreed else facts

@@ -172,8 +172,8 @@ def environment_table(methods: Sequence[Method]) -> Table:
     return Table("Versions and hardware", ["what", "which"], rows, text=True)
 
 
-def remarks_on(methods: Sequence[Method], baseline: Method) -> list[str]:
-    """Return what makes the comparison weaker than it looks."""
+def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps") -> list[str]:
+    """Return what makes the comparison weaker than it looks; the budget is what was asked for."""
     remarks = []
     counts = {method.name: len(method.records) for method in methods}
     if min(counts.values()) < 2:
@@ -182,7 +182,7 @@ def remarks_on(methods: Sequence[Method], baseline: Method) -> list[str]:
     if len(set(counts.values())) > 1:
         remarks.append("Not every method has as many seeds; differences are taken over the seeds that both have.")
     steps = {record.config.trainer.max_steps for method in methods for record in method.records.values()}
-    if len(steps) > 1:
+    if len(steps) > 1 and "minutes" not in budget:
         minutes = {m.name: f"{mean_std([r.curve[-1][1] / 60 for r in m.records.values()])[0]:.1f}" for m in methods}
         remarks.append(
             "The runs do not have the same number of steps; minutes of training: "

@@ -96,7 +96,7 @@ class TestMarkdown:
     def test_says_what_was_compared(self, compared: Path):
         text = (compared / "out" / "report.md").read_text()
         assert text.startswith("# camvid: tiny, distilled, kd\n")
-        assert "- budget: steps: 4 steps of batch 2\n" in text
+        assert "- budget: 4 steps of batch 2\n" in text
         assert "- runs: 6, of 3 methods\n" in text
         assert f"- command: segkd compare {compared}/tiny.yaml " in text
 

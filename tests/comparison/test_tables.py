@@ -160,6 +160,7 @@ class TestRemarks:
             record, config=record.config.model_copy(update={"trainer": trainer})
         )
         assert any("number of steps" in remark for remark in remarks_on(methods, baseline))
+        assert remarks_on(methods, baseline, "12 minutes") == []  # then it is as it should be
 
 
 def test_differences_are_taken_over_the_seeds_that_both_have(methods: list[Method], baseline: Method):

@@ -178,4 +178,6 @@ class TestProcesses:
         assert agreed["steps"]["tiny"] > 4
         result = json.loads((experiment / "out" / "tiny_seed0" / "result.json").read_text())
         assert result["steps"] == agreed["steps"]["tiny"]
-        assert "the same number of steps" in (experiment / "out" / "report.md").read_text()
+        assert (
+            f"- budget: minutes: 4, {agreed['steps']['tiny']} steps" in (experiment / "out" / "report.md").read_text()
+        )
