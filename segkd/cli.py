@@ -294,7 +294,8 @@ def bench(
     headers, *rows = result.table()
     table = Table(box=None, pad_edge=False)
     for number, header in enumerate(headers):
-        table.add_column(header, justify="right" if number else "left", no_wrap=True)
+        # Where a run's path is too long for the terminal it goes on below, and the figures stay whole.
+        table.add_column(header, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

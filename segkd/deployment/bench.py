@@ -1,0 +1,259 @@
+"""What a student is worth at use: its size and speed beside its teacher and its exported files."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segkd.common.student import STUDENT_FILE, student_dir
+from segkd.deployment.formats import FORMATS, check_installed, read_info
+from segkd.deployment.subjects import Size, Subject, open_run, subject_of
+from segkd.deployment.timing import interleaved, torch_threads
+from segkd.detection.student import DetectionStudent
+from segkd.errors import SegkdError
+from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.segmentation.student import Student
+from segkd.training.cost import environment
+from segkd.training.run import Run
+from segkd.training.task import Task
+from segkd.training.teacher import teacher_config
+
+
+@dataclass
+class Row:
+    """One model.
+
+    Attributes:
+        run: the directory of its run, as given.
+        model: ``teacher``, ``student``, or the name of an exported file.
+        bytes: of the file that it is read from.
+        call: runs it on a batch of images.
+        batched: whether it takes several images at once.
+        parameters: how many numbers it has learnt; None for an exported file.
+        macs: multiplications with addition for one image; None for an exported file.
+        latency: seconds for one image.
+        rate: images per second, of a batch if it takes one.
+    """
+
+    run: str
+    model: str
+    bytes: int
+    call: Callable[[Tensor], object]
+    batched: bool = True
+    parameters: int | None = None
+    macs: int | None = None
+    latency: float = 0.0
+    rate: float = 0.0
+
+
+@dataclass
+class Bench:
+    """What `bench` measured.
+
+    Attributes:
+        rows: the models.
+        size: height and width of the images.
+        images: how many there were.
+        batch_size: of ``rate``.
+        threads: that each model computed with.
+        remarks: a line for each model that is left out.
+    """
+
+    rows: list[Row]
+    size: Size
+    images: int
+    batch_size: int
+    threads: int
+    remarks: list[str] = field(default_factory=list)
+
+    def table(self) -> list[list[str]]:
+        """Return what a person reads: the headers, then a row for each model below one for each run."""
+        lines = [["model", "parameters", "MACs", "file", "latency", "images/s"]]
+        run = None
+        for row in self.rows:
+            if row.run != run:
+                run = row.run
+                lines.append([run, "", "", "", "", ""])
+            lines.append(
+                [
+                    f"  {row.model}",
+                    "" if row.parameters is None else f"{row.parameters / 1e6:.2f} M",
+                    "" if row.macs is None else f"{row.macs / 1e9:.2f} G",
+                    f"{row.bytes / 1e6:.1f} MB",
+                    f"{1e3 * row.latency:.1f} ms",
+                    f"{row.rate:.1f}",
+                ]
+            )
+        return lines
+
+    def __str__(self) -> str:
+        """Return the conditions, and what is left out, for a person."""
+        height, width = self.size
+        conditions = (
+            f"{self.images} images of {height}x{width}, one by one for latency and in batches of {self.batch_size} for "
+            f"images/s, on the CPU with {self.threads} thread{'s' if self.threads > 1 else ''}"
+        )
+        return "\n".join([conditions, *self.remarks])
+
+    def figures(self) -> dict[str, Any]:
+        """Return all of it, and the hardware, as JSON."""
+        keys = ("run", "model", "parameters", "macs", "bytes", "latency", "rate")
+        return {
+            "size": list(self.size),
+            "images": self.images,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "models": [{key: getattr(row, key) for key in keys} for row in self.rows],
+            "remarks": self.remarks,
+            "environment": environment(),
+        }
+
+
+def bench(
+    directories: Sequence[str | Path],
+    *,
+    threads: int | None = None,
+    images: int = 20,
+    size: Size | None = None,
+    batch_size: int = 8,
+    overrides: Sequence[str] = (),
+    json_file: Path | None = None,
+) -> Bench:
+    """Measure teacher, student and exported files of runs side by side, on the CPU and in float32.
+
+    MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: convolutions and matrix products. Latency
+    is the median over images, one by one, in rounds through all models; the rate is that of whole batches alike.
+
+    Args:
+        directories: of finished runs of one task.
+        threads: that each model computes with; PyTorch's own choice unless given.
+        images: how many validation images of the first run, evenly spread.
+        size: height and width that they are resized to; what the first run validates at unless given.
+        batch_size: how many images go through a model at once for the rate; those that take one only get one.
+        overrides: ``key.path=value`` changes to the runs' configs, such as where the data lie now.
+        json_file: where the figures are written too.
+
+    Raises:
+        SegkdError: there is no run, or the JSON file cannot be written; a run is not finished, they are of different
+            tasks, the data are absent, a file cannot be opened, or a model does not take images of this size.
+    """
+    if not directories:
+        raise SegkdError("segkd bench takes at least one run")
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise SegkdError(
+            f"{json_file} cannot be written: there is no folder {json_file.parent}, or it is a folder itself"
+        )
+    runs = [open_run(directory, overrides) for directory in directories]
+    first, task = runs[0]
+    for run, other in runs[1:]:
+        if type(other) is not type(task):
+            raise SegkdError(f"{run.directory} is of another task than {first.directory}: measure them apart")
+    with torch_threads(threads) as count:
+        dataset = task.val_set()
+        subject = subject_of(task, task.load_student(first.student), dataset)
+        subject.size = size or subject.size
+        inputs = [image.reshape(1, 3, *subject.size) for image in subject.images(dataset, images)]
+        result = Bench([], subject.size, len(inputs), batch_size, count)
+        teachers: set[str] = set()
+        for run, task in runs:
+            result.rows += _models(run, task, subject, teachers, result.remarks)
+            result.rows += _files(run, subject, result)
+        _measure(result, inputs)
+        if json_file is not None:
+            _write(json_file, result.figures())
+    return result
+
+
+def _write(path: Path, figures: dict[str, Any]) -> None:
+    try:
+        scratch = path.with_name(f".{path.name}.tmp")
+        scratch.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise SegkdError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _models(run: Run, task: Task, subject: Subject, teachers: set[str], remarks: list[str]) -> Iterator[Row]:
+    """Yield the teacher, unless it was among `teachers` or its weights are not there, and the student."""
+    if task.config.teacher is not None:
+        teacher = task.teacher(teacher_config(task.config))
+        if teacher.checkpoint not in teachers:
+            teachers.add(teacher.checkpoint)
+            try:
+                task.load_teacher(teacher, to_measure=True)
+                yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint))
+            except SegkdError as error:
+                remarks.append(f"{run.directory}: teacher left out: {error}")
+    yield _model(run, "student", task.load_student(run.student), subject, run.student)
+
+
+def _model(run: Run, name: str, model: nn.Module, subject: Subject, path: Path) -> Row:
+    if isinstance(model, Student | DetectionStudent | WithAuxiliary):  # the second head is for training alone
+        model = model.model
+    file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    call = subject.of_batch(model.cpu().eval())
+    return Row(str(run.directory), name, file.stat().st_size, call, parameters=parameters)
+
+
+def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
+    """Yield the exported files in a run's directory that take the images."""
+    by_suffix = {chosen.suffix: chosen for chosen in FORMATS.values()}
+    paths = [path for path in (run.directory / "export").glob("*") if path.suffix in by_suffix]
+    for path in sorted(paths, key=lambda path: (path.suffix, len(path.name))):
+        chosen = by_suffix[path.suffix]
+        try:
+            check_installed(chosen)
+            info = read_info(path)
+            _check_size(path, info, result.size)
+        except SegkdError as error:
+            result.remarks.append(f"{path.name} left out: {error}")
+            continue
+        call = subject.of_file(chosen.open(path, result.threads))
+        yield Row(str(run.directory), path.name, path.stat().st_size, call, batched="batch" in info["dynamic"])
+
+
+def _check_size(path: Path, info: dict[str, Any], size: Size) -> None:
+    """Raise unless a file takes images of this size."""
+    multiple = info.get("size_multiple", 1)
+    if "height" in info["dynamic"]:
+        if any(side % multiple for side in size):
+            raise SegkdError(f"{path} takes height and width in multiples of {multiple}")
+    elif tuple(info["size"]) != size:
+        raise SegkdError(f"{path} takes images of {info['size'][0]}x{info['size'][1]} only")
+
+
+def _measure(result: Bench, inputs: list[Tensor]) -> None:
+    """Fill in what is measured."""
+    for row in result.rows:
+        counter = FlopCounterMode(display=False)
+        try:
+            with torch.no_grad(), counter:
+                row.call(inputs[0])
+        # torch's: an image of a size that the model does not take.
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:150]
+            height, width = result.size
+            raise SegkdError(f"{row.run}: the {row.model} does not take images of {height}x{width}: {reason}") from None
+        if row.parameters is not None:
+            row.macs = counter.get_total_flops() // 2
+    for row, seconds in zip(result.rows, interleaved([row.call for row in result.rows], inputs), strict=True):
+        row.latency, row.rate = seconds, 1 / seconds
+    batched = [row for row in result.rows if row.batched]
+    batches = _batches(inputs, result.batch_size)
+    for row, seconds in zip(batched, interleaved([row.call for row in batched], batches), strict=True):
+        row.rate = result.batch_size / seconds
+
+
+def _batches(images: list[Tensor], size: int) -> Iterator[Tensor]:
+    """Yield whole batches, at least three, in which each image is at least once."""
+    endless = itertools.cycle(images)
+    for _ in range(max(math.ceil(len(images) / size), 3)):
+        yield torch.cat(list(itertools.islice(endless, size)))

@@ -1,0 +1,165 @@
+"""Exporting a run's student to a file that runs without this package, and checking the file against the student."""
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segkd.deployment.check import Comparison
+from segkd.deployment.formats import FORMATS, Format, Graph, Runner, find_format, quiet, read_info
+from segkd.deployment.int8 import Int8, make_int8
+from segkd.deployment.subjects import Subject, open_run, subject_of
+from segkd.detection.student import DetectionStudent
+from segkd.errors import SegkdError
+from segkd.training.run import Run
+
+#: How many validation images a file is checked on.
+CHECKED = 20
+
+
+@dataclass
+class Export:
+    """An exported file.
+
+    Attributes:
+        path: where it is.
+        info: what was recorded in it.
+        check: of the file in float32 against the student.
+        fixed: why height and width, or the batch too, are fixed; None where they are not, or for a detector.
+        int8: where it was asked for.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    check: Comparison
+    fixed: str | None
+    int8: Int8 | None = None
+
+    def __str__(self) -> str:
+        """Return lines for a person."""
+        height, width = self.info["size"]
+        dynamic = self.info["dynamic"]
+        multiple = self.info.get("size_multiple", 1)
+        others = f"multiples of {multiple}" if multiple > 1 else "any size"
+        size = f"made for {height}x{width}, takes {others}" if "height" in dynamic else f"fixed size {height}x{width}"
+        if self.info["task"] == "segmentation":
+            size += f"; {'any' if 'batch' in dynamic else 'no'} batch"
+        lines = [f"{self.path}: {os.path.getsize(self.path) / 1e6:.1f} MB, {size}"]
+        if self.fixed:
+            lines.append(f"the size is fixed, since with a dynamic one {self.fixed}")
+        lines.append(f"checked on {self.check.images} validation images against PyTorch: {self.check}")
+        return "\n".join([*lines, *([str(self.int8)] if self.int8 else [])])
+
+
+def export(
+    directory: str | Path, format: str, *, int8: bool = False, out: Path | None = None, overrides: Sequence[str] = ()
+) -> Export:
+    """Export the student of a finished run, and check the file on validation images before it is put in place.
+
+    A segmentation student maps normalised images (B, 3, H, W) to logits, with dynamic batch, height and width if the
+    model allows; a detector one image (3, H, W) of one size, in [0, 1], to boxes, labels and scores. What a user of the
+    file alone has to know (mean, std, size, classes, colours and so on) lies in it as JSON: in the metadata property
+    ``segkd`` of ONNX, in the extra file ``segkd.json`` of the others.
+
+    Args:
+        directory: of the run.
+        format: a key of `FORMATS`.
+        int8: whether to quantise it, which needs ``onnx`` and a segmentation student.
+        out: the file; ``export/student<suffix>`` in the run's directory unless given.
+        overrides: ``key.path=value`` changes to the run's config, such as where the data lie now.
+
+    Raises:
+        SegkdError: the run is not finished, the student cannot be exported so, the data are absent, a package is, the
+            file cannot be written or is in the way of something else, or it does not give what the student gives. Then
+            nothing is written.
+    """
+    chosen = find_format(format)
+    if int8 and format != "onnx":
+        raise SegkdError(f"int8 is made by onnxruntime: --int8 goes with --format onnx, not {format}")
+    run, task = open_run(directory, overrides)
+    student = task.load_student(run.student)
+    target = _target(run, chosen, int8, out)
+    dataset = task.val_set()
+    subject = subject_of(task, student, dataset)
+    model = type(student.model).__name__
+    if format not in subject.formats:
+        raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(subject.formats)}")
+    if int8 and isinstance(student, DetectionStudent):
+        raise SegkdError(f"{model} cannot be exported in int8: only segmentation students can; leave out --int8")
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=run.directory if out is None else target.parent, prefix=".export-")
+    except OSError as error:
+        raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
+    with scratch as folder:
+        file = Path(folder) / f"float32{chosen.suffix}"
+        images = list(subject.images(dataset, CHECKED))
+        result = _export(subject, chosen, file, images)
+        if not result.check.passed:
+            raise SegkdError(f"{target} is not written: it would not give what PyTorch gives: {result.check}")
+        if int8:
+            quantised = Path(folder) / f"int8{chosen.suffix}"
+            result.int8 = make_int8(subject, result.info, file, quantised, images)
+            file = quantised
+        try:
+            target.parent.mkdir(exist_ok=True)
+            os.replace(file, target)
+        except OSError as error:
+            raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
+    result.path = target
+    return result
+
+
+def _target(run: Run, chosen: Format, int8: bool, out: Path | None) -> Path:
+    """Return where the file goes, which must be free, or hold an export."""
+    target = out or run.directory / "export" / f"student{'.int8' if int8 else ''}{chosen.suffix}"
+    if target.suffix != chosen.suffix:
+        raise SegkdError(f"{target}: the name of a file in {chosen.title} ends in {chosen.suffix}")
+    if out is not None and not target.parent.is_dir():
+        raise SegkdError(f"{target} cannot be written: there is no folder {target.parent}")
+    if target.exists():
+        try:
+            read_info(target)
+        except SegkdError as error:
+            raise SegkdError(f"{error}: it is not overwritten; choose another --out") from None
+    return target
+
+
+def _export(subject: Subject, chosen: Format, file: Path, images: list[Tensor]) -> Export:
+    """Write the file with as many dynamic dimensions as the model allows, and compare it with the student."""
+    failures: list[str] = []
+    for axes in subject.ladder:
+        info = {"version": importlib.metadata.version("segkd"), **subject.info(axes)}
+        probes = subject.probes(images[0], axes)
+        # A batch of one would be taken for a constant.
+        example = probes[min(1, len(probes) - 1)]
+        graph = Graph(subject.network, example, subject.input, subject.outputs, axes, info, subject.has_control_flow)
+        try:
+            with quiet(), torch.no_grad():
+                chosen.write(graph, file)
+            run = chosen.open(file, torch.get_num_threads())
+            failure = _failure(subject, run, probes)
+            if failure is None or axes == subject.ladder[-1]:
+                check = subject.compare((subject.run(image), run(image)) for image in images)
+                return Export(file, info, check, None if "height" in axes.values() else next(iter(failures), None))
+        # Exporters and runtimes fail in their own ways: each means that the model cannot be had like this.
+        except Exception as error:
+            failure = f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        failures.append(failure)
+    model = type(subject.student.model).__name__
+    others = " or ".join(name for name in subject.formats if FORMATS[name] is not chosen)
+    raise SegkdError(f"{model} cannot be exported as {chosen.title}: {failures[-1]}; --format {others} may do")
+
+
+def _failure(subject: Subject, run: Runner, probes: list[Tensor]) -> str | None:
+    """Return why a file does not do for what it has to take, or None."""
+    for probe in probes:
+        check = subject.compare([(subject.run(probe), run(probe))])
+        if not check.passed:
+            return f"it gives other outputs for {'x'.join(map(str, probe.shape))} ({check})"
+    return None

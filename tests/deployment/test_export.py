@@ -1,0 +1,245 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from experiments import refused, segkd, train
+from PIL import Image
+from torch import Tensor
+
+from segkd.deployment.export import export
+from segkd.deployment.formats import FORMATS, read_info
+from segkd.detection.models import detect
+from segkd.errors import SegkdError
+from segkd.students import load_student
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def copy(run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "export"))
+
+
+def image_of(folder: Path) -> np.ndarray:
+    return np.asarray(Image.open(sorted((folder / "camvid/val").iterdir())[0]).convert("RGB"))
+
+
+def alone(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Segment an image with nothing but the file and what is recorded in it; return the classes."""
+    info = read_info(path)
+    height, width = info["size"]
+    assert pixels.shape[:2] == (height, width)
+    images = ((pixels / 255 - info["mean"]) / info["std"]).transpose(2, 0, 1)[None]
+    (logits,) = FORMATS[{".onnx": "onnx", ".pt": "torchscript", ".pt2": "pt2"}[path.suffix]].open(path, 1)(
+        torch.tensor(images, dtype=torch.float32)
+    )
+    return logits[0].argmax(0).numpy()
+
+
+class TestFormats:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_the_file_alone_predicts_what_the_student_predicts(self, name: str, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        result = export(run, name)
+        assert result.path == run / f"export/student{FORMATS[name].suffix}"
+        assert list(result.path.parent.iterdir()) == [result.path]
+        assert result.check.images == 3
+        assert result.check.difference < 1e-4
+        assert result.check.share > 0.999
+        assert result.fixed is None
+        assert read_info(result.path) == result.info
+        assert result.info["dynamic"] == ["batch", "height", "width"]
+        pixels = image_of(shipped)
+        expected = load_student(run).predict(pixels)
+        assert (alone(result.path, pixels) == expected).mean() > 0.999
+
+    def test_what_is_recorded(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        info = export(run, "torchscript").info
+        recorded = json.loads((run / "student/config.json").read_text())["_segkd"]
+        for key in ("version", "classes", "colors", "ignore_index", "mean", "std", "dataset"):
+            assert info[key] == recorded[key], key
+        assert (info["size"], info["size_multiple"]) == ([64, 96], 32)
+
+    def test_of_a_student_with_an_auxiliary_head_the_inner_model(self, shipped: Path, tmp_path: Path):
+        train(
+            shipped / "tiny.yaml",
+            "name=auxiliary",
+            f"runs={tmp_path}",
+            "student.auxiliary=true",
+            "trainer.max_steps=1",
+        )
+        result = export(tmp_path / "auxiliary", "torchscript")
+        (logits,) = FORMATS["torchscript"].open(result.path, 1)(torch.rand(1, 3, 64, 96))
+        assert logits.shape == (1, 11, 64, 96)
+
+
+@pytest.mark.slow
+def test_where_another_size_fails_the_size_is_fixed_and_said_so(shipped: Path, tmp_path: Path):
+    """PSPNet's pooling to fixed sizes has, in ONNX, the indices of the size that was exported."""
+    train(shipped / "tiny.yaml", "name=psp", f"runs={tmp_path}", "student.arch=PSPNet", "trainer.max_steps=1")
+    outcome = segkd("export", tmp_path / "psp")
+    assert outcome.status == 0, outcome.err
+    assert "fixed size 64x96; any batch" in outcome.out
+    assert "the size is fixed, since with a dynamic one it" in outcome.out
+    path = tmp_path / "psp/export/student.onnx"
+    assert read_info(path)["dynamic"] == ["batch"]
+    run = FORMATS["onnx"].open(path, 1)
+    assert run(torch.rand(5, 3, 64, 96))[0].shape == (5, 11, 64, 96)
+
+
+class TestInt8:
+    def test_it_is_smaller_and_measured(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        result = export(run, "onnx", int8=True)
+        assert result.path == run / "export/student.int8.onnx"
+        assert list(result.path.parent.iterdir()) == [result.path]
+        assert result.path.stat().st_size < (run / "student/model.safetensors").stat().st_size / 3
+        assert result.check.difference < 1e-4
+        int8 = result.int8
+        assert int8 is not None
+        recorded = json.loads((run / "result.json").read_text())["student"]["miou"]
+        assert int8.score == "miou"
+        assert int8.before == pytest.approx(recorded, abs=1e-3)
+        assert int8.after == pytest.approx(int8.before, abs=0.1)
+        assert int8.after != int8.before
+        assert 0.8 < int8.check.share < 1
+        assert int8.images == 5
+        assert min(int8.seconds) > 0
+        assert read_info(result.path)["int8"] == {"calibrated_on": "5 images of train", "float32_nodes": int8.left}
+        pixels = image_of(shipped)
+        assert (alone(result.path, pixels) == load_student(run).predict(pixels)).mean() > 0.8
+
+    def test_what_is_printed(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        outcome = segkd("export", run, "--int8", "--out", tmp_path / "small.onnx")
+        assert outcome.status == 0, outcome.err
+        lines = outcome.out.splitlines()
+        assert lines[0].startswith(f"{tmp_path}/small.onnx: ")
+        assert lines[0].endswith("made for 64x96, takes multiples of 32; any batch")
+        assert lines[1].startswith("checked on 3 validation images against PyTorch: largest logit difference ")
+        assert lines[2].startswith("int8: calibrated on 5 training images")
+        assert lines[3].startswith("  mIoU: ")
+        assert lines[4].startswith("  latency of one image: ")
+        assert lines[5].startswith("  against PyTorch: ")
+        assert len(lines) == 6
+        assert not (run / "export").exists()
+
+
+class TestDetectors:
+    @pytest.mark.parametrize("name", ["onnx", "torchscript"])
+    def test_boxes_of_the_file_are_those_of_the_student(self, name: str, detector: Path, tmp_path: Path):
+        run = copy(detector, tmp_path)
+        result = export(run, name)
+        assert result.check.total > 100
+        assert result.check.share > 0.99
+        assert result.info["task"] == "detection"
+        height, width = result.info["size"]
+        image = torch.rand(3, height, width)
+        boxes, labels, scores = FORMATS[name].open(result.path, 1)(image)
+        (found,) = detect(load_student(run).model, [image])
+        assert torch.allclose(boxes, found["boxes"], atol=0.01)
+        assert torch.equal(labels, found["labels"])
+        assert torch.allclose(scores, found["scores"], atol=1e-5)
+
+    def test_what_cannot_be_had(self, detector: Path):
+        refused(
+            segkd("export", detector, "--format", "pt2"),
+            "RetinaNet cannot be exported as pt2: only as onnx or torchscript",
+        )
+        refused(segkd("export", detector, "--int8"), "RetinaNet cannot be exported in int8", "leave out --int8")
+        assert not (detector / "export").exists()
+
+
+class TestNothingIsLost:
+    def test_an_earlier_export_is_replaced(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        path = export(run, "torchscript").path
+        before = path.stat().st_mtime_ns
+        assert export(run, "torchscript").path == path
+        assert path.stat().st_mtime_ns > before
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_another_file_is_not(self, shipped: Path, tmp_path: Path):
+        mine = tmp_path / "mine.pt"
+        torch.save({"weight": torch.ones(1)}, mine)
+        content = mine.read_bytes()
+        outcome = segkd("export", shipped / "runs/distilled", "--format", "torchscript", "--out", mine)
+        refused(outcome, "mine.pt is no file that segkd exported", "not overwritten", "--out")
+        assert mine.read_bytes() == content
+
+    def test_a_model_that_computes_something_else_when_it_is_recorded(
+        self, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        forward = smp.FPN.forward
+
+        def other(self: smp.FPN, images: Tensor) -> Tensor:
+            return forward(self, images) + float(torch.jit.is_tracing()) * 0.5
+
+        monkeypatch.setattr(smp.FPN, "forward", other)
+        out = tmp_path / "student.pt"
+        outcome = segkd("export", shipped / "runs/distilled", "--format", "torchscript", "--out", out)
+        refused(outcome, "student.pt is not written", "largest logit difference 5.0e-01", "100.000 % of")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_model_that_cannot_be_recorded(self, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        forward = smp.FPN.forward
+
+        def other(self: smp.FPN, images: Tensor) -> Tensor:
+            if torch.jit.is_tracing():
+                raise RuntimeError("no way\nto record this")
+            return forward(self, images)
+
+        monkeypatch.setattr(smp.FPN, "forward", other)
+        out = tmp_path / "student.pt"
+        outcome = segkd("export", shipped / "runs/distilled", "--format", "torchscript", "--out", out)
+        refused(outcome, "FPN cannot be exported as TorchScript", "no way to record this", "--format onnx or pt2")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestBadInput:
+    def test_formats(self, shipped: Path):
+        run = shipped / "runs/distilled"
+        refused(segkd("export", run, "--format", "onx"), "no format 'onx': did you mean 'onnx'?")
+        refused(segkd("export", run, "--format", "torchscript", "--int8"), "--int8 goes with --format onnx")
+
+    def test_runs(self, shipped: Path, tmp_path: Path):
+        refused(segkd("export", tmp_path / "none"), "none is no run directory")
+        (tmp_path / "begun").mkdir()
+        shutil.copy(shipped / "runs/distilled/config.yaml", tmp_path / "begun")
+        refused(segkd("export", tmp_path / "begun"), "begun is not finished", "segkd train --resume")
+
+    def test_files(self, shipped: Path, tmp_path: Path):
+        run = shipped / "runs/distilled"
+        refused(segkd("export", run, "--out", tmp_path / "none/a.onnx"), "there is no folder", "none")
+        refused(segkd("export", run, "--out", tmp_path / "a.pt"), "a.pt", "ends in .onnx")
+        (tmp_path / "folder.onnx").mkdir()
+        refused(segkd("export", run, "--out", tmp_path / "folder.onnx"), "folder.onnx is no file that segkd exported")
+
+    def test_data_that_are_not_there(self, shipped: Path):
+        outcome = segkd("export", shipped / "runs/distilled", "data.root=/nowhere")
+        refused(outcome, "no folder /nowhere", "data.root")
+
+    def test_a_package_that_is_not_installed(self, shipped: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        outcome = segkd("export", shipped / "runs/distilled")
+        refused(outcome, 'ONNX needs onnxscript: pip install "segkd[export]"')
+
+    def test_a_folder_that_cannot_be_made(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        (run / "export").write_text("in the way")
+        refused(segkd("export", run, "--format", "torchscript"), "export/student.pt cannot be written")
+        assert sorted(path.name for path in run.iterdir() if path.name.startswith(".export")) == []
+
+    def test_a_student_that_is_damaged(self, shipped: Path, tmp_path: Path):
+        run = copy(shipped / "runs/distilled", tmp_path)
+        (run / "student/model.safetensors").write_bytes(b"half")
+        with pytest.raises(SegkdError, match=r"model\.safetensors"):
+            export(run, "torchscript")
+        assert not (run / "export").exists()
