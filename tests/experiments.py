@@ -13,6 +13,7 @@ import trees
 import yaml
 
 from segkd import cli
+from segkd.commands.shared import console
 from segkd.training.module import DistillModule
 
 TINY: dict[str, Any] = {
@@ -74,7 +75,7 @@ def segkd(*arguments: object) -> Outcome:
         status = end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = argv
-        cli.console.quiet = False
+        console.quiet = False
     return Outcome(status, out.getvalue(), err.getvalue())
 
 

@@ -62,17 +62,19 @@ class Format(NamedTuple):
 def _write_onnx(graph: Graph, path: Path) -> None:
     import onnx
 
+    model = None
     names: dict[str, Any] = {"input_names": [graph.input], "output_names": list(graph.outputs), "verbose": False}
-    if graph.has_control_flow:
-        # torch.export cannot follow a detector's; the exporter that records one run takes it, at one size.
+    if not graph.has_control_flow:
+        # It does not know every operator, least of all in older versions of PyTorch.
+        with contextlib.suppress(Exception):
+            shapes = (dict(graph.axes),)
+            program = torch.onnx.export(_exported(graph), (graph.example,), dynamo=True, dynamic_shapes=shapes, **names)
+            assert program is not None
+            model = program.model_proto
+    if model is None:  # the exporter of before, which records what one run computes
+        names["dynamic_axes"] = {graph.input: dict(graph.axes)}
         torch.onnx.export(graph.network, (graph.example,), str(path), dynamo=False, **names)
         model = onnx.load(path)
-    else:
-        program = torch.onnx.export(
-            _exported(graph), (graph.example,), dynamo=True, dynamic_shapes=(dict(graph.axes),), **names
-        )
-        assert program is not None
-        model = program.model_proto
     write_onnx_info(model, graph.info)
     onnx.save(model, path)
 

@@ -81,6 +81,7 @@ class TestFormats:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.__version__.startswith("2.6"), reason="PyTorch 2.6 cannot export PSPNet to ONNX at all")
 def test_where_another_size_fails_the_size_is_fixed_and_said_so(shipped: Path, tmp_path: Path):
     """PSPNet's pooling to fixed sizes has, in ONNX, the indices of the size that was exported."""
     train(shipped / "tiny.yaml", "name=psp", f"runs={tmp_path}", "student.arch=PSPNet", "trainer.max_steps=1")

@@ -110,10 +110,10 @@ def test_what_cannot_be_resumed(whole: Path, tmp_path: Path):
 
 
 def test_the_bar_shows_where_the_run_stands(whole: Path, monkeypatch: pytest.MonkeyPatch):
-    from segkd import cli
+    from segkd.commands import train as command
 
     console = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr(cli, "console", console)
+    monkeypatch.setattr(command, "console", console)
     train(whole / "tiny.yaml", "name=bar")
     shown = console.export_text()
     for text in ("bar ", "4/4", "loss ", "mIoU ", "images/s", "0:00:00"):

@@ -1,0 +1,39 @@
+"""What the commands share: the console, the arguments that several take, a result as a table."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console()
+
+CONFIG_HELP = "A config file, or the name of a shipped one (see: segkd configs)."
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the config, such as trainer.max_steps=100."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def print_line(text: str) -> None:
+    """Print a line that may hold a path: neither broken, nor coloured, nor read as markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print teacher and student side by side: the means, then each class."""
+    from segkd.training.results import models_of, rows, score
+
+    table = Table(f"{result['split']}, %", box=None, pad_edge=False, header_style="bold")
+    for model in models_of(result):
+        table.add_column(model, justify="right", min_width=8)
+    for number, (label, values) in enumerate(rows(result)):
+        table.add_row(escape(label), *values, style="" if number else "bold")
+    console.print(table)
+    if "last" in result and result["student"]["step"] != result["steps"]:
+        label, last = score(result["last"])
+        best = result["student"]["step"]
+        print_line(f"The student is that of step {best}, the best validation; the last step has {label} {last}.")

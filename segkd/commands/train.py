@@ -1,0 +1,116 @@
+"""Training, measuring and comparing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segkd.commands.shared import CONFIG_HELP, Debug, Overrides, console, print_line, print_result
+from segkd.errors import SegkdError
+
+
+def train(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with the run in this directory, where it stopped.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train what a config says, its teacher first.
+
+    A teacher with a config of its own is trained unless there is a finished run of it. Everything goes to runs/<name>:
+    TensorBoard events, metrics.csv, checkpoints, and the student at the end.
+
+    \b
+    Examples:
+      segkd train quickstart
+      segkd train quickstart name=short trainer.max_steps=100 seed=1
+      segkd train --resume runs/quickstart
+    """
+    from segkd.training import train as training
+    from segkd.training.config import load_config
+
+    if resume is not None:
+        if config is not None:
+            raise SegkdError(f"segkd train takes a CONFIG, or --resume RUN, not both: {config!r} and {str(resume)!r}")
+        result = training.resume(resume, console)
+    elif config is not None:
+        result = training.train(load_config(config, overrides or []), console)
+    else:
+        raise SegkdError("segkd train takes a CONFIG (see: segkd configs), or --resume RUN")
+    print_result(result)
+    print_line(f"The student is in {result['run']}/student; look at the run with: tensorboard --logdir {result['run']}")
+
+
+def compare(
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG",
+            help="Configs, then KEY.PATH=VALUE changes to all of them; with --report-only run directories, or folders "
+            "of them.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each config, from 0.")] = 3,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="What all may spend alike: steps, minutes, or so many of them (700steps, 12minutes). "
+            "With minutes a cheaper method gets more steps; without a number, the time that the dearest takes."
+        ),
+    ] = "steps",
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's directory, for runs and report; default runs/comparison.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are compared to; default the config that distils nothing.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Validation images that the report shows.")] = 3,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing: report on finished runs.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train configs under one budget; report what helped.
+
+    Each config is trained with each seed. Runs that are finished are kept, others go on where they stopped. Several
+    processes may share one directory: each run is trained by one of them. Writes report.md and report.html.
+
+    \b
+    Examples:
+      segkd compare camvid_plain camvid_kd camvid_aicsd --seeds 3
+      segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes trainer.threads=1
+      segkd compare --report-only runs/comparison
+    """
+    from segkd.comparison import compare as comparison
+
+    if report_only:
+        comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
+        return
+    overrides = [text for text in configs if "=" in text]
+    names = [text for text in configs if "=" not in text]
+    failed = comparison.compare(
+        names,
+        overrides,
+        console,
+        seeds=seeds,
+        budget=budget,
+        out=out,
+        baseline=baseline,
+        pictures=pictures,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, or a config as for train.")],
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Measure student and teacher on the validation split.
+
+    Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint.
+    """
+    from segkd.training.evaluate import evaluate
+
+    print_result(evaluate(target, overrides or []))
