@@ -183,14 +183,14 @@ def _write(path: Path, figures: dict[str, Any]) -> None:
 def _models(run: Run, task: Task, subject: Subject, teachers: set[str], remarks: list[str]) -> Iterator[Row]:
     """Yield the teacher, unless it was among `teachers` or its weights are not there, and the student."""
     if task.config.teacher is not None:
-        teacher = task.teacher(teacher_config(task.config))
-        if teacher.checkpoint not in teachers:
-            teachers.add(teacher.checkpoint)
-            try:
+        try:
+            teacher = task.teacher(teacher_config(task.config))
+            if teacher.checkpoint not in teachers:
+                teachers.add(teacher.checkpoint)
                 task.load_teacher(teacher, to_measure=True)
                 yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint))
-            except SegkdError as error:
-                remarks.append(f"{run.directory}: teacher left out: {error}")
+        except SegkdError as error:
+            remarks.append(f"{run.directory}: teacher left out: {error}")
     yield _model(run, "student", task.load_student(run.student), subject, run.student)
 
 
