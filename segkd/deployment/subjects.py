@@ -15,7 +15,7 @@ from segkd.deployment.formats import Runner
 from segkd.detection.models import detect
 from segkd.detection.student import DetectionStudent
 from segkd.errors import SegkdError
-from segkd.segmentation.inference import _multiple as size_multiple
+from segkd.segmentation.inference import size_multiple
 from segkd.segmentation.student import Student
 from segkd.training.run import Run
 from segkd.training.task import Task

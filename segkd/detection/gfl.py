@@ -139,10 +139,12 @@ class GFL(nn.Module):
         with full_precision(logits, regression) as (logits, regression):
             scores = logits.sigmoid().flatten()
             above = torch.where(scores > self.score_thresh)[0]
-            scores, order = scores[above].topk(min(len(above), self.topk_candidates))
-            pairs, classes = above[order], logits.shape[1]
-            rows = pairs // classes
-            return decode(regression[rows], priors[rows]), pairs % classes + 1, scores
+            # How many there are must not become a constant when this is traced for export: hence no topk of a number,
+            # and no decoding of a selection.
+            scores, order = scores[above].sort(descending=True)
+            pairs, classes = above[order[: self.topk_candidates]], logits.shape[1]
+            boxes = decode(regression, priors)[pairs // classes]
+            return boxes, pairs % classes + 1, scores[: self.topk_candidates]
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None

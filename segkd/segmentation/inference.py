@@ -101,7 +101,7 @@ def _classes(views: list[Tensor], size: Size) -> Tensor:
 def _whole(model: nn.Module, images: Tensor) -> Tensor:
     """Logits of images of any size; of the model's own size, or the images' if they had to be padded."""
     height, width = images.shape[-2:]
-    multiple = _multiple(model)
+    multiple = size_multiple(model)
     down, right = -height % multiple, -width % multiple
     if not down and not right:
         return read_logits(model(images))
@@ -154,8 +154,8 @@ def _resize(logits: Tensor, size: Size) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _multiple(model: nn.Module) -> int:
-    """What height and width must be multiples of: the encoder's output stride, or 1 for a model that takes any size."""
+def size_multiple(model: nn.Module) -> int:
+    """Return what height and width must be multiples of: the encoder's output stride, or 1 for a model of any size."""
     while not hasattr(model, "encoder") and isinstance(getattr(model, "model", None), nn.Module):
         model = model.model  # type: ignore[assignment]  # within a WithAuxiliary or Student
     if not getattr(model, "requires_divisible_input_shape", False):

@@ -13,8 +13,16 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a detector that finds something in every image."""
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two detectors, each named after its architecture, that find something in every image."""
     folder = make_detection_experiment(tmp_path_factory.mktemp("detector"))
-    train(folder / "tiny.yaml", "student.arch=retinanet", "student.options.score_thresh=0.0", "trainer.max_steps=2")
-    return folder / "runs/tiny"
+    for arch in ("retinanet", "gfl"):
+        options = (f"student.arch={arch}", f"name={arch}", "student.options.score_thresh=0.0", "trainer.max_steps=2")
+        train(folder / "tiny.yaml", *options)
+    return folder / "runs"
+
+
+@pytest.fixture
+def detector(detectors: Path) -> Path:
+    """The RetinaNet of them."""
+    return detectors / "retinanet"

@@ -134,11 +134,13 @@ class TestInt8:
 
 
 class TestDetectors:
+    @pytest.mark.parametrize("arch", ["retinanet", "gfl"])
     @pytest.mark.parametrize("name", ["onnx", "torchscript"])
-    def test_boxes_of_the_file_are_those_of_the_student(self, name: str, detector: Path, tmp_path: Path):
-        run = copy(detector, tmp_path)
+    def test_boxes_of_the_file_are_those_of_the_student(self, name: str, arch: str, detectors: Path, tmp_path: Path):
+        run = copy(detectors / arch, tmp_path)
         result = export(run, name)
-        assert result.check.total > 100
+        # As many as are left when boxes that overlap are taken out: hardly trained, GFL's all have the same size.
+        assert result.check.total > {"retinanet": 100, "gfl": 20}[arch]
         assert result.check.share > 0.99
         assert result.info["task"] == "detection"
         height, width = result.info["size"]
