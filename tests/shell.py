@@ -125,7 +125,7 @@ class Shell:
                 self.shelf.run(run[1], self.folder)
         keys = {word.partition("=")[0] for word in words}
         forced = [f"{key}={value}" for key, value in FORCED.items() if key in keys]
-        for option, value in {"--seeds": "2", "--budget": "2steps"}.items():
+        for option, value in {"--seeds": "1", "--budget": "2steps"}.items():
             forced += [option, value] if option in words else []
         outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err
