@@ -1,6 +1,7 @@
 """Tiny experiments: configs over a tiny tree of each task, and the command line run in this process."""
 
 import contextlib
+import csv
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -123,6 +124,16 @@ def _write_configs(folder: Path, dataset: Path, tiny: dict[str, Any], distilled:
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Return the weights in a checkpoint of a run."""
     return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def measured(run: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv without what the clock says, which must rise from row to row."""
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    seconds = [float(row.pop("seconds")) for row in rows]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+    return rows
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:

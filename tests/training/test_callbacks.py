@@ -1,6 +1,5 @@
 """Stopping and resuming: whatever stops a run, resuming it gives what an uninterrupted run gives."""
 
-import csv
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import cut, make_experiment, refused, same, segkd, train, weights
+from experiments import cut, make_experiment, measured, refused, same, segkd, train, weights
 from rich.console import Console
 
 from segkd.training.module import DistillModule
@@ -128,13 +127,3 @@ def expect_same(run: Path, reference: Path) -> None:
     for result in results:
         del result["run"], result["seconds"], result["peak_memory"]
     assert results[0] == results[1]
-
-
-def measured(run: Path) -> list[dict[str, str]]:
-    """Return the rows of metrics.csv without what the clock says, which must rise from row to row."""
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    seconds = [float(row.pop("seconds")) for row in rows]
-    assert seconds == sorted(seconds)
-    assert seconds[0] > 0
-    return rows

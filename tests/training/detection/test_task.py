@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import trees
-from experiments import cut_at, make_experiment, refused, same, segkd, train, weights
+from experiments import cut_at, make_experiment, measured, refused, same, segkd, train, weights
 from PIL import Image
 from torch import nn
 
@@ -65,7 +65,7 @@ class TestARun:
         for text in ("AP ", "AP50 ", "  RBC", "teacher", "student"):
             assert text in printed
         header, *rows = (run / "metrics.csv").read_text().splitlines()
-        assert header.startswith("step,val/ap,val/ap50")
+        assert header.startswith("step,seconds,val/ap,val/ap50")
         assert len(rows) == 2
 
     def test_boxes_that_are_left_out_are_counted(self, experiment: Path):
@@ -98,7 +98,7 @@ class TestARun:
         for name in ("last", "best"):
             pair = [weights(trained / f"runs/{run}/checkpoints/{name}.ckpt") for run in ("cut", "distilled")]
             assert same(*pair), name
-        assert (trained / "runs/cut/metrics.csv").read_text() == (trained / "runs/distilled/metrics.csv").read_text()
+        assert measured(trained / "runs/cut") == measured(trained / "runs/distilled")
 
     def test_a_run_as_teacher_by_its_weights(self, trained: Path):
         options = ["teacher.config=null", "teacher.arch=gfl", "teacher.backbone=resnet18", "name=by_weights"]
