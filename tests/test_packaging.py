@@ -48,6 +48,7 @@ class TestWheel:
     def test_holds_the_packages_files_and_nothing_else(self, unpacked: Path) -> None:
         assert contents(unpacked / "segkd", "*.py") == contents(ROOT / "segkd", "*.py")
         assert (unpacked / "segkd" / "py.typed").exists()
+        assert (unpacked / "segkd" / "comparison" / "report.html.j2").exists()
         tops = {path.name for path in unpacked.iterdir()}
         assert {name for name in tops if not name.endswith(".dist-info")} == {"segkd"}
 
