@@ -36,7 +36,7 @@ def teacher_full_difficulty(
 
     Args:
         logits: (B, C, h, w), the teacher's main head.
-        aux_logits: (B, C, h, w), its auxiliary head (a FCN head on encoder stage 4).
+        aux_logits: (B, C, h, w), its auxiliary head (an FCN head on encoder stage 4).
         variant: ``"paper"`` or ``"released"``.
         size: (H, W) to resize the weights to, after the exponential; ``"released"`` aligns corners. None keeps (h, w).
 

@@ -23,6 +23,7 @@ from segkd.training.tasks import task_of
 TINY = {"segmentation": "encoder=tu-mobilenetv3_small_050", "detection": "backbone=tu-mobilenetv3_small_050"}
 FORCED = {
     "data.workers": 0,
+    "student.encoder": "tu-mobilenetv3_small_050",
     "trainer.devices": 1,
     "trainer.max_steps": 2,
     "trainer.threads": 1,

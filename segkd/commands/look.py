@@ -30,7 +30,7 @@ def methods(debug: Debug = False) -> None:
         for name, method in group.items():
             table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
             table.add_row("", "reads", method.reads)
-            table.add_row("", "options", escape(defaults(method)))
+            table.add_row("", "options", escape(defaults(method)) or "none")
             table.add_row("", "paper", method.paper)
             console.print(f"  [bold]{name}[/]: {method.title}", highlight=False)
             console.print(table)

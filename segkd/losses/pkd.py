@@ -1,14 +1,10 @@
 """PKD: Pearson-correlation feature distillation (Cao et al., arXiv 2207.02039)."""
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
-from segkd.errors import SegkdError, nearest
+from segkd.errors import SegkdError
 from segkd.losses._common import full_precision, resize
-
-Size = Literal["teacher", "student"]
 
 
 def deviation(centred: Tensor) -> Tensor:
@@ -42,23 +38,16 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
         return centred * torch.where(std > 0, 1 / (std + eps), 0.0)
 
 
-def pkd(student: Tensor, teacher: Tensor, target: Tensor | None = None, size: Size = "teacher") -> Tensor:
+def pkd(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
     """Return half the mean squared difference of the standardized features, see `PKD`."""
-    _check_size(size)
     if student.dim() != 4 or teacher.dim() != 4 or student.shape[:2] != teacher.shape[:2]:
         raise SegkdError(
             f"pkd expects student and teacher (B, C, H, W) of the same B and C, got student {tuple(student.shape)} "
             f"and teacher {tuple(teacher.shape)}"
         )
     with full_precision(student, teacher) as (s, t):
-        height, width = (t if size == "teacher" else s).shape[2:]
-        s, t = resize(s, (height, width)), resize(t, (height, width))
-        return 0.5 * (standardize(s) - standardize(t)).square().mean()
-
-
-def _check_size(size: str) -> None:
-    if size not in get_args(Size):
-        raise SegkdError(f"pkd cannot resize to {size!r}, {nearest(size, get_args(Size))}")
+        height, width = t.shape[2:]
+        return 0.5 * (standardize(resize(s, (height, width))) - standardize(t)).square().mean()
 
 
 class PKD(nn.Module):
@@ -68,12 +57,9 @@ class PKD(nn.Module):
     student must vary as the teacher does, at any scale and offset. The gradient flows through the student's mean and
     deviation. The paper weighs each FPN level by 6 (two-stage teacher) or 10 (one-stage teacher).
 
-    Args:
-        size: whose size both are resized to, bilinearly with align_corners=False, when they differ: ``"teacher"`` or
-            ``"student"``.
-
     Shape:
-        student: (B, D, h, w); teacher: (B, D, h', w'); target is not read. Returns a scalar, 0 when m = 1.
+        student: (B, D, h, w), resized to the teacher's size (bilinear, align_corners=False); teacher: (B, D, h', w').
+        target is not read. Returns a scalar, 0 when m = 1.
 
     Raises:
         SegkdError: channels or batch differ.
@@ -89,15 +75,6 @@ class PKD(nn.Module):
         True
     """
 
-    def __init__(self, size: Size = "teacher") -> None:
-        super().__init__()
-        _check_size(size)
-        self.size = size
-
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        return pkd(student, teacher, target, self.size)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"size={self.size!r}"
+        return pkd(student, teacher, target)

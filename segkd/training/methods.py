@@ -28,11 +28,11 @@ LOSSES: dict[str, Method] = {
     "icsd": Method(ICSD, "Inter-class similarity distillation", "logits", "arXiv 2308.04243"),
     "pixel_kd": Method(PixelKD, "Pixel-wise KD", "logits", "arXiv 1503.02531"),
     "cwd": Method(CWD, "Channel-wise distillation", "logits or features", "arXiv 2011.13256"),
-    "pkd": Method(PKD, "Pearson-correlation distillation", "features, or fpn of detectors", "arXiv 2207.02039"),
+    "pkd": Method(PKD, "Pearson-correlation distillation", "features, or the FPN of detectors", "arXiv 2207.02039"),
     "crosskd_class": Method(
-        CrossKDClass, "Cross-head distillation of classes", "head of detectors", "arXiv 2306.11369"
+        CrossKDClass, "Cross-head distillation of classes", "the head of detectors", "arXiv 2306.11369"
     ),
-    "crosskd_box": Method(CrossKDBox, "Cross-head distillation of boxes", "head of detectors", "arXiv 2306.11369"),
+    "crosskd_box": Method(CrossKDBox, "Cross-head distillation of boxes", "the head of detectors", "arXiv 2306.11369"),
 }
 SCHEDULES: dict[str, Method] = {
     "alw": Method(alw, "Adaptive loss weighting", "progress", "arXiv 2308.04243"),
@@ -40,7 +40,10 @@ SCHEDULES: dict[str, Method] = {
 }
 WEIGHTINGS: dict[str, Method] = {
     "rdd": Method(
-        RelativeDifficulty, "Relative difficulty distillation", "logits, teacher's auxiliary logits", "arXiv 2407.03719"
+        RelativeDifficulty,
+        "Relative difficulty distillation",
+        "logits, and the teacher's auxiliary ones",
+        "arXiv 2407.03719",
     ),
 }
 
@@ -53,8 +56,9 @@ GROUPS: dict[str, dict[str, Method]] = {
 
 
 def options_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options that a class or function takes, by name."""
-    return dict(inspect.signature(build).parameters)
+    """Return the options that a class or function takes, by name; a module without any shows nn.Module's ``*args``."""
+    parameters = inspect.signature(build).parameters
+    return {key: option for key, option in parameters.items() if option.kind is option.POSITIONAL_OR_KEYWORD}
 
 
 def defaults(method: Method) -> str:

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 
 from segkd.training.config import TASKS
 from segkd.training.methods import GROUPS, options_of
-from segkd.training.schema import TermBlock
 
 INTRODUCTION = """\
 <!-- Written by `python -m segkd.training.reference > docs/configuration.md`: change the schema, not this file. -->
@@ -143,17 +142,15 @@ def _options(build: Callable[..., Any]) -> list[Row]:
     rows = []
     for key, option in options_of(build).items():
         default = "**required**" if option.default is option.empty else _written(option.default)
-        # A term's own keys come first: the same name among the loss's options has to be written out.
-        note = f" (written `options: {{{key}: ...}}`)" if key in TermBlock.model_fields else ""
-        rows.append((f"`{key}`", _type(TypeAdapter(hints[key]).json_schema()), default, meanings[key] + note))
+        rows.append((f"`{key}`", _type(TypeAdapter(hints[key]).json_schema()), default, meanings[key]))
     return rows
 
 
 def _arguments(build: Callable[..., Any]) -> dict[str, str]:
     """Return what the ``Args`` of a docstring say, of a class's or else of the class's that it inherits from."""
     documents = [inspect.cleandoc(owner.__doc__ or "") for owner in getattr(build, "__mro__", (build,))]
-    text = next(document for document in documents if "\nArgs:\n" in document)
-    block = re.split(r"\n(?=\S)", text.split("\nArgs:\n")[1])[0]
+    text = next((document.split("\nArgs:\n")[1] for document in documents if "\nArgs:\n" in document), "")
+    block = re.split(r"\n(?=\S)", text)[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)
     return {
         key: re.sub(r"\bNone\b", "`null`", " ".join(meaning.split()).replace("``", "`")).rstrip(".")

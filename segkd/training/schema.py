@@ -70,9 +70,7 @@ class Teacher(Block):
         None, description="a config that trains it; its finished run is used, and made first where there is none"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
-    arch: str | None = Field(
-        None, description="of a teacher without config, as are options, normalization and checkpoint"
-    )
+    arch: str | None = Field(None, description="its architecture; options, normalization and checkpoint go with it")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
     normalization: Normalization | None = Field(None, description="default: what its architecture's weights expect")
     checkpoint: str | None = Field(None, description="its weights: a file or a run directory")
@@ -93,7 +91,7 @@ class TermBlock(Block):
     loss: str = Field(description="name of a loss, see below")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
     student: str = Field("", description="what it reads; default what the loss says, else logits")
-    teacher: str = Field("", description="likewise of the teacher")
+    teacher: str = Field("", description="what is read of the teacher; default likewise")
     connector: Literal["conv1x1"] | None = Field(
         None, description="maps the student's channels to the teacher's; trained with the student"
     )
@@ -203,9 +201,11 @@ class Optimizer(Block):
 class Validation(Block):
     """When the student is measured; how is the task's."""
 
-    every: Annotated[int, Field(ge=1)] | None = Field(None, description="steps between two; default a tenth of all")
+    every: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="steps between two validations; default a tenth of all"
+    )
     batch_size: Annotated[int, Field(ge=1)] = Field(
-        1, description="for segmentation, above 1 all images must have one size"
+        1, description="images at once; above 1, those of segmentation must have one size"
     )
     pictures: Annotated[int, Field(ge=0)] = Field(4, description="images shown in TensorBoard")
 
@@ -223,7 +223,7 @@ class Trainer(Block):
     accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimiser step")
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
     checkpoint_every: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="steps; last.ckpt is also written after each validation"
+        None, description="steps between two checkpoints; one is also written after each validation"
     )
     log_every: Annotated[int, Field(ge=1)] = Field(10, description="steps between two entries in TensorBoard")
     compile: bool = Field(False, description="torch.compile the distiller")

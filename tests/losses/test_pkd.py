@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 from losses.base import SHAPE, LossTests, pair, value_and_grad
 
-from segkd.errors import SegkdError
 from segkd.losses import PKD, pkd
 from segkd.losses.pkd import deviation, standardize
 
@@ -12,7 +11,6 @@ class TestPKD(LossTests):
     loss = PKD
     function = pkd
     name = "pkd"
-    settings = ({}, {"size": "student"})
 
     def test_is_one_minus_the_correlation_of_each_channel(self) -> None:
         student, teacher = pair(dtype=torch.float64)
@@ -30,18 +28,11 @@ class TestPKD(LossTests):
         torch.testing.assert_close(pkd(student, scale * teacher + 7), expected, rtol=1e-5, atol=0)
         assert pkd(-student, student.detach()) > 1.9
 
-    @pytest.mark.parametrize("size", ["teacher", "student"])
-    def test_another_size_is_resized(self, size: str) -> None:
+    def test_another_size_is_resized_to_the_teachers(self) -> None:
         student, _ = pair(dtype=torch.float64)
         _, teacher = pair((2, 5, 4, 6), torch.float64)
-        if size == "teacher":
-            expected = pkd(F.interpolate(student, size=(4, 6), mode="bilinear", align_corners=False), teacher)
-        else:
-            expected = pkd(student, F.interpolate(teacher, size=(7, 9), mode="bilinear", align_corners=False))
-        torch.testing.assert_close(PKD(size=size)(student, teacher), expected)
-        assert PKD(size=size)(student, teacher) != PKD(size="student" if size == "teacher" else "teacher")(
-            student, teacher
-        )
+        expected = pkd(F.interpolate(student, size=(4, 6), mode="bilinear", align_corners=False), teacher)
+        torch.testing.assert_close(PKD()(student, teacher), expected)
 
     def test_another_size_in_bfloat16_is_resized_in_float32(self) -> None:
         student, _ = pair(dtype=torch.bfloat16)
@@ -61,12 +52,6 @@ class TestPKD(LossTests):
             value, grad = value_and_grad(PKD(), *features)
             assert value.isfinite()
             assert grad.isfinite().all()
-
-    def test_an_unknown_size_is_an_error(self) -> None:
-        with pytest.raises(SegkdError, match="did you mean 'teacher'"):
-            PKD(size="techer")
-        with pytest.raises(SegkdError, match="did you mean 'student'"):
-            pkd(*pair(), size="studnet")
 
 
 class TestDeviation:

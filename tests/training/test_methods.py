@@ -56,4 +56,10 @@ def test_each_is_described():
         for method in group.values():
             assert method.title
             assert method.reads
-            assert options_of(method.build)
+
+
+def test_a_method_without_options_takes_none():
+    assert options_of(LOSSES["pkd"].build) == {}
+    assert defaults(LOSSES["pkd"]) == ""
+    with pytest.raises(SegkdError, match="loss 'pkd' has no option 'size'"):
+        make("loss", LOSSES, "pkd", {"size": "student"})

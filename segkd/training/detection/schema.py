@@ -37,7 +37,7 @@ class Teacher(schema.Teacher):
 
 
 class Config(schema.Config):
-    """A detection experiment."""
+    """A whole experiment."""
 
     task: Literal["detection"] = Field(description="what is trained")
     data: Data

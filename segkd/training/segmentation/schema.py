@@ -22,7 +22,7 @@ class Model(schema.Model):
     arch: str = Field(description="such as DeepLabV3Plus, Unet or Segformer")
     encoder: str = Field(description="such as resnet18; a timm network after tu-")
     encoder_weights: str | None = Field(None, description="hub name such as imagenet, a local file, or null")
-    auxiliary: bool = Field(False, description="add a FCN head on encoder stage 4")
+    auxiliary: bool = Field(False, description="add an FCN head on encoder stage 4")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
 
 
@@ -40,7 +40,7 @@ class Teacher(schema.Teacher):
 
     encoder: str | None = Field(None, description="as the student's")
     auxiliary: bool | Literal["fit"] = Field(
-        False, description="true: it has a FCN head, in its weights; fit: train one on the frozen teacher"
+        False, description="true: it has an FCN head, in its weights; fit: train one on the frozen teacher"
     )
     auxiliary_fit: AuxiliaryFit = AuxiliaryFit()
     class_map: list[int | None] | None = Field(None, description="student class of each teacher class, null for none")
@@ -56,7 +56,7 @@ class Validation(schema.Validation):
 
 
 class Config(schema.Config):
-    """A segmentation experiment."""
+    """A whole experiment."""
 
     task: Literal["segmentation"] = Field("segmentation", description="what is trained")
     data: Data
