@@ -35,7 +35,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="The folder to write, empty or not there yet.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees together.")] = 8,
     sliding: Annotated[bool, typer.Option("--sliding", help="Slide a window over the image.")] = False,
-    window: Annotated[Any, typer.Option(metavar="N|H,W", parser=_size, help="Size of the window in pixels.")] = None,
+    window: Annotated[
+        Any, typer.Option(metavar="N|H,W", parser=_size, help="Its size in pixels of the image that the model sees.")
+    ] = None,
     stride: Annotated[
         Any, typer.Option(metavar="N|H,W", parser=_size, help="Its steps; two thirds of it unless given.")
     ] = None,
@@ -55,7 +57,8 @@ def predict(
 
     Writes overlays/, and masks/ as palette PNG (class ids) or detections.json. What cannot be read is named and left
     out; the exit status is 1 then. Of the options, --score-threshold is for detection, those from --sliding to --alpha
-    for segmentation.
+    for segmentation. Each image is read as it is stored, without its orientation tag, and resized as in validation:
+    scales and windows refer to that size.
 
     \b
     Examples:

@@ -7,7 +7,8 @@ from PIL import Image
 
 from segkd.errors import SegkdError
 
-_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+#: PIL's modes of images with at most 8 bits a channel, which `convert("RGB")` does not distort.
+COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -19,7 +20,7 @@ def read_image(path: Path) -> np.ndarray:
         SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
     """
     with open_image(path, "image") as image:
-        if image.mode not in _COLOUR_MODES:
+        if image.mode not in COLOUR_MODES:
             raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
         return np.asarray(image.convert("RGB"))
 

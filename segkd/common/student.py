@@ -13,6 +13,7 @@ import safetensors.torch
 from PIL import Image
 from torch import nn
 
+from segkd.common.reading import COLOUR_MODES
 from segkd.errors import SegkdError
 
 Built = TypeVar("Built")
@@ -98,9 +99,14 @@ def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:
         image: a PIL image, or an array of that shape and type already.
 
     Raises:
-        SegkdError: an array of another shape or type.
+        SegkdError: an array of another shape or type, one without pixels, a PIL image with more than 8 bits a channel,
+            or something else.
     """
-    pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else image
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise SegkdError(f"predict takes RGB uint8 (H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}")
-    return pixels
+    if isinstance(image, Image.Image):
+        if image.mode not in COLOUR_MODES:
+            raise SegkdError(f"predict takes a PIL image of 8 bits a channel, such as RGB, got mode {image.mode!r}")
+        image = np.asarray(image.convert("RGB"))
+    given = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "dtype") else type(image).__name__
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        raise SegkdError(f"predict takes a PIL image or RGB uint8 (H, W, 3), got {given}")
+    return image

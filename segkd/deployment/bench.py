@@ -63,7 +63,7 @@ class Bench:
         images: how many there were.
         batch_size: of ``rate``.
         threads: that each model computed with.
-        remarks: a line for each model that is left out.
+        remarks: a line for each model that is left out, and for each run without exported files.
     """
 
     rows: list[Row]
@@ -207,6 +207,8 @@ def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
     """Yield the exported files in a run's directory that take the images."""
     by_suffix = {chosen.suffix: chosen for chosen in FORMATS.values()}
     paths = [path for path in (run.directory / "export").glob("*") if path.suffix in by_suffix]
+    if not paths:
+        result.remarks.append(f"{run.directory}: no exported file; 'segkd export {run.directory}' makes one to measure")
     for path in sorted(paths, key=lambda path: (path.suffix, len(path.name))):
         chosen = by_suffix[path.suffix]
         try:

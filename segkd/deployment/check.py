@@ -56,6 +56,8 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return both measures for a person."""
+        if not self.total:
+            return f"nothing was compared, neither the student nor the file finds {self.unit}"
         share = f"{math.floor(self.share * 1e5) / 1e3:.3f} % of {self.total} {self.unit} equal"
         return f"largest {self.value} difference {self.difference:.1e} (limit {self.limit:.1e}), {share}"
 

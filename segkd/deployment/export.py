@@ -53,7 +53,10 @@ class Export:
         lines = [f"{self.path}: {os.path.getsize(self.path) / 1e6:.1f} MB, {size}"]
         if self.fixed:
             lines.append(f"the size is fixed, since with a dynamic one {self.fixed}")
-        lines.append(f"checked on {self.check.images} validation images against PyTorch: {self.check}")
+        if self.info["task"] == "detection" and self.path.suffix == FORMATS["torchscript"].suffix:
+            lines.append("it calls torchvision's operators: import torchvision before it is opened")
+        before = "in float32, " if self.int8 else ""
+        lines.append(f"{before}checked on {self.check.images} validation images against PyTorch: {self.check}")
         return "\n".join([*lines, *([str(self.int8)] if self.int8 else [])])
 
 
@@ -63,9 +66,10 @@ def export(
     """Export the student of a finished run, and check the file on validation images before it is put in place.
 
     A segmentation student maps normalised images (B, 3, H, W) to logits, with dynamic batch, height and width if the
-    model allows; a detector one image (3, H, W) of one size, in [0, 1], to boxes, labels and scores. What a user of the
-    file alone has to know (mean, std, size, classes, colours and so on) lies in it as JSON: in the metadata property
-    ``segkd`` of ONNX, in the extra file ``segkd.json`` of the others.
+    model allows; a detector one image (3, H, W) of one size, in [0, 1], to boxes, labels and scores; its TorchScript
+    calls operators that ``import torchvision`` brings. What a user of the file alone has to know (mean, std, size,
+    classes, colours and so on) lies in it as JSON: in the metadata property ``segkd`` of ONNX, in the extra file
+    ``segkd.json`` of the others.
 
     Args:
         directory: of the run.

@@ -56,7 +56,8 @@ class Int8:
                 f"({100 * (self.after - self.before):+.2f} points)",
                 f"  latency of one image: {1e3 * float32:.1f} ms float32, {1e3 * int8:.1f} ms int8 "
                 f"({float32 / int8:.2f} times as fast)",
-                f"  against PyTorch: {100 * self.check.share:.2f} % of {self.check.total} {self.check.unit} equal",
+                f"  against PyTorch: largest {self.check.value} difference {self.check.difference:.2g}, "
+                f"{100 * self.check.share:.2f} % of {self.check.total} {self.check.unit} equal",
             ]
         )
 

@@ -1,5 +1,6 @@
 """A saved student on images and videos: masks or boxes, and pictures of them."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -24,6 +26,9 @@ from segkd.students import load_student
 from segkd.training.task import best_device
 
 Item = TypeVar("Item")
+
+# Pixels that a side of a JPEG may have.
+_JPEG_SIDE = 65500
 
 
 @dataclass
@@ -69,8 +74,9 @@ def predict(
 ) -> Summary:
     """Run a student on images and videos, and write what it finds.
 
-    Written are ``overlays``, of each image a JPEG and of each video an MP4 (of the same rate and size, without sound),
-    and ``masks`` (see `Masks`) or ``detections.json`` (see `Boxes`). A file that cannot be read is left out.
+    Written are ``overlays``, of each image a JPEG (a PNG where a side is too long for one) and of each video an MP4
+    (of the same rate and size, without sound), and ``masks`` (see `Masks`) or ``detections.json`` (see `Boxes`). A file
+    that cannot be read is left out. Images are read as they are stored: a camera's orientation tag is not applied.
 
     Args:
         target: a run directory, or the ``student`` folder in it.
@@ -128,6 +134,10 @@ def predict(
     return job.summary
 
 
+class _Refused(Exception):
+    """The model cannot take an image: nothing is left of it when it is resized, or it is too large for memory."""
+
+
 class _Job:
     """The work on all sources: the images first, then each video."""
 
@@ -156,10 +166,14 @@ class _Job:
 
     def run(self) -> None:
         for batch in _chunks(self._images(), self.batch_size):
-            for source, image, found in self._found(batch):
+            for (source, image), found in zip(batch, self._find([image for _, image in batch]), strict=True):
+                if isinstance(found, _Refused):
+                    self._skip(f"the model cannot take image {source.path}: {found}")
+                    continue
                 picture = Image.fromarray(self.results.add(source, None, image, found))
+                suffix = "jpg" if max(picture.size) <= _JPEG_SIDE else "png"
                 # Without subsampling: thin coloured lines would fade.
-                save_picture(picture, self.overlays / f"{source.name}.jpg", quality=92, subsampling=0)
+                save_picture(picture, self.overlays / f"{source.name}.{suffix}", quality=92, subsampling=0)
                 self.summary.images += 1
                 self.bar.advance(self.task)
         for source in self.sources:
@@ -171,41 +185,46 @@ class _Job:
         for source in self.sources:
             if not source.is_video:
                 try:
-                    yield source, read_image(source.path)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # PIL's, of images that it reads all the same
+                        image = read_image(source.path)
                 except SegkdError as error:
-                    self._skip(error)
+                    self._skip(str(error))
+                else:
+                    yield source, image
 
-    def _found(self, batch: list[tuple[Source, np.ndarray]]) -> Iterator[tuple[Source, np.ndarray, Any]]:
-        """Yield the images with what is found in them; those that the model cannot take are named."""
+    def _find(self, images: list[np.ndarray]) -> list[Any]:
+        """Return what is found in each image, or why the model cannot take it."""
         try:
-            found = self.find([image for _, image in batch])
-        except RuntimeError as error:  # torch's: an image so narrow that nothing is left of it, or too large for memory
-            if len(batch) > 1:
-                for item in batch:
-                    yield from self._found([item])
-            else:
-                reason = " ".join(str(error).split())[:120]
-                self._skip(SegkdError(f"the model cannot take image {batch[0][0].path}: {reason}"))
-            return
-        for (source, image), each in zip(batch, found, strict=True):
-            yield source, image, each
+            return self.find(images)
+        except (RuntimeError, MemoryError, cv2.error) as error:
+            if len(images) > 1:
+                return [found for image in images for found in self._find([image])]
+            return [_Refused(" ".join(str(error).split())[:120] or type(error).__name__)]
 
     def _video(self, source: Source) -> None:
-        with ExitStack() as stack:
-            try:
-                reader = VideoReader(source.path)
-                path = self.overlays / f"{source.name}.mp4"
-                write = stack.enter_context(video_writer(path, reader.rate, reader.size))
-            except SegkdError as error:
-                self._skip(error)
-                return
-            self._expect(reader.count - 1)
-            number = 0
-            for batch in _chunks(reader, self.batch_size):
-                for image, each in zip(batch, self.find(batch), strict=True):
-                    number += 1
-                    write(self.results.add(source, number, image, each))
-                    self.bar.advance(self.task)
+        number = 0
+        try:
+            with ExitStack() as stack:
+                try:
+                    reader = VideoReader(source.path)
+                    path = self.overlays / f"{source.name}.mp4"
+                    write = stack.enter_context(video_writer(path, reader.rate, reader.size))
+                except SegkdError as error:
+                    self._skip(str(error))
+                    return
+                self._expect(reader.count - 1)
+                for batch in _chunks(reader, self.batch_size):
+                    for image, found in zip(batch, self._find(batch), strict=True):
+                        if isinstance(found, _Refused):
+                            raise found
+                        number += 1
+                        write(self.results.add(source, number, image, found))
+                        self.bar.advance(self.task)
+        except _Refused as error:
+            self._expect(number - reader.count + 1)
+            self._skip(f"the model cannot take video {source.path}: {error}")
+            return
         self.summary.videos += 1
         self.summary.frames += number
         self._expect(number - reader.count)
@@ -217,13 +236,16 @@ class _Job:
         self.total += more
         self.bar.update(self.task, total=self.total)
 
-    def _skip(self, error: SegkdError) -> None:
-        self._report(f"skipped: {error}")
+    def _skip(self, problem: str) -> None:
+        self._report(f"skipped: {problem}")
         self.bar.advance(self.task)
 
     def _report(self, problem: str) -> None:
         self.summary.problems.append(problem)
-        self.console.print(problem, soft_wrap=True, highlight=False, markup=False)
+        # A name may hold what the terminal's encoding has not: it is printed with escapes then.
+        encoding = self.console.encoding
+        shown = problem.encode(encoding, "backslashreplace").decode(encoding)
+        self.console.print(shown, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _check_free(out: Path) -> None:

@@ -55,6 +55,13 @@ def test_pixels():
     np.testing.assert_array_equal(rgb_pixels(Image.fromarray(image)), image)
     grey = Image.fromarray(image[..., 0])
     np.testing.assert_array_equal(rgb_pixels(grey), np.repeat(image[..., :1], 3, 2))
-    for bad in (image[..., 0], image.astype(float), np.zeros((4, 5, 4), np.uint8)):
-        with pytest.raises(SegkdError, match=r"uint8 \(H, W, 3\)"):
+    for bad in (image[..., 0], image.astype(float), np.zeros((4, 5, 4), np.uint8), image[:0], torch.zeros(4, 5, 3)):
+        with pytest.raises(SegkdError, match=r"uint8 \(H, W, 3\), got .*\("):
             rgb_pixels(bad)
+    for other in ("photo.jpg", [[1]], None):
+        with pytest.raises(SegkdError, match=rf"uint8 \(H, W, 3\), got {type(other).__name__}"):
+            rgb_pixels(other)
+    # PIL would cut all above 255 to white.
+    deep = Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+    with pytest.raises(SegkdError, match="8 bits a channel, such as RGB, got mode 'I;16'"):
+        rgb_pixels(deep)

@@ -113,6 +113,12 @@ class TestWhatIsLeftOut:
         assert [row.model for row in result.rows] == ["teacher", "student", "student.pt"]
         assert [remark.split(" left out")[0] for remark in result.remarks] == ["mine.pt2"]
 
+    def test_a_run_without_exported_files(self, run: Path, tmp_path: Path):
+        other = copy(run, tmp_path / "other")
+        shutil.rmtree(other / "export")
+        result = bench([run, other], images=1, batch_size=1)
+        assert result.remarks == [f"{other}: no exported file; 'segkd export {other}' makes one to measure"]
+
     def test_a_detectors_file_of_another_size(self, detector: Path, tmp_path: Path):
         other = copy(detector, tmp_path / "detector")
         export(other, "torchscript")

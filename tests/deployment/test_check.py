@@ -31,6 +31,9 @@ class TestComparison:
         assert not Comparison("logit", "pixels", 0.999, difference=1e-4, equal=10000, total=10000).passed
         assert not Comparison("logit", "pixels", 0.999, difference=0, equal=999, total=1000).passed
 
+    def test_without_boxes_it_says_so(self):
+        assert "nothing was compared" in str(Comparison("score", "boxes", 0.99, images=20))
+
     def test_the_share_is_never_rounded_up(self):
         assert "99.999 % of 10000000 pixels" in str(Comparison("logit", "pixels", 0.999, equal=9999999, total=10000000))
 

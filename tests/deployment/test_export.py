@@ -124,11 +124,13 @@ class TestInt8:
         lines = outcome.out.splitlines()
         assert lines[0].startswith(f"{tmp_path}/small.onnx: ")
         assert lines[0].endswith("made for 64x96, takes multiples of 32; any batch")
-        assert lines[1].startswith("checked on 3 validation images against PyTorch: largest logit difference ")
+        assert lines[1].startswith(
+            "in float32, checked on 3 validation images against PyTorch: largest logit difference "
+        )
         assert lines[2].startswith("int8: calibrated on 5 training images")
         assert lines[3].startswith("  mIoU: ")
         assert lines[4].startswith("  latency of one image: ")
-        assert lines[5].startswith("  against PyTorch: ")
+        assert lines[5].startswith("  against PyTorch: largest logit difference ")
         assert len(lines) == 6
         assert not (run / "export").exists()
 
@@ -150,6 +152,7 @@ class TestDetectors:
         assert torch.allclose(boxes, found["boxes"], atol=0.01)
         assert torch.equal(labels, found["labels"])
         assert torch.allclose(scores, found["scores"], atol=1e-5)
+        assert ("import torchvision before it is opened" in str(result)) == (name == "torchscript")
 
     def test_what_cannot_be_had(self, detector: Path):
         refused(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -144,6 +145,20 @@ class TestSegmentation:
         np.testing.assert_array_equal(found, student.predict(pixels(image), **same))
         assert not np.array_equal(found, student.predict(pixels(image)))
 
+    def test_an_overlay_too_long_for_a_jpeg_is_a_png(self, run: Path, tmp_path: Path):
+        Image.fromarray(picture(0, (4, 65501))).save(tmp_path / "long.png")
+        done(segkd("predict", run, tmp_path / "long.png", "--out", tmp_path / "out"))
+        assert files(tmp_path / "out") == {"masks/long.png", "overlays/long.png"}
+        assert pixels(tmp_path / "out/overlays/long.png").shape == (4, 65501, 3)
+
+    def test_an_image_that_is_read_all_the_same_warns_of_nothing(
+        self, run: Path, photos: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+    ):
+        with Image.open(photos / "b/1.png") as image:
+            image.quantize(8).save(tmp_path / "1.png", transparency=bytes(8))
+        done(segkd("predict", run, tmp_path / "1.png", "--out", tmp_path / "out"))
+        assert [str(warning.message) for warning in recwarn if "transparency" in str(warning.message).lower()] == []
+
     def test_alpha(self, run: Path, photos: Path, tmp_path: Path):
         done(segkd("predict", run, photos / "b/1.png", "--out", tmp_path / "out", "--alpha", 0))
         shown = pixels(tmp_path / "out/overlays/1.jpg").astype(int)
@@ -250,6 +265,20 @@ class TestBadInput:
         assert outcome.out.count("skipped: the model cannot take image") == 2
         assert list(json.loads((tmp_path / "out/detections.json").read_text())) == ["1.png", "4.png"]
 
+    def test_a_video_that_the_model_cannot_take(self, detector: Path, tmp_path: Path):
+        clip(tmp_path / "1.avi", 3, size=(4, 1500))
+        clip(tmp_path / "2.avi", 3)
+        outcome = segkd("predict", detector, tmp_path, "--out", tmp_path / "out", "--batch-size", 2)
+        assert (outcome.status, outcome.err) == (1, "")
+        assert f"skipped: the model cannot take video {tmp_path / '1.avi'}: " in outcome.out
+        assert outcome.out.endswith(": results of 0 images and 1 video (3 frames); 1 problem, named above\n")
+        assert files(tmp_path / "out") == {"detections.json", "overlays/2.mp4"}
+
+    def test_a_scale_that_is_too_large_for_memory(self, run: Path, photos: Path, tmp_path: Path):
+        outcome = segkd("predict", run, photos / "b", "--out", tmp_path / "out", "--scales", 1e9)
+        assert (outcome.status, outcome.err) == (1, "")
+        assert outcome.out.count("skipped: the model cannot take image") == 2
+
     def test_a_video_that_ends_early_is_kept_and_named(self, run: Path, tmp_path: Path):
         video = clip(tmp_path / "cut.avi", 20, size=(64, 96))
         video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
@@ -312,6 +341,18 @@ class TestBadInput:
             refused(segkd(*arguments, *option), f"{option[0]} is for segmentation, and {detector} is a detector")
         refused(segkd(*arguments, "--flip", "--sliding", "--window", 9), "--sliding and --window and --flip are for")
         assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_terminal_cannot_show_or_reads_as_a_picture_is_printed_with_escapes(run: Path, tmp_path: Path):
+    for name in (b"\xff.png", b":car:.png"):
+        (tmp_path / os.fsdecode(name)).write_text("no image")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    summary = predict(run, [str(tmp_path)], tmp_path / "out", Console(file=stream, width=100))
+    stream.flush()
+    printed = stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert len(summary.problems) == 2
+    assert "/\\udcff.png" in printed
+    assert "/:car:.png" in printed
 
 
 def test_a_terminal_shows_a_bar_and_the_problems(run: Path, photos: Path, tmp_path: Path):
