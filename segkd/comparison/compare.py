@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_budget, teachers_of
-from segkd.comparison.records import read_records
+from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
 from segkd.errors import SegkdError
@@ -60,18 +60,17 @@ def compare(
     place = Workplace(out)
     command = shlex.join(["segkd", "compare", *names, "--seeds", str(seeds), "--budget", budget, *overrides])
     jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
-    teachers = teachers_of(jobs)
-    train_teachers(place, teachers, console)
+    train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
     failed, elsewhere = train_jobs(place, jobs, console)
-    finished = [job for job in jobs if job.run.finished]
     if elsewhere:
         console.print(f"{len(elsewhere)} of {len(jobs)} runs are other processes'", highlight=False)
-    if baseline is not None and baseline not in [job.method for job in finished]:
-        console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
-    elif finished:
-        with place.lock("report"):
-            records = read_records([job.run.directory for job in finished], console)
-            write_report(records, place, console, baseline=baseline, pictures=pictures)
+    with place.lock("report"):
+        # Looked for under the lock: the last report is on all that is finished.
+        finished = [job for job in jobs if job.run.finished]
+        if baseline is not None and baseline not in [job.method for job in finished]:
+            console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
+        elif finished:
+            _report(read_records([job.run.directory for job in finished], console), place, console, baseline, pictures)
     if failed:
         console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
     return len(failed)
@@ -93,11 +92,20 @@ def report_only(
         SegkdError: a path holds no run, runs cannot be compared or lack what they measured, `out` holds other files.
     """
     records = read_records([Path(path) for path in paths], console)
+    find_baseline(group(records), baseline)  # what does not go together is known before anything is written
     place = Workplace(out or _beside(Path(paths[0])))
     with place.lock("report"):
-        if not place.agreed():
+        if "budget" not in place.agreed():
             place.agree({"runs": [str(record.run.directory) for record in records]})
-        write_report(records, place, console, baseline=baseline, pictures=pictures)
+        _report(records, place, console, baseline, pictures)
+
+
+def _report(records: Sequence[Record], place: Workplace, console: Console, baseline: str | None, pictures: int) -> None:
+    methods = group(records)
+    # What was agreed on in a comparison holds of its own runs alone.
+    own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
+    agreed = place.agreed() if own else {}
+    write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures)
 
 
 def _beside(path: Path) -> Path:

@@ -46,9 +46,9 @@ class Tile:
 
     @property
     def uri(self) -> str:
-        """Return the picture as a data URI: an image as JPEG, what is painted in class colours as PNG."""
-        is_photo = self.name == "image"
+        """Return the picture as a data URI: an image as JPEG, what is painted in class colours alone as PNG."""
         image = Image.fromarray(np.ascontiguousarray(self.picture))
+        is_photo = image.getcolors(256) is None
         if image.width > WIDTH:
             # Class colours stay exact: a blend of two may be a third's.
             how = Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST
@@ -62,14 +62,18 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[list
     """Return ``count`` validation images spread over the split; of each the image, its label, the teacher, each method.
 
     A method is shown by the student of its first seed, with what that student's score is on this image alone. Where
-    the data set is not at hand, there are none.
+    the data set or a student is not at hand, there are none.
     """
-    task = task_of(methods[0].first.config)
     try:
-        dataset = task.val_set()
+        return _strips(methods, count)
     except SegkdError as error:
         console.print(f"the report has no pictures: {error}", highlight=False, soft_wrap=True, markup=False)
         return []
+
+
+def _strips(methods: Sequence[Method], count: int) -> list[list[Tile]]:
+    task = task_of(methods[0].first.config)
+    dataset = task.val_set()
     shown = spread(list(range(len(dataset))), count)
     items = [dataset[index] for index in shown]
     found = [[Tile("image", item["image"].permute(1, 2, 0).numpy()), Tile("label", task.draw(item))] for item in items]

@@ -62,11 +62,20 @@ def load_methods(names: Sequence[str], overrides: Sequence[str], out: Path) -> l
     Raises:
         SegkdError: a config cannot be read, two have one name, or they are not measured on the same images.
     """
-    # Where runs go is the comparison's to say, and which seed.
-    methods = [load_config(name, [*overrides, f"runs={out}"]) for name in names]
+    seed = next((text for text in overrides if text.partition("=")[0] == "seed"), None)
+    if seed is not None:
+        raise SegkdError(f"{seed}: a comparison gives each config the seeds 0, 1, ..., as many as --seeds says")
+    # Where runs go is the comparison's to say.
+    methods = [load_config(name, overrides).model_copy(update={"runs": str(out)}) for name in names]
     first = methods[0]
     for index, config in enumerate(methods):
         check_comparable(first, config)
+        # Not so of runs that were made on several machines, each with its own.
+        if config.data.root != first.data.root:
+            raise SegkdError(
+                f"{first.name} and {config.name} cannot be compared: their data.root is {first.data.root!r} and "
+                f"{config.data.root!r}"
+            )
         for other in methods[:index]:
             if config.name == other.name:
                 raise SegkdError(f"two configs have the name {config.name!r}: each needs one of its own")

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from segkd.comparison.plan import check_comparable, is_same_method
+from segkd.comparison.work import MARKER
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS
-from segkd.training.run import Run, flatten
+from segkd.training.run import Run, settings
 from segkd.training.schema import Config
 from segkd.training.teacher import teacher_config
 
@@ -76,11 +77,24 @@ def read_records(paths: Sequence[Path], console: Console) -> list[Record]:
     for path in paths:
         if Run(path).config_file.is_file():
             records.append(read_record(Run(path)))
-        else:
+        elif len(paths) == 1 or not _is_report(path):
             records += _folder(path, console)
+    if not records:
+        raise SegkdError(f"{paths[0]} holds no run: expected run directories, or folders of them")
+    first = records[0]
     for record in records:
-        check_comparable(records[0].config, record.config)
+        check_comparable(first.config, record.config)
+        if record.result["classes"] != first.result["classes"]:
+            raise SegkdError(
+                f"{first.run.directory} and {record.run.directory} cannot be compared: their classes are "
+                f"{', '.join(first.result['classes'])} and {', '.join(record.result['classes'])}"
+            )
     return records
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a folder holds an earlier report on runs that lie elsewhere: ``runs/*`` names it too."""
+    return (path / MARKER).is_file() and not any(path.glob("*/config.yaml"))
 
 
 def _folder(path: Path, console: Console) -> list[Record]:
@@ -113,7 +127,7 @@ def read_record(run: Run) -> Record:
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}'")
     config, result = run.config(), run.result()
-    missing = [key for key in ("student", "classes", "seed", "environment") if result.get(key) is None]
+    missing = [key for key in ("student", "last", "classes", "seed", "environment") if result.get(key) is None]
     if missing:
         raise SegkdError(f"{run.result_file} has no {missing[0]!r}: it was not written by 'segkd train'")
     score = next((key for key in LABELS if key in result["student"]), None)
@@ -175,6 +189,8 @@ def _common_name(names: Sequence[str]) -> str:
 def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
     """Return the method of that name, else the one that distils nothing, else the first.
 
+    Of several that distil nothing it is one with a student that the others teach: a teacher may be among them.
+
     Raises:
         SegkdError: there is no method of that name.
     """
@@ -183,12 +199,14 @@ def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
             if method.name == name:
                 return method
         raise SegkdError(f"--baseline {name!r} is none of the methods: {', '.join(method.name for method in methods)}")
-    return next((method for method in methods if not method.distils), methods[0])
+    plain = [method for method in methods if not method.distils] or list(methods)
+    students = [method.first.config.student for method in methods if method.distils]
+    return next((method for method in plain if method.first.config.student in students), plain[0])
 
 
 def differing_keys(methods: Sequence[Method]) -> dict[str, list[Any]]:
     """Return of each key in which the configs differ its value under each method; None where a method lacks it."""
-    flats = [flatten(method.first.config.model_dump(mode="json")) for method in methods]
+    flats = [settings(method.first.config) for method in methods]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     differing = [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
     return {key: [flat.get(key) for flat in flats] for key in differing if key not in ("name", "seed", "runs")}

@@ -2,8 +2,9 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from PIL import Image
@@ -13,7 +14,7 @@ from rich.table import Table as RichTable
 
 from segkd.comparison.pictures import grid, legend, strips
 from segkd.comparison.plots import curve_plot, difference_plot
-from segkd.comparison.records import Method, Record, find_baseline, group
+from segkd.comparison.records import Method, Record
 from segkd.comparison.tables import (
     Table,
     class_table,
@@ -25,27 +26,27 @@ from segkd.comparison.tables import (
     seed_table,
     shortened,
 )
-from segkd.comparison.work import Workplace
 from segkd.training.results import LABELS
 
 
 def write_report(
-    records: Sequence[Record], place: Workplace, console: Console, *, baseline: str | None, pictures: int
+    methods: Sequence[Method],
+    against: Method,
+    directory: Path,
+    console: Console,
+    agreed: Mapping[str, Any],
+    pictures: int,
 ) -> None:
-    """Write ``report.md``, ``report.html`` and ``plots/`` into a comparison's directory, and print the first table.
+    """Write ``report.md``, ``report.html`` and ``plots/`` into a directory, and print the first table.
 
     Args:
-        records: the runs that it is on.
-        place: the comparison's directory.
+        methods: what is compared.
+        against: that of them which the others are compared to.
+        directory: the comparison's.
         console: where the table is shown.
-        baseline: see `find_baseline`.
+        agreed: ``budget`` and ``command`` of the comparison, as far as they are known.
         pictures: how many validation images are shown.
-
-    Raises:
-        SegkdError: runs or a baseline that do not go together, or the directory cannot be written.
     """
-    methods = group(records)
-    against = find_baseline(methods, baseline)
     methods = [against, *[method for method in methods if method is not against]]
     tables = [
         result_table(methods, against),
@@ -56,8 +57,8 @@ def write_report(
         environment_table(methods),
     ]
     title = f"{Path(against.first.config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
-    facts = _facts(methods, place)
-    remarks = remarks_on(methods, against, place.agreed().get("budget", "steps"))
+    facts = _facts(methods, agreed)
+    remarks = remarks_on(methods, against, agreed.get("budget", "steps"))
     score = LABELS[next(key for key in LABELS if key in against.first.result["student"])]
     plots = {
         f"{score}, difference to {against.name}": ("difference.svg", difference_plot(methods, against)),
@@ -68,12 +69,12 @@ def write_report(
     shown = strips(methods, pictures, console) if pictures else []
 
     for file, svg in drawn.values():
-        _write(place.directory / "plots" / file, svg)
+        _write(directory / "plots" / file, svg)
     figures = {name: f"plots/{file}" for name, (file, _) in drawn.items()}
     if shown:
         figures["the same validation images under each method"] = "plots/pictures.jpg"
-        Image.fromarray(grid(shown, methods)).save(place.directory / "plots" / "pictures.jpg", quality=90)
-    _write(place.directory / "report.md", _markdown(title, facts, remarks, tables, figures))
+        Image.fromarray(grid(shown, methods)).save(directory / "plots" / "pictures.jpg", quality=90)
+    _write(directory / "report.md", _markdown(title, facts, remarks, tables, figures))
     template = Environment(loader=PackageLoader("segkd.comparison", "."), autoescape=True).get_template(
         "report.html.j2"
     )
@@ -86,30 +87,36 @@ def write_report(
         strips=shown,
         legend=legend(methods) if shown else [],
     )
-    _write(place.directory / "report.html", html)
+    _write(directory / "report.html", html)
     _show(tables[0], console)
     for name in ("report.md", "report.html"):
-        console.print(f"written: {place.directory / name}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"written: {directory / name}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _facts(methods: Sequence[Method], place: Workplace) -> list[tuple[str, str]]:
+def _facts(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands above the tables: what was compared, on what, by which command."""
     config = methods[0].first.config
     environment = methods[0].first.result["environment"]
-    agreed = place.agreed()
     budget = agreed.get("budget", "steps")
-    steps = sorted({method.first.config.trainer.max_steps for method in methods})
+    records = [record for method in methods for record in method.records.values()]
+    steps = sorted({record.config.trainer.max_steps for record in records})
+    batches = sorted({_batch(record) for record in records})
     gpu = environment.get("gpu")
     threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
-    batch = config.data.batch_size * config.trainer.accumulate
-    counts = f"{', '.join(map(str, steps))} steps of batch {batch}"
+    counts = f"{', '.join(map(str, steps))} steps of batch {', '.join(map(str, batches))}"
     facts = [
         ("data", f"{shortened(config.data.dataset)}, split {config.data.val_split}"),
-        ("runs", f"{sum(len(method.records) for method in methods)}, of {len(methods)} methods"),
+        ("runs", f"{len(records)}, of {len(methods)} methods"),
         ("budget", f"{budget}: {counts}" if "minutes" in budget else counts),
         ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
     ]
     return [*facts, ("command", agreed["command"])] if "command" in agreed else facts
+
+
+def _batch(record: Record) -> int:
+    """How many images an optimiser step sees."""
+    config = record.config
+    return config.data.batch_size * config.trainer.accumulate * int(record.result["environment"]["processes"])
 
 
 def _markdown(

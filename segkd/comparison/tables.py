@@ -83,15 +83,15 @@ def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
                 ", ".join(map(str, sorted(steps))),
                 f"{seconds:.3f}",
                 f"{seconds / reference:.2f}",
-                f"{minutes:.1f}",
+                f"{minutes:.2f}",
                 memory,
             ]
         )
     gpu = baseline.first.result["environment"].get("gpu")
-    held = "held on the GPU" if gpu else "of the process in main memory (libraries and data loading included)"
+    where = "on the GPU" if gpu else "in main memory by the training process, its libraries included"
     note = (
         "Seconds: median over the parts between two validations, of all seeds; validation is not counted. Minutes: of "
-        f"training, mean over the seeds. Memory: the most that was {held}."
+        f"training, mean over the seeds. Memory: the most that was held {where}, of all seeds."
     )
     header = ["method", "steps", "seconds a step", f"times {baseline.name}", "minutes", "peak memory, MiB"]
     return Table("What it cost", header, rows, note)
@@ -145,7 +145,7 @@ def config_table(methods: Sequence[Method]) -> Table:
     """Return every key in which the configs differ."""
     differing = differing_keys(methods)
     rows = [
-        [key, *["" if value is None else _written(value) for value in values]]
+        [key, *_written(values)]
         for key, values in differing.items()
         if any(value not in (None, "") for value in values)
     ]
@@ -179,8 +179,8 @@ def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps
     if min(counts.values()) < 2:
         few = ", ".join(name for name, count in counts.items() if count < 2)
         remarks.append(f"One seed only: {few}. A single run says little about a difference below a point or two.")
-    if len(set(counts.values())) > 1:
-        remarks.append("Not every method has as many seeds; differences are taken over the seeds that both have.")
+    if len({tuple(method.records) for method in methods}) > 1:
+        remarks.append("Not every method has the same seeds; differences are taken over the seeds that both have.")
     steps = {record.config.trainer.max_steps for method in methods for record in method.records.values()}
     if len(steps) > 1 and "minutes" not in budget:
         minutes = {m.name: f"{mean_std([r.curve[-1][1] / 60 for r in m.records.values()])[0]:.1f}" for m in methods}
@@ -190,7 +190,7 @@ def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps
         )
     if baseline.distils:
         remarks.append(f"No run is without distillation: differences are to {baseline.name}.")
-    keys = ("cpu", "gpu", "torch", "segkd", "processes")
+    keys = ("cpu", "gpu", "torch", "segkd", "processes", "threads")
     for key in keys:
         values = {str(r.result["environment"].get(key)) for m in methods for r in m.records.values()}
         if len(values) > 1:
@@ -209,15 +209,15 @@ def difference_of(method: Method, baseline: Method, measure: str) -> Difference 
     )
 
 
-def shortened(text: str) -> str:
-    """Return an absolute path by its last part alone: where a file lay on one machine says nothing on another."""
-    return f".../{Path(text).name}" if Path(text).is_absolute() else text
+def shortened(text: str, parts: int = 1) -> str:
+    """Return an absolute path by its last parts alone: where a file lay on one machine says nothing on another."""
+    return f".../{'/'.join(Path(text).parts[-parts:])}" if Path(text).is_absolute() else text
 
 
 def spread(values: Sequence[float | None]) -> str:
     """Return mean and standard deviation in per cent."""
     mean, std = mean_std([_number(value) for value in values])
-    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
+    return percent(mean) if std is None or math.isnan(mean) else f"{percent(mean)} ± {percent(std)}"
 
 
 def interval(difference: Difference | None) -> str:
@@ -251,7 +251,14 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _written(value: Any) -> str:
-    if isinstance(value, str):
-        return shortened(value)
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+def _written(values: Sequence[Any]) -> list[str]:
+    """The values of one key, no two that differ alike: of paths as many parts as that takes."""
+    paths = {value for value in values if isinstance(value, str)}
+    parts = next((n for n in range(1, 10) if len({shortened(path, n) for path in paths}) == len(paths)), 10)
+    return [shortened(value, parts) if isinstance(value, str) else _value(value) for value in values]
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")

@@ -35,10 +35,11 @@ class Workplace:
         self._locks = directory / ".locks"
         if directory.exists() and not directory.is_dir():
             raise SegkdError(f"{directory} is a file: choose another --out")
-        if directory.is_dir() and not self.file.is_file():
-            other = [path.name for path in sorted(directory.iterdir()) if not (path / "config.yaml").is_file()]
-            if other and other != [self._locks.name]:
-                raise SegkdError(f"{directory} holds other files ({', '.join(other[:3])}): choose another --out")
+        # Listed before it is asked for: the file may come from another process meanwhile, and it comes first of all.
+        there = sorted(directory.iterdir()) if directory.is_dir() else []
+        other = [path.name for path in there if path != self._locks and not (path / "config.yaml").is_file()]
+        if other and not self.file.is_file():
+            raise SegkdError(f"{directory} holds other files ({', '.join(other[:3])}): choose another --out")
         try:
             self._locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -52,19 +53,21 @@ class Workplace:
         """Return what ``comparison.json`` says, or nothing before the first.
 
         Raises:
-            SegkdError: it cannot be read.
+            SegkdError: it cannot be read, or something else wrote it.
         """
         if not self.file.is_file():
             return {}
         try:
-            content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+            content: Any = json.loads(self.file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SegkdError(f"{self.file} cannot be read: {error}") from None
+        if not isinstance(content, dict) or not {"budget", "runs"} & set(content):
+            raise SegkdError(f"{self.file} was not written by 'segkd compare': choose another --out")
         return content
 
     def agree(self, content: dict[str, Any]) -> None:
         """Write ``comparison.json``."""
-        scratch = self.file.with_suffix(".tmp")
+        scratch = self._locks / self.file.name
         scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         scratch.replace(self.file)
 
@@ -179,9 +182,12 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> tuple
 
 
 def _trained(place: Workplace, job: Job) -> bool:
-    """Run ``segkd train`` for one job; what it says, errors too, it says itself."""
+    """Run ``segkd train`` for one job; what it says, errors too, it says itself. It ends when this process does."""
     if job.run.config_file.is_file():
         arguments = ["--resume", str(job.run.directory)]
     else:
         arguments = [str(place.written(job.config))]
-    return subprocess.run([sys.executable, "-m", "segkd.cli", "train", *arguments]).returncode == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "segkd.comparison.child", "train", *arguments], stdin=subprocess.PIPE
+    ) as child:
+        return child.wait() == 0

@@ -43,7 +43,9 @@ class Cost(pl.Callback):
         self.seconds, self.peak_memory = state_dict["seconds"], state_dict["peak_memory"]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; what the GPU held for a teacher that was trained before does not count."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._clock = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -129,8 +129,11 @@ class Run:
         self.check_free()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            # The directory is empty until it is a run: killed in between, it is in nobody's way.
+            scratch = self.directory.with_name(f".{self.directory.name}.tmp")
+            scratch.write_text(dump_config(config), encoding="utf-8")
+            scratch.replace(self.config_file)
             self.last.parent.mkdir(exist_ok=True)
-            self.config_file.write_text(dump_config(config), encoding="utf-8")
         except OSError as error:
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
 
@@ -151,17 +154,25 @@ def _without_nan(node: Any) -> Any:
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:
     """Return the dotted keys in which two configs differ, where they are written and how many workers load left out."""
-    left, right = flatten(mine.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
+    left, right = settings(mine), settings(theirs)
     harmless = ("runs", "data.workers", "trainer.threads", "data.root")
     keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
     return [key for key in keys if key not in harmless]
 
 
-def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted keys."""
+def settings(config: Config) -> dict[str, Any]:
+    """Return the values of a config by their dotted keys; a method that is named without options is ``defaults``."""
+    dump = config.model_dump(mode="json")
+    for key in ("schedule", "pixel_weighting"):
+        named = dump["distill"][key] or {}
+        dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}
+    return _flatten(dump)
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

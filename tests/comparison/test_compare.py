@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 from experiments import make_detection_experiment, refused, segkd, train, write
@@ -17,6 +18,15 @@ def test_runs_go_beside_the_configs_own(experiment: Path):
     configs = [experiment / "tiny.yaml", experiment / "distilled.yaml"]
     assert segkd("compare", *configs, "--seeds", 1).status == 0
     assert (experiment / "runs" / "comparison" / "report.html").is_file()
+
+
+def test_a_teacher_whose_pupils_are_finished_is_not_trained(compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared / "out", tmp_path / "out")
+    shutil.rmtree(out / "teacher")
+    configs = [compared / f"{name}.yaml" for name in ("tiny", "distilled")]
+    outcome = segkd("compare", *configs, "--seeds", 2, "--out", out, "--pictures", 0)
+    assert outcome.status == 0, outcome.err
+    assert not (out / "teacher").exists()
 
 
 class TestRefused:

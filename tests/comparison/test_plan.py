@@ -55,6 +55,23 @@ class TestComparable:
         methods = load_methods(names, ["data.batch_size=3"], experiment / "out")
         assert [config.data.batch_size for config in methods] == [3, 3]
 
+    def test_a_directory_that_is_named_by_a_number(self, experiment: Path):
+        (config,) = load_methods([str(experiment / "tiny.yaml")], [], Path("2024"))
+        assert config.runs == "2024"
+
+    def test_seeds_are_not_for_an_override_to_say(self, experiment: Path):
+        with pytest.raises(SegkdError, match=r"^seed=5: .* --seeds"):
+            load_methods([str(experiment / "tiny.yaml")], ["seed=5"], experiment / "out")
+
+    def test_a_method_without_options_is_another(self, experiment: Path):
+        for name, options in (("null", None), ("empty", {})):
+            weighted = {"base": "distilled.yaml", "name": name, "distill": {"pixel_weighting": {"rdd": options}}}
+            write(experiment / f"{name}.yaml", {**weighted, "teacher": {"auxiliary": "fit"}})
+        write(experiment / "fit.yaml", {"base": "distilled.yaml", "name": "fit", "teacher": {"auxiliary": "fit"}})
+        assert len(configs(experiment, "fit", "null")) == 2
+        with pytest.raises(SegkdError, match="null and empty differ in nothing but name and seed"):
+            configs(experiment, "null", "empty")
+
     def test_two_of_one_name(self, experiment: Path):
         with pytest.raises(SegkdError, match="two configs have the name 'tiny'"):
             configs(experiment, "tiny", "distilled", "tiny")
@@ -68,6 +85,13 @@ class TestComparable:
         write(experiment / "streets.yaml", {"base": "tiny.yaml", "name": "other", "data": {"dataset": "streets"}})
         with pytest.raises(SegkdError, match=r"tiny and other cannot be compared: their data set is .*'streets'"):
             configs(experiment, "tiny", "streets")
+
+    def test_another_folder_of_the_same_data_set(self, experiment: Path):
+        write(
+            experiment / "else.yaml", {"base": "tiny.yaml", "name": "other", "data": {"root": "elsewhere", "flip": 0}}
+        )
+        with pytest.raises(SegkdError, match=r"tiny and other cannot be compared: their data.root is None and 'else"):
+            configs(experiment, "tiny", "else")
 
     def test_another_split(self, experiment: Path):
         write(experiment / "split.yaml", {"base": "tiny.yaml", "name": "other", "data": {"val_split": "train"}})

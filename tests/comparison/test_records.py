@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from segkd.comparison.records import Method, Record, differing_keys, find_baseline, group, read_record, read_records
+from segkd.comparison.work import MARKER
 from segkd.errors import SegkdError
 from segkd.training.run import Run
 
@@ -57,7 +58,7 @@ class TestReading:
         with pytest.raises(SegkdError, match="holds no finished run; expected a run directory"):
             read_records([tmp_path / "nowhere"], CONSOLE)
 
-    @pytest.mark.parametrize("key", ["student", "classes", "seed", "environment"])
+    @pytest.mark.parametrize("key", ["student", "last", "classes", "seed", "environment"])
     def test_a_result_that_lacks_something(self, copied: Path, key: str):
         result = json.loads((copied / "result.json").read_text())
         del result[key]
@@ -91,6 +92,23 @@ class TestReading:
     def test_other_tasks_do_not_mix(self, compared: Path, detectors: Path):
         with pytest.raises(SegkdError, match="cannot be compared: their task is 'segmentation' and 'detection'"):
             read_records([compared / "out", detectors / "out" / "tiny_seed0"], CONSOLE)
+
+    def test_other_classes_do_not_mix(self, compared: Path, copied: Path):
+        result = json.loads((copied / "result.json").read_text())
+        result["classes"][0] = "heaven"
+        (copied / "result.json").write_text(json.dumps(result))
+        with pytest.raises(SegkdError, match=r"tiny_seed0 cannot be compared: their classes are sky.* and heaven"):
+            read_records([compared / "out" / "kd_seed0", copied], CONSOLE)
+
+    def test_an_earlier_report_beside_the_runs(self, copied: Path):
+        report = copied.parent / "comparison"
+        report.mkdir()
+        (report / MARKER).write_text('{"runs": []}')
+        assert len(read_records([report, copied], CONSOLE)) == 1
+        with pytest.raises(SegkdError, match="comparison holds no finished run"):
+            read_records([report], CONSOLE)
+        with pytest.raises(SegkdError, match="comparison holds no run"):
+            read_records([report, report], CONSOLE)
 
     def test_a_measure_of_nothing_is_nan(self, records: list[Record]):
         record = dataclasses.replace(records[0], result={"student": {"miou": None}})
@@ -137,6 +155,14 @@ class TestBaseline:
 
     def test_is_what_distils_nothing(self, methods: list[Method]):
         assert find_baseline(methods).name == "tiny"
+
+    def test_is_not_a_teacher_that_is_compared_too(self, methods: list[Method]):
+        plain = next(method for method in methods if method.name == "tiny")
+        config = plain.first.config
+        large = config.model_copy(update={"student": config.student.model_copy(update={"encoder": "resnet50"})})
+        teacher = Method("teacher", {0: dataclasses.replace(plain.first, config=large)})
+        assert find_baseline([teacher, *methods]).name == "tiny"
+        assert find_baseline([teacher, plain]).name == "teacher"
 
     def test_or_the_first(self, methods: list[Method]):
         assert find_baseline([method for method in methods if method.distils]).name == "distilled"

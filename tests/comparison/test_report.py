@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from experiments import segkd
+from experiments import refused, segkd
 from PIL import Image
+
+from segkd.comparison.work import Workplace
 
 METHODS = ("tiny", "distilled", "kd")
 
@@ -36,7 +38,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
         if tag in ("td", "th"):
             self.cells.append("")
@@ -135,6 +137,31 @@ class TestReportOnly:
         assert "the report has no pictures" in outcome.out
         assert 'class="strip"' not in (copied / "comparison" / "report.html").read_text()
 
+    def test_without_a_student_there_are_no_pictures(self, copied: Path):
+        shutil.rmtree(copied / "kd_seed0" / "student")
+        outcome = segkd("compare", "--report-only", copied)
+        assert outcome.status == 0, outcome.err
+        assert "the report has no pictures" in outcome.out
+        assert "kd_seed0" in outcome.out
+        assert 'class="strip"' not in (copied / "comparison" / "report.html").read_text()
+
+    def test_a_comparisons_budget_is_not_that_of_other_runs(self, compared: Path, copied: Path, tmp_path: Path):
+        place = Workplace(tmp_path / "place")
+        place.agree({"command": "segkd compare others", "budget": "12 minutes"})
+        runs = [copied / "tiny_seed0", copied / "kd_seed0"]
+        assert segkd("compare", "--report-only", *runs, "--out", tmp_path / "place", "--pictures", 0).status == 0
+        text = (tmp_path / "place" / "report.md").read_text()
+        assert "- budget: 4 steps of batch 2\n" in text
+        assert "others" not in text
+        assert place.agreed()["budget"] == "12 minutes"
+
+    def test_nothing_is_written_of_runs_that_do_not_go_together(self, copied: Path, tmp_path: Path):
+        out = tmp_path / "report"
+        arguments = ["compare", "--report-only", "--out", out, copied]
+        refused(segkd(*arguments, copied / "kd_seed0"), "are the same config with the same seed 0")
+        refused(segkd(*arguments, "--baseline", "plain"), "--baseline 'plain' is none of the methods")
+        assert not out.exists()
+
     def test_a_second_time(self, copied: Path):
         for _ in range(2):
             assert segkd("compare", "--report-only", copied, "--pictures", 0).status == 0
@@ -145,4 +172,6 @@ class TestReportOnly:
         text = (tmp_path / "report" / "report.md").read_text()
         assert "| method | seeds | AP | AP to tiny | AP50 | AP75 | AP, last step |" in text
         assert "distill.terms.box.loss" in text
+        kinds = re.findall(r'src="data:image/(\w+);', (tmp_path / "report" / "report.html").read_text())
+        assert set(kinds) == {"jpeg"}  # boxes are drawn on photographs
         assert (tmp_path / "report" / "report.html").read_text().count('class="strip"') == 3

@@ -105,7 +105,7 @@ def test_the_cost_of_a_step_is_the_median_part(methods: list[Method], baseline: 
     dear = with_curves(methods[0], [(2, 6, 0), (4, 12, 0)], [(2, 6, 0), (4, 12, 0)])
     table = cost_table([method, dear], method)
     assert table.header[3] == "times tiny"
-    assert [row[2:5] for row in table.rows] == [["2.000", "1.00", "0.8"], ["3.000", "1.50", "0.2"]]
+    assert [row[2:5] for row in table.rows] == [["2.000", "1.00", "0.83"], ["3.000", "1.50", "0.20"]]
 
 
 def test_memory_is_the_most_of_all_seeds(compared: Path, baseline: Method):
@@ -122,6 +122,27 @@ def test_where_the_configs_differ(methods: list[Method]):
 
 def test_paths_say_nothing_of_the_machine(methods: list[Method]):
     assert not [cell for row in config_table(methods).rows for cell in row if cell.startswith("/")]
+
+
+def with_settings(method: Method, **changes: dict) -> Method:
+    config = method.first.config
+    blocks = {name: getattr(config, name).model_copy(update=change) for name, change in changes.items()}
+    return Method(method.name, {0: dataclasses.replace(method.first, config=config.model_copy(update=blocks))})
+
+
+def test_values_that_differ_are_written_differently(baseline: Method):
+    one = with_settings(baseline, optimizer={"lr": 0.12345678}, student={"checkpoint": "/a/run/student.pth"})
+    other = with_settings(baseline, optimizer={"lr": 0.12345679}, student={"checkpoint": "/b/run/student.pth"})
+    rows = {row[0]: row[1:] for row in config_table([one, other]).rows}
+    assert rows == {
+        "student.checkpoint": [".../a/run/student.pth", ".../b/run/student.pth"],
+        "optimizer.lr": ["0.12345678", "0.12345679"],
+    }
+
+
+def test_a_method_without_options_is_named(baseline: Method):
+    weighted = with_settings(baseline, distill={"pixel_weighting": {"rdd": {}}})
+    assert config_table([baseline, weighted]).rows == [["distill.pixel_weighting.rdd", "", "defaults"]]
 
 
 def test_versions_and_hardware(methods: list[Method]):
@@ -148,7 +169,11 @@ class TestRemarks:
         single = Method("kd", {0: methods[1].records[0]})
         remarks = remarks_on([baseline, single], baseline)
         assert remarks[0].startswith("One seed only: kd.")
-        assert "as many seeds" in remarks[1]
+        assert "the same seeds" in remarks[1]
+
+    def test_other_seeds(self, methods: list[Method], baseline: Method):
+        first, second = (Method(m.name, {s: m.records[s]}) for s, m in enumerate((baseline, methods[0])))
+        assert any("the same seeds" in remark for remark in remarks_on([first, second], first))
 
     def test_no_plain_run(self, methods: list[Method]):
         assert any("without distillation" in remark for remark in remarks_on(methods[:2], methods[0]))
@@ -173,7 +198,7 @@ def test_differences_are_taken_over_the_seeds_that_both_have(methods: list[Metho
 
 
 @pytest.mark.parametrize(
-    ("values", "text"), [([0.5], "50.00"), ([0.5, 0.52], "51.00 ± 1.41"), ([None], "-"), ([0.5, None], "- ± -")]
+    ("values", "text"), [([0.5], "50.00"), ([0.5, 0.52], "51.00 ± 1.41"), ([None], "-"), ([0.5, None], "-")]
 )
 def test_spread(values: list[float | None], text: str):
     assert spread(values) == text

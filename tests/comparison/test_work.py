@@ -74,6 +74,14 @@ class TestSteps:
         with pytest.raises(SegkdError, match=r"comparison.json cannot be read"):
             place.agreed()
 
+    @pytest.mark.parametrize("text", ["[]", '{"mine": 1}'])
+    def test_a_comparison_json_of_somebody_else(self, place: Workplace, methods: list, text: str):
+        place.file.write_text(text)
+        steps = {"tiny": 7, "long": 7}
+        with pytest.raises(SegkdError, match=r"comparison.json was not written by 'segkd compare': choose another"):
+            agree_on_steps(place, methods, Budget("steps", 7), steps, "segkd compare", CONSOLE)
+        assert place.file.read_text() == text
+
 
 def test_steps_are_timed_without_writing_anything(experiment: Path):
     before = sorted(experiment.rglob("*"))
@@ -102,6 +110,18 @@ class TestWorkplace:
         write(tmp_path / "a" / "config.yaml", (compared / "out" / "kd_seed0" / "config.yaml").read_text())
         Workplace(tmp_path)
         Workplace(tmp_path)
+
+
+def test_a_run_ends_with_what_started_it(experiment: Path):
+    arguments = [experiment / "tiny.yaml", "trainer.max_steps=100000", "trainer.checkpoint_every=1"]
+    command = [sys.executable, "-m", "segkd.comparison.child", "train", *map(str, arguments)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while not (experiment / "runs" / "tiny" / "checkpoints" / "last.ckpt").is_file():
+        assert child.poll() is None
+        time.sleep(0.05)
+    assert child.stdin
+    child.stdin.close()  # as when this process is killed
+    assert child.wait(timeout=20) == 1
 
 
 def test_a_run_that_another_process_has_is_left_to_it(experiment: Path):
@@ -147,13 +167,13 @@ class TestProcesses:
         while not (out / "tiny_seed0" / "checkpoints" / "last.ckpt").is_file():
             assert first.poll() is None
             time.sleep(0.05)
-        subprocess.run(["pkill", "-KILL", "-f", str(out)], check=True)
+        first.kill()  # it alone: its run must not go on without it, in the way of the next
         first.wait(timeout=60)
-        assert not (out / "tiny_seed0" / "result.json").exists()
         outcome = start("compare", *arguments, "trainer.checkpoint_every=1")
         printed = outcome.communicate(timeout=300)[0]
         assert outcome.returncode == 0, printed
         assert "run 1 of 1, tiny_seed0, goes on" in printed
+        assert "being trained by another process" not in printed
         assert json.loads((out / "tiny_seed0" / "result.json").read_text())["steps"] == 40
 
     def test_one_failing_method_does_not_stop_the_others(self, experiment: Path):

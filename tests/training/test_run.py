@@ -5,7 +5,7 @@ import pytest
 from experiments import TINY
 
 from segkd.errors import SegkdError
-from segkd.training.run import Run, changed_keys
+from segkd.training.run import Run, changed_keys, settings
 from segkd.training.segmentation.schema import Config
 
 
@@ -90,6 +90,31 @@ class TestReading:
         run.last.parent.mkdir()
         run.last.write_bytes(b"half a file")
         assert str(run.last) in error(run.read_last)
+
+
+def test_killed_before_it_is_a_run_it_is_in_nobodys_way(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run(tmp_path / "run")
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.create(config)
+    assert not run.config_file.exists()
+    run.create(config)
+    assert run.config() == config
+
+
+def test_settings_name_a_method_without_options(config: Config):
+    weighted = config.model_copy(
+        update={"distill": config.distill.model_copy(update={"pixel_weighting": {"rdd": None}})}
+    )
+    assert settings(weighted)["distill.pixel_weighting.rdd"] == "defaults"
+    assert changed_keys(config, weighted) == ["distill.pixel_weighting.rdd"]
 
 
 def test_changed_keys(config: Config):
