@@ -78,10 +78,14 @@ def load_config(
         try:
             found = find_config(teacher["config"], path.parent)
         except SegkdError as error:
-            raise SegkdError(f"{_source(['teacher', 'config'], layers, str(path))}: teacher.config: {error}") from None
-        # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
-        is_shipped = found.resolve().parent == resource_dir("configs").resolve()
-        teacher["config"] = found.stem if is_shipped else str(found.resolve())
+            # An absolute one is a run's own, perhaps of another machine: `teacher_config` asks for it where it is needed.
+            if not Path(teacher["config"]).is_absolute():
+                source = _source(["teacher", "config"], layers, str(path))
+                raise SegkdError(f"{source}: teacher.config: {error}") from None
+        else:
+            # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
+            is_shipped = found.resolve().parent == resource_dir("configs").resolve()
+            teacher["config"] = found.stem if is_shipped else str(found.resolve())
     task = merged.get("task", "segmentation")
     if task not in TASKS:
         raise SegkdError(

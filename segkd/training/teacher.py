@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segkd.errors import SegkdError
-from segkd.training.config import load_config
+from segkd.training.config import find_config, load_config
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 
@@ -18,11 +18,15 @@ def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | No
         pupils: the run directories of those that this student is to teach.
 
     Raises:
-        SegkdError: that config cannot be read, or names a teacher that is its own pupil.
+        SegkdError: that config is not there or cannot be read, or names a teacher that is its own pupil.
     """
     block = config.teacher
     if block is None or block.config is None:
         return None
+    try:
+        find_config(block.config)
+    except SegkdError as error:
+        raise SegkdError(f"{config.name}: teacher.config: {error}") from None
     own = load_config(block.config, changes={"runs": config.runs, **block.overrides})
     pupils = (*pupils, Run.of(config).directory)
     if Run.of(own).directory in pupils:

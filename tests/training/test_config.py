@@ -8,6 +8,7 @@ from experiments import TINY, write
 
 from segkd.errors import SegkdError
 from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
+from segkd.training.teacher import teacher_config
 
 SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
 
@@ -246,6 +247,13 @@ class TestErrors:
     def test_a_base_that_is_no_path(self, folder: Path):
         path = write(folder / "a.yaml", {"base": {"x": 1}})
         assert str(path) in error(str(path))
+
+    def test_a_teachers_config_of_another_machine_is_missed_where_it_is_needed(self, folder: Path):
+        path = write(folder / "config.yaml", {**SMALL, "name": "pupil", "teacher": {"config": "/elsewhere/big.yaml"}})
+        config = load_config(str(path))
+        assert load_config(str(path), ["teacher=null"]).teacher is None
+        with pytest.raises(SegkdError, match=r"pupil: teacher.config: there is no config '/elsewhere/big.yaml'"):
+            teacher_config(config)
 
     def test_a_teachers_config_that_is_not_there(self, folder: Path):
         path = write(folder / "a.yaml", {**SMALL, "teacher": {"config": "quickstart_teachr.yaml"}})
