@@ -78,7 +78,7 @@ def load_config(
         try:
             found = find_config(teacher["config"], path.parent)
         except SegkdError as error:
-            # An absolute one is a run's own, perhaps of another machine: `teacher_config` asks for it where it is needed.
+            # An absolute one is a run's, perhaps of another machine: `teacher_config` asks for it where it is needed.
             if not Path(teacher["config"]).is_absolute():
                 source = _source(["teacher", "config"], layers, str(path))
                 raise SegkdError(f"{source}: teacher.config: {error}") from None
