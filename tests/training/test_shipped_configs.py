@@ -63,11 +63,10 @@ def small(config: Config, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [path.stem for path in shipped_configs()])
-def test_takes_two_steps(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEGKD_WEIGHTS", str(folder))
     config = load_config(name)
-    runs = folder / "runs" / name
-    options = [f"runs={runs}", *small(config, folder)]
+    options = [f"runs={tmp_path}", *small(config, folder)]
     if config.teacher is not None:
         options += ["teacher.auxiliary_fit.steps=2"] if getattr(config.teacher, "auxiliary", None) == "fit" else []
         if config.teacher.config is not None:
@@ -78,7 +77,7 @@ def test_takes_two_steps(name: str, folder: Path, monkeypatch: pytest.MonkeyPatc
             safetensors.torch.save_model(teacher.model, str(folder / f"{name}.safetensors"))
             options += [f"teacher.checkpoint={folder / name}.safetensors"]
     train(name, *options)
-    run = runs / config.name
+    run = tmp_path / config.name
     result = json.loads((run / "result.json").read_text())
     assert result["steps"] == 2
     assert (result["teacher"] is None) == (config.teacher is None)
