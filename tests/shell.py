@@ -126,7 +126,8 @@ class Shell:
                 self.shelf.run(run[1], self.folder)
         keys = {word.partition("=")[0] for word in words}
         forced = [f"{key}={value}" for key, value in FORCED.items() if key in keys]
-        for option, value in {"--seeds": "1", "--budget": "2steps"}.items():
+        # Not the 2 steps of the small configs: with another budget the same config is another method.
+        for option, value in {"--seeds": "1", "--budget": "3steps"}.items():
             forced += [option, value] if option in words else []
         outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err
