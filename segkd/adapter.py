@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
-from segkd.losses._common import resize
+from segkd.losses._common import class_ids, resize
 from segkd.term import Term
 
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -123,7 +123,11 @@ class Adapter(nn.Module):
         """
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
-        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it."""
+        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.
+
+        Labels of any integer type become int64, as torch's losses want them.
+        """
+        target = class_ids(target) if isinstance(target, Tensor) else target
         return images, self.renormalize(images), target
 
     def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
@@ -180,6 +184,12 @@ class Adapter(nn.Module):
         if target.dim() != 3 or target.shape[0] != logits.shape[0]:
             raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
         size = self.label_size(target)
+        counts = _counts(loss, target) if weights is None else None
+        if counts is not None:
+            # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
+            # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
+            target = torch.where(counts, target, loss.ignore_index)  # type: ignore[attr-defined]
+            return torch.where(counts, loss(resize(logits, size), target), 0.0)
         value = loss(resize(logits, size), target)
         if weights is not None:
             if value.shape != weights.shape:
@@ -188,9 +198,6 @@ class Adapter(nn.Module):
                     f"{type(loss).__name__} gave {tuple(value.shape)}"
                 )
             return (value * weights).sum()
-        if isinstance(getattr(loss, "ignore_index", None), int) and getattr(loss, "reduction", "") == "mean":
-            # Cross-entropy's mean over no pixel is 0 / 0: a batch without labels teaches nothing, it is no NaN.
-            value = torch.where((target != loss.ignore_index).any(), value, 0.0)  # type: ignore[attr-defined]
         return value
 
     def auxiliary_loss(
@@ -211,6 +218,18 @@ class Adapter(nn.Module):
         channels = first.in_channels if first is not None else 3
         zeros = torch.zeros(1, channels, size, size)
         return zeros if parameter is None else zeros.to(parameter)
+
+
+def _counts(loss: Any, target: Tensor) -> Tensor | None:
+    """Return whether any pixel counts in a loss that averages over those that do; None for other losses."""
+    ignored = getattr(loss, "ignore_index", None)
+    if not isinstance(ignored, int) or getattr(loss, "reduction", "") != "mean":
+        return None
+    counted, of_classes = target != ignored, getattr(loss, "weight", None)
+    if isinstance(of_classes, Tensor) and of_classes.dim() == 1:
+        # A label that is no class is the loss's to refuse.
+        counted = counted & (of_classes != 0)[target.clamp(0, len(of_classes) - 1)]
+    return counted.any()
 
 
 def _groups(class_map: Sequence[int | None]) -> list[list[int]]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
-from segkd.losses._common import full_precision, resize
+from segkd.losses._common import class_ids, full_precision, resize
 from segkd.losses.pixel_kd import pixel_kl
 
 Variant = Literal["paper", "released"]
@@ -130,6 +130,7 @@ def teacher_student_difficulty(
 
 
 def _valid(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    target = class_ids(target)
     return (target != ignore_index) & (target >= 0) & (target < classes)
 
 

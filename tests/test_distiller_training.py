@@ -108,8 +108,23 @@ class TestBatchesWithoutLabels:
     def test_cross_entropy(self) -> None:
         self.check(make(), 0.5)
 
-    def check(self, distiller: Distiller, progress: float) -> None:
-        out = distiller(IMAGES, self.MASKS, progress=progress)
+    @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+    @pytest.mark.parametrize("ignored", [0.0, 0.5, 1.0])
+    def test_labels_whose_class_weights_are_all_zero(self, ignored: float, label_smoothing: float) -> None:
+        weight = torch.tensor([1.0, 0.0, 0.0, *[2.0] * (CLASSES - 3)])
+        loss = nn.CrossEntropyLoss(weight=weight, ignore_index=255, label_smoothing=label_smoothing)
+        masks = torch.where(torch.rand(MASKS.shape) < ignored, 255, 1 + MASKS % 2)
+        terms = {"icsd": Term(ICSD(ignore_index=255))}
+        self.check(Distiller(seeded(Net, 0), seeded(Net, 1), terms, loss), 0.5, masks)
+        # One label that counts, and it is the loss of that label.
+        masks[0, 0, 0] = 0
+        student = seeded(Net, 0)
+        out = Distiller(student, None, {}, loss)(IMAGES, masks)
+        torch.testing.assert_close(out.loss, loss(student(IMAGES), masks))
+        assert out.loss > 0
+
+    def check(self, distiller: Distiller, progress: float, masks: Tensor = MASKS) -> None:
+        out = distiller(IMAGES, masks, progress=progress)
         assert out.terms["task"] == 0
         assert torch.isfinite(out.loss)
         out.loss.backward()
@@ -131,6 +146,19 @@ class TestBatchesWithoutLabels:
         out.loss.backward()
         assert torch.isfinite(out.loss)
         assert all(torch.isfinite(gradient).all() for gradient in gradients(distiller).values())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    masks = MASKS.clone()
+    masks[0, :2] = 255
+    loss = nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1), ignore_index=255)
+    terms = {name: Term(of(ignore_index=255)) for name, of in {"icsd": ICSD, "kd": PixelKD, "cwd": CWD}.items()}
+    terms["own"] = Term(lambda student, teacher, target: nn.functional.cross_entropy(student, target, ignore_index=255))
+    for weighting in (None, RelativeDifficulty(switch=0)):
+        distiller = Distiller(seeded(Net, 0), seeded(Net, 1), terms, loss, weighting).eval()
+        out = distiller(IMAGES, masks.to(dtype), progress=0.5)
+        torch.testing.assert_close(out.terms, distiller(IMAGES, masks, progress=0.5).terms)
 
 
 @pytest.mark.slow

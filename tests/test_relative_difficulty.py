@@ -53,6 +53,14 @@ class TestRelativeDifficulty:
         torch.testing.assert_close(weights.map, expected)
         torch.testing.assert_close(weights.scaled, expected / valid.sum())
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+    @pytest.mark.parametrize("switch", [0.0, 1.0])
+    def test_labels_of_any_integer_type(self, switch: float, dtype: torch.dtype) -> None:
+        batch = inputs()
+        weighting = RelativeDifficulty(switch=switch)
+        expected = weighting(**batch, progress=0.5)
+        torch.testing.assert_close(weighting(**batch | {"target": batch["target"].to(dtype)}, progress=0.5), expected)
+
     def test_the_linear_transition_blends(self) -> None:
         batch = inputs()
         first = RelativeDifficulty(switch=1.0)(**batch, progress=0.0)

@@ -47,6 +47,15 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Ten
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
+def class_ids(target: Tensor) -> Tensor:
+    """Return labels of any integer type as int64; other tensors as they are.
+
+    Cross-entropy takes few other types, and beside a uint8 a number such as -100 or 300 counts as its last eight bits.
+    """
+    is_other = target.dtype.is_floating_point or target.dtype.is_complex
+    return target if is_other else target.long()
+
+
 def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize labels (B, H, W) to ``size`` by nearest neighbour."""
     if target.shape[-2:] == torch.Size(size):
@@ -60,7 +69,7 @@ def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) 
         return None
     if target.dim() != 3 or target.shape[0] != like.shape[0]:
         raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
-    return resize_labels(target, (like.shape[-2], like.shape[-1])) != ignore_index
+    return resize_labels(class_ids(target), (like.shape[-2], like.shape[-1])) != ignore_index
 
 
 def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:

@@ -236,6 +236,17 @@ class LogitLossTests(LossTests):
             loss = self.loss(**settings, ignore_index=255)
             assert loss(student, teacher, larger) == loss(student, teacher, target)
 
+    def test_labels_may_be_of_any_integer_type(self) -> None:
+        student, teacher = pair()
+        target = some_labels()
+        unsigned = torch.full((2, 7, 9), 156, dtype=torch.uint8)  # the last eight bits of -100, which is not meant
+        for settings in self.settings:
+            loss = self.loss(**settings, ignore_index=255)
+            for dtype in (torch.uint8, torch.int16, torch.int32):
+                assert loss(student, teacher, target.to(dtype)) == loss(student, teacher, target)
+            outside = self.loss(**settings, ignore_index=-100)
+            assert outside(student, teacher, unsigned) == outside(student, teacher, unsigned.long()) > 0
+
     def test_a_bad_temperature_is_an_error(self) -> None:
         for temperature in (0.0, -1.0, float("nan")):
             with pytest.raises(SegkdError, match="temperature"):
