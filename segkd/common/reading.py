@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segkd.common.paths import same_name
 from segkd.errors import SegkdError
 
 #: PIL's modes of images with at most 8 bits a channel, which `convert("RGB")` does not distort.
@@ -47,18 +48,18 @@ def open_image(path: Path, kind: str) -> Image.Image:
 
 
 def read_stems(path: Path) -> list[str]:
-    """Read a list of file stems, one a line, each once; blank lines are left out.
+    """Read a list of file stems, one a line, each once and in Unicode's NFC; blank lines are left out.
 
     Raises:
         SegkdError: there is no such file, or it is no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the text
     except FileNotFoundError:
         raise SegkdError(f"no list {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SegkdError(f"cannot read list {path}: {error}") from None
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return list(dict.fromkeys(same_name(line.strip()) for line in lines if line.strip()))
 
 
 def refuse(problems: list[str]) -> None:

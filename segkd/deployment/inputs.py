@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkd.common.paths import on_disk
 from segkd.errors import SegkdError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -35,9 +36,9 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
     """Return every image and video that is asked for, each once.
 
     Args:
-        inputs: each a file; a folder, whose images and videos at any depth are meant, hidden ones left out; or a
-            pattern such as ``"frames/**/*.png"``, which means what a shell would make of it. A file that is named and
-            has no suffix of a video is taken for an image.
+        inputs: each a file; a folder, whose images and videos at any depth are meant, hidden ones left out and links to
+            folders followed; or a pattern such as ``"frames/**/*.png"``, which means what a shell would make of it. A
+            file that is named and has no suffix of a video is taken for an image.
 
     Raises:
         SegkdError: one of the inputs matches nothing, holds nothing, or cannot be read.
@@ -46,6 +47,7 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
     roots = []
     for text in inputs:
         given = os.path.expanduser(text)
+        given = str(on_disk(Path(given))) if given else given
         matches = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
         if not matches:
             raise SegkdError(f"no file, folder or pattern {text!r} matches anything")
@@ -79,8 +81,16 @@ def _below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise SegkdError(f"folder {error.filename} cannot be read: {error.strerror}")
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-                yield Path(parent, name)
+    # Each folder once, lest links run in a circle, and what links lead to last, so that its own name comes first.
+    waiting, seen = [str(folder)], set()
+    for start in waiting:
+        for parent, folders, names in os.walk(start, onerror=refuse):
+            if (real := os.path.realpath(parent)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            waiting += [path for path in (os.path.join(parent, name) for name in folders) if os.path.islink(path)]
+            for name in names:
+                if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                    yield Path(parent, name)

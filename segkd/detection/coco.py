@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from segkd.common.paths import on_disk
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.masks import read_shape
@@ -35,7 +36,7 @@ def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) 
     try:
         for place, image in enumerate(content["images"]):
             places[image["id"]] = place
-            found.images.append(folder / image["file_name"])
+            found.images.append(on_disk(folder / image["file_name"]))
             found.sizes.append((int(image["height"]), int(image["width"])))
         names = {item["id"]: item["name"] for item in content["categories"]}
     except (KeyError, TypeError, ValueError, OverflowError) as error:

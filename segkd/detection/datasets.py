@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from segkd.common.paths import on_disk
 from segkd.common.specs import BaseSpec, ClassSpec, read_spec
 
 
@@ -83,4 +84,4 @@ def load_detection_spec(name_or_path: str | os.PathLike[str]) -> DetectionSpec:
 
 def fill(pattern: str, stem: str, base: Path) -> Path:
     """Return the path that a pattern with one ``*`` means for a stem."""
-    return base / pattern.replace("*", stem)
+    return on_disk(base / pattern.replace("*", stem))

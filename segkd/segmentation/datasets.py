@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from segkd.common.paths import on_disk, same_name
 from segkd.common.reading import read_stems, refuse
 from segkd.common.specs import BaseSpec, Byte, ClassSpec, read_spec
 from segkd.errors import SegkdError
@@ -171,8 +172,8 @@ def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[s
             stems = dict.fromkeys(read_stems(listing))
         except SegkdError as error:
             return [], [f"{label}: {error}"]
-        images = {file: groups for file, groups in images.items() if groups[-1] in stems}
-        there = {groups[-1] for groups in images.values()}
+        images = {file: groups for file, groups in images.items() if same_name(groups[-1]) in stems}
+        there = {same_name(groups[-1]) for groups in images.values()}
         problems = [
             f"{label}: {listing} lists {stem!r}, but no image matches {split.images}"
             for stem in stems
@@ -183,7 +184,7 @@ def _match(label: str, split: SplitSpec, root: Path) -> tuple[list[Pair], list[s
     pairs = []
     parts = split.masks.split("*")
     for file, groups in images.items():
-        mask = root / "".join(part + text for part, text in zip(parts, (*groups, ""), strict=True))
+        mask = on_disk(root / "".join(part + text for part, text in zip(parts, (*groups, ""), strict=True)))
         if mask.is_file():
             pairs.append(Pair(root / file, mask))
         else:

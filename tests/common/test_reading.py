@@ -58,6 +58,10 @@ def test_stems_come_once_each_in_the_order_of_the_list(tmp_path):
     assert read_stems(listing) == ["b", "a"]
     with pytest.raises(SegkdError, match=r"^no list .*other\.txt$"):
         read_stems(tmp_path / "other.txt")
+    listing.write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")  # as Windows' editors mark UTF-8
+    assert read_stems(listing) == ["a", "b"]
+    listing.write_text("a\u0308\n\xe4\n", encoding="utf-8")
+    assert read_stems(listing) == ["\xe4"]
     listing.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(SegkdError, match=r"^cannot read list .*list\.txt: "):
         read_stems(listing)

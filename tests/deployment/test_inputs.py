@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,23 @@ def test_a_folder_at_any_depth_sorted_without_hidden_and_other_files(tmp_path: P
     assert [str(source.relative) for source in sources] == ["a/1.tif", "a/2.PNG", "b.webp", "clip.MP4"]
     assert [source.is_video for source in sources] == [False, False, False, True]
     assert all(source.path == tmp_path / source.relative for source in sources)
+
+
+def test_links_to_folders_are_followed_once_and_in_no_circle(tmp_path: Path):
+    make(tmp_path, "far/3.png", "asked/b/1.png", "asked/b/c/2.png")
+    for link, target in {"a": "b", "far": "../far", "b/up": "..", "self": "self", "b/c/far": "../../far"}.items():
+        (tmp_path / "asked" / link).symlink_to(target)
+    (tmp_path / "asked" / ".hidden").symlink_to(tmp_path)
+    assert list(names(tmp_path / "asked")) == ["b/1.png", "b/c/2.png", "far/3.png"]
+    (tmp_path / "link").symlink_to("asked")
+    assert list(names(tmp_path / "link")) == ["b/1.png", "b/c/2.png", "far/3.png"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_spelled_in_another_way_than_on_disk(forms: tuple[str, str], tmp_path: Path):
+    there, asked = (unicodedata.normalize(form, "straßen für/ä.png") for form in forms)
+    make(tmp_path, there)
+    assert list(names(tmp_path / asked, tmp_path / Path(asked).parent)) == [Path(there).name]
 
 
 def test_names_lie_below_the_deepest_folder_that_holds_all_inputs(tmp_path: Path):

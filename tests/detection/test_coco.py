@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -131,6 +132,15 @@ def test_what_is_no_json_of_coco_is_named(spec, text):
     with pytest.raises(SegkdError) as error:
         read_annotations(spec, "train")
     assert one_line(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_the_file_may_spell_accents_in_another_way_than_the_disk(spec, forms):
+    there, written = (unicodedata.normalize(form, "Zürich_é.jpg") for form in forms)
+    image = read_annotations(spec, "train").images[0]
+    moved = image.rename(image.with_name(there))
+    change(spec, lambda content: content["images"][0].update(file_name=written))
+    assert read_annotations(spec, "train").images[0] == moved
 
 
 def test_missing_files_are_named(spec):

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from trees import SIZE, make_voc_detection, things, write_voc
 
@@ -65,6 +67,19 @@ def test_without_a_list_every_annotation_counts_but_hidden_files(spec):
         path.unlink()
     with pytest.raises(SegkdError, match=r"voc_detection all: no image in .*Annotations/\*\.xml"):
         read_annotations(spec, "all")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("forms", [("NFC", "NFD", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFC", "NFD")])
+def test_image_annotation_and_list_may_spell_accents_in_different_ways(spec, xml, forms, listed):
+    root, (image, annotation, line) = spec.resolve_root(), (unicodedata.normalize(form, "Zürich_é") for form in forms)
+    moved = (root / "JPEGImages/2007_000000.jpg").rename(root / f"JPEGImages/{image}.jpg")
+    xml.rename(xml.with_stem(annotation))
+    (root / "ImageSets/Main/train.txt").write_text(f"{line}\n", encoding="utf-8-sig")
+    if not listed:
+        part = spec.splits["train"].model_copy(update={"list": None})
+        spec = spec.model_copy(update={"splits": {"train": part}})
+    assert moved in read_annotations(spec, "train").images
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])

@@ -1,4 +1,5 @@
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from trees import blocks, make_camvid, make_cityscapes, make_streets, make_voc
 
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
-from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.datasets import Pair, load_dataset_spec
 from segkd.segmentation.reading import read_pair
 
 MAKERS = {"cityscapes": make_cityscapes, "voc2012": make_voc, "camvid": make_camvid, "streets": make_streets}
@@ -125,6 +126,16 @@ def test_list_entry_without_image_and_missing_list(tmp_path):
     listing.unlink()
     with pytest.raises(SegkdError, match=r"no list .*train\.txt"):
         spec.pairs("train")
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFC", "NFD")])
+def test_image_mask_and_list_may_spell_accents_in_different_ways(forms, tmp_path):
+    spec = load_dataset_spec(make_voc(tmp_path))
+    first = spec.pairs("train")[0]
+    image, mask, listed = (unicodedata.normalize(form, "Zürich_é") for form in forms)
+    pair = Pair(first.image.rename(first.image.with_stem(image)), first.mask.rename(first.mask.with_stem(mask)))
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text(f"{listed}\n", encoding="utf-8-sig")
+    assert spec.pairs("train") == [pair]
 
 
 def test_hidden_files_are_left_out(tmp_path):
