@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ class Distiller(nn.Module):
             have.
         schedule: for each named term a function of progress that multiplies its weight, such as `alw` or
             ``{"kd": Linear(1, 0)}``.
+        task_weight: multiplies the task loss, finite and at least 0.
         adapter: how a batch goes through the models; the default is for images to logits. It also holds another
             normalisation or other classes of the teacher.
         example: an input that both models accept, to find their channels with; needed where zeros of
@@ -92,6 +94,7 @@ class Distiller(nn.Module):
         schedule: Mapping[str, Schedule] | None = None,
         adapter: Adapter | None = None,
         example: Any = None,
+        task_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.terms = named_terms(terms)
@@ -101,6 +104,9 @@ class Distiller(nn.Module):
                 raise SegkdError(f"the schedule names no term: {name!r}, {nearest(name, ('task', *self.terms))}")
             if not callable(factor):
                 raise SegkdError(f"the schedule of {name!r} must be a function of progress, got {factor!r}")
+        if not 0 <= task_weight < math.inf:
+            raise SegkdError(f"task_weight must be a finite number of at least 0, got {task_weight}")
+        self.task_weight = task_weight
         if teacher is None and (self.terms or pixel_weighting is not None):
             raise SegkdError(f"no teacher is given, but {next(iter(self.terms), 'pixel_weighting')!r} reads one")
         self.student = student
@@ -155,7 +161,7 @@ class Distiller(nn.Module):
             taps.clear()
 
         weights = {
-            name: (1.0 if name == "task" else self.terms[name].weight)
+            name: (self.task_weight if name == "task" else self.terms[name].weight)
             * (self.schedule[name](progress) if name in self.schedule else 1.0)
             for name in values
         }

@@ -78,6 +78,17 @@ class TestOutput:
         assert list(out.terms) == ["task"]
         assert out.teacher is None
 
+    def test_the_task_loss_has_a_weight_too_which_its_schedule_multiplies(self) -> None:
+        out = make(schedule={"task": Linear(0.0, 1.0)}, task_weight=0.4)(IMAGES, MASKS, progress=0.5)
+        assert out.weights == pytest.approx({"task": 0.2, "icsd": 0.5, "kd": 10.0, "pkd": 6.0})
+        expected = sum(out.weights[name] * value for name, value in out.terms.items())
+        torch.testing.assert_close(out.loss.detach(), expected)
+
+    @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
+    def test_a_task_weight_that_is_none(self, weight: float) -> None:
+        with pytest.raises(SegkdError, match="task_weight must be a finite number of at least 0"):
+            make(task_weight=weight)
+
     def test_auxiliary_task_loss_of_the_student_counts_with_its_weight(self) -> None:
         student = seeded(WithAux, 0).eval()
         out = Distiller(student, None, {}, cross_entropy(), adapter=Adapter(auxiliary_weight=0.4))(IMAGES, MASKS)

@@ -33,8 +33,9 @@ def train_steps(
     flip: float,
     color_jitter: float,
     fill_mask: int = 0,
+    blur: float = 0.0,
 ) -> list[A.BasicTransform]:
-    """Return the steps of training: resize, random scale, pad and random crop, flip, colour jitter, in this order.
+    """Return the steps of training: resize, random scale, pad and random crop, flip, colour jitter, blur, in order.
 
     Args:
         crop: height and width of what comes out, in pixels; None leaves them as they are.
@@ -44,6 +45,7 @@ def train_steps(
         color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1; hue moves by up to a
             fifth of it. 0 turns it off.
         fill_mask: what padding is in masks; padded pixels get the mean colour.
+        blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
 
     Raises:
         SegkdError: a value out of range.
@@ -68,7 +70,7 @@ def train_steps(
                 height, width, pad_if_needed=True, pad_position="random", fill=MEAN_COLOR, fill_mask=fill_mask, p=1.0
             )
         )
-    for name, value in (("flip", flip), ("color_jitter", color_jitter)):
+    for name, value in (("flip", flip), ("color_jitter", color_jitter), ("blur", blur)):
         if not 0 <= value <= 1:
             raise SegkdError(f"{name} must lie in 0 to 1, got {value}")
     if flip:
@@ -76,6 +78,8 @@ def train_steps(
     if color_jitter:
         factor = (1 - color_jitter, 1 + color_jitter)
         steps.append(A.ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
+    if blur:
+        steps.append(A.GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
     return steps
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import timm
 import torchvision
-from timm.layers import freeze_batch_norm_2d
+from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from segkd.common.networks import IMAGENET, Triple, check_timm, hub_or_cache, timm_normalization, unreachable
 from segkd.common.weights import State, is_weight_file, load_pretrained, read_state_dict
@@ -101,11 +102,11 @@ def build_backbone(
         levels: ``p3_p7`` (strides 8..128, for one-stage detectors) or ``p2_p6`` (4..64, for two-stage ones, where P6 is
             every second pixel of P5).
         out_channels: of every FPN map.
-        norm: ``batch``, or ``frozen``: the network's batch norm becomes a fixed scale and shift, made of its parameters
-            and statistics as they are. For pretrained weights and batches too small for statistics of their own; with
-            random weights nothing would be normalised.
+        norm: ``batch``; ``eval``: the network's batch norm keeps its statistics as they are, its scale and shift are
+            trained; or ``frozen``: scale and shift stay as well. Both are for pretrained weights and batches too small
+            for statistics of their own; with random weights nothing would be normalised.
         frozen_stages: 1..4 leaves the stem and the network's first stages untrained, up to the map of stride 4, 8, 16
-            or 32. Statistics of batch norm still change there, unless `norm` is ``frozen``.
+            or 32. Statistics of batch norm still change there if `norm` is ``batch``.
         p6_from: ``p5`` or ``c5``, what the P6 of ``p3_p7`` is made of.
         fpn_norm: normalisation layer of the FPN, such as ``nn.BatchNorm2d``; never frozen.
 
@@ -116,7 +117,7 @@ def build_backbone(
     check_backbone(name, weights)
     choices: list[tuple[str, object, tuple[object, ...]]] = [
         ("levels", levels, tuple(LEVELS)),
-        ("norm", norm, ("batch", "frozen")),
+        ("norm", norm, ("batch", "eval", "frozen")),
         ("frozen_stages", frozen_stages, (0, 1, 2, 3, 4)),
         ("p6_from", p6_from, ("p5", "c5")),
     ]
@@ -137,8 +138,10 @@ def build_backbone(
     if weights is not None and (is_weight_file(weights) or not name.startswith("tu-")):
         given = read_state_dict(weights) if is_weight_file(weights) else _torchvision_weights(name, str(weights))
         load_pretrained(body, given, weights, f"backbone {name!r}", within="backbone.body.")
-    if norm == "frozen":
+    if norm != "batch":
         freeze_batch_norm_2d(body)
+    if norm == "eval":
+        _train_scale_and_shift(body)
     if frozen_stages:
         freeze_up_to(body, 2 ** (frozen_stages + 1))
     return backbone
@@ -188,6 +191,16 @@ def _torchvision_weights(name: str, weights: str) -> State:
         return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except OSError as error:  # urllib's errors are
         raise unreachable(f"the weights {weights!r} of backbone {name!r}", "backbone_weights") from error
+
+
+def _train_scale_and_shift(body: nn.Module) -> None:
+    """Make parameters of what timm's frozen batch norms hold as buffers, but for the statistics."""
+    for module in body.modules():
+        if isinstance(module, FrozenBatchNorm2d | FrozenBatchNormAct2d):
+            for name in ("weight", "bias"):
+                value = module.get_buffer(name)
+                delattr(module, name)
+                module.register_parameter(name, nn.Parameter(value))
 
 
 def _timm_body(name: str, weights: str | Path | None) -> nn.Module:

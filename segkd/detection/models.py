@@ -102,7 +102,7 @@ def build_detector(
         max_size: or their longer side this many, whichever is smaller.
         normalization: mean and standard deviation per RGB channel, for pixels in [0, 1]; None is what the backbone's
             weights were trained with.
-        norm: ``batch``, or ``frozen`` for batch norm of the backbone as it is; see there.
+        norm: ``batch``, ``eval`` or ``frozen``, what of the backbone's batch norm is trained; see there.
         options: ``out_channels`` of the FPN (256; the width of the heads follows, but for the 1024 of the two-stage
             detectors' box head and the 256 of the mask head), ``frozen_stages`` of the backbone (0), ``assigner`` of
             RetinaNet (``max_iou`` or ``atss``), and the settings in numbers of the detector's class, such as

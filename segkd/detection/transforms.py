@@ -77,8 +77,9 @@ def train_transform(
     crop: Sequence[int] | None = None,
     flip: float = 0.5,
     color_jitter: float = 0.0,
+    blur: float = 0.0,
 ) -> Transform:
-    """Build the training transform: resize, random scale, pad and random crop, flip, colour jitter, in this order.
+    """Build the training transform: resize, random scale, pad and random crop, flip, colour jitter, blur, in order.
 
     Boxes are moved along and clipped to the crop; `MIN_SIDE` and `MIN_VISIBILITY` say which are dropped. An image whose
     boxes are all dropped is background.
@@ -91,11 +92,12 @@ def train_transform(
         flip: probability of a horizontal flip, 0 to 1.
         color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1; hue moves by up to a
             fifth of it. 0 turns it off.
+        blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
 
     Raises:
         SegkdError: a value out of range.
     """
-    return Transform(train_steps(crop, resize, scale, flip, color_jitter), training=True)
+    return Transform(train_steps(crop, resize, scale, flip, color_jitter, blur=blur), training=True)
 
 
 def eval_transform(resize: Sequence[int] | None = None) -> Transform:

@@ -45,8 +45,9 @@ def train_transform(
     flip: float = 0.5,
     color_jitter: float = 0.0,
     ignore_index: int = 255,
+    blur: float = 0.0,
 ) -> Transform:
-    """Build the training transform: resize, random scale, pad and random crop, flip, colour jitter, in this order.
+    """Build the training transform: resize, random scale, pad and random crop, flip, colour jitter, blur, in order.
 
     Args:
         crop: height and width of what comes out, in pixels.
@@ -56,11 +57,12 @@ def train_transform(
         color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1; hue moves by up to a
             fifth of it. 0 turns it off.
         ignore_index: what padding is labelled as; padded pixels get the mean colour.
+        blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
 
     Raises:
         SegkdError: a value out of range.
     """
-    steps = train_steps(crop, resize, scale, flip, color_jitter, ignore_index)
+    steps = train_steps(crop, resize, scale, flip, color_jitter, ignore_index, blur)
     return Transform(A.Compose(steps), with_mask=True)
 
 

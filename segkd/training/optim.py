@@ -14,15 +14,33 @@ _ENCODERS = {"encoder", "body"}
 
 
 def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[dict[str, Any]]:
-    """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out."""
-    groups: dict[str, list[nn.Parameter]] = {"encoder": [], "head": []}
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                is_encoder = _ENCODERS & set(name.split("."))
-                groups["encoder" if is_encoder else "head"].append(parameter)
+    """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out.
+
+    Where the settings treat biases apart, ``encoder_bias`` and ``head_bias`` hold those of convolutions and linear
+    layers, with their own rate and weight decay.
+    """
+    decay = settings.weight_decay if settings.bias_weight_decay is None else settings.bias_weight_decay
+    apart = settings.bias_lr_factor != 1 or decay != settings.weight_decay
     rates = {"encoder": settings.encoder_lr or settings.lr, "head": settings.lr}
-    return [{"name": name, "params": group, "lr": rates[name]} for name, group in groups.items() if group]
+    groups: dict[str, dict[str, Any]] = {name: {"name": name, "params": [], "lr": rate} for name, rate in rates.items()}
+    for name, rate in rates.items():
+        own = {"lr": rate * settings.bias_lr_factor, "weight_decay": decay}
+        groups[f"{name}_bias"] = {"name": f"{name}_bias", "params": [], **own}
+    for module in modules:
+        for path, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                name = "encoder" if _ENCODERS & set(path.split(".")) else "head"
+                if apart and _is_bias(module, path):
+                    name = f"{name}_bias"
+                groups[name]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
+
+
+def _is_bias(module: nn.Module, path: str) -> bool:
+    """Return whether a parameter is the bias of a layer that is no norm: the weight of a norm is a vector too."""
+    owner, _, name = path.rpartition(".")
+    weight = getattr(module.get_submodule(owner), "weight", None)
+    return name == "bias" and isinstance(weight, torch.Tensor) and weight.dim() > 1
 
 
 def make_optimizer(groups: list[dict[str, Any]], settings: Optimizer) -> torch.optim.Optimizer:

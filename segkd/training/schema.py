@@ -39,6 +39,7 @@ class Data(Block):
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on so many images; default all")
     flip: Share = Field(0.5, description="probability of a horizontal flip")
     color_jitter: Share = Field(0.0, description="largest change of brightness, contrast and saturation; 0: none")
+    blur: Share = Field(0.0, description="probability of a Gaussian blur, its sigma from 0 to 1 pixels")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0 loads in the main one")
 
@@ -133,6 +134,7 @@ class Distill(Block):
     terms: dict[str, TermBlock | None] | None = Field(
         None, description="named terms; null takes one out that a base names, or all of them"
     )
+    task_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss")
     schedule: dict[str, Any] | None = Field(
         None, description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}"
     )
@@ -188,6 +190,12 @@ class Optimizer(Block):
     )
     momentum: Share = Field(0.9, description="of sgd")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all parameters")
+    bias_lr_factor: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="multiplies the rate of the biases of convolutions and linear layers, not of norms"
+    )
+    bias_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="of those biases; default weight_decay"
+    )
     schedule: Literal["poly", "cosine", "onecycle", "multistep"] = Field(
         "poly", description="the learning rate's course over the steps"
     )

@@ -29,6 +29,19 @@ def test_steps_come_in_order_and_only_those_asked_for():
     assert names((8, 8), (9, 9), (0.5, 2.0), 0.5, 0.1) == [
         "Resize", "RandomScale", "RandomCrop", "HorizontalFlip", "ColorJitter",
     ]  # fmt: skip
+    assert names(None, None, (1.0, 1.0), 0.5, 0.1, 0, 0.5) == ["HorizontalFlip", "ColorJitter", "GaussianBlur"]
+
+
+def test_blur_is_as_frequent_as_asked_and_leaves_masks_alone():
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    mask = image[..., 0].copy()
+    pipeline = A.Compose(train_steps(None, None, (1.0, 1.0), 0.0, 0.0, blur=0.5))
+    out = [apply(pipeline, seed, image=image, mask=mask) for seed in range(100)]
+    assert all(np.array_equal(one["mask"], mask) for one in out)
+    roughness = [np.abs(np.diff(one["image"].astype(int), axis=1)).mean() for one in (*out, {"image": image})]
+    assert max(roughness) == roughness[-1]  # nothing is sharper than the image itself
+    # A sigma below about a third of a pixel changes nothing that 8 bits could show.
+    assert 20 <= sum(value < roughness[-1] for value in roughness) <= 50
 
 
 def test_the_seed_alone_decides():

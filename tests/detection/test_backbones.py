@@ -126,6 +126,31 @@ def test_frozen_norm_keeps_statistics_and_activations(name):
     assert all(torch.equal(state[key], after[key]) for key in after)
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "tu-efficientnet_lite0"])
+def test_eval_norm_trains_scale_and_shift_but_not_the_statistics(name):
+    plain = backbone(name)
+    for _ in range(2):
+        plain(IMAGES)  # gives it statistics
+    state = plain.state_dict()
+    model = backbone(name, norm="eval", frozen_stages=1).train()
+    model.load_state_dict(state)
+    assert dict(model.named_parameters()).keys() == dict(plain.named_parameters()).keys()
+    maps = model(IMAGES)
+    with torch.no_grad():
+        expected = plain.eval()(IMAGES)
+    for key in expected:
+        torch.testing.assert_close(maps[key], expected[key])
+    sum(x.sum() for x in maps.values()).backward()
+    learns = {key for key, value in model.named_parameters() if value.grad is not None}
+    assert learns == {key for key, value in model.named_parameters() if value.requires_grad}
+    scales = [key for key, value in plain.named_parameters() if key.startswith("body.") and value.dim() == 1]
+    assert 0 < len(learns & set(scales)) < len(scales)  # all but those of the frozen stages
+    # What Lightning does to a model on several GPUs.
+    assert not [m for m in nn.SyncBatchNorm.convert_sync_batchnorm(model).modules() if isinstance(m, BATCH_NORMS)]
+    after = model.state_dict()
+    assert all(torch.equal(state[key], after[key]) for key in after)
+
+
 def test_frozen_norm_leaves_the_fpns_norm_alone():
     model = backbone("resnet18", norm="frozen", fpn_norm=nn.BatchNorm2d)
     assert isinstance(model.fpn.inner_blocks[0][1], nn.BatchNorm2d)
@@ -250,7 +275,7 @@ def test_torchvisions_weights_come_from_its_cache(weights, version, hub):
         ("resnet18", {"weights": "defalt"}, "'default'"),
         ("tu-resnet18", {"weights": "imagenet"}, "tu-resnet18.<tag>"),
         ("resnet18", {"levels": "p3_p6"}, "'p3_p7'"),
-        ("resnet18", {"norm": "group"}, "valid: batch, frozen"),
+        ("resnet18", {"norm": "group"}, "valid: batch, eval, frozen"),
         ("resnet18", {"p6_from": "p6"}, "'p5'"),
         ("resnet18", {"frozen_stages": 5}, "0, 1, 2, 3, 4"),
         ("resnet18", {"out_channels": 0}, "at least 1"),

@@ -204,7 +204,7 @@ def test_options_reach_the_model():
         ("ssd", {}, "valid: retinanet"),
         ("fcos", {"num_classes": 0}, "at least one class"),
         ("fcos", {"backbone": "resnet81"}, "no backbone 'resnet81'"),
-        ("fcos", {"norm": "group"}, "valid: batch, frozen"),
+        ("fcos", {"norm": "group"}, "valid: batch, eval, frozen"),
         ("fcos", {"options": {"score_tresh": 0.1}}, "'score_thresh'"),
         ("fcos", {"options": {"assigner": "atss"}}, "no option 'assigner'"),
         ("fcos", {"options": {"head": 3}}, "no option 'head'"),

@@ -91,6 +91,26 @@ class TestGroups:
     def test_one_rate_unless_told_otherwise(self, model: nn.Module):
         assert {group["lr"] for group in parameter_groups([model], Optimizer(lr=0.1))} == {0.1}
 
+    def test_biases_apart_but_not_those_of_norms(self):
+        model = nn.ModuleDict({"body": nn.Conv2d(1, 2, 1), "norm": nn.GroupNorm(1, 2), "head": nn.Linear(2, 2)})
+        settings = Optimizer(lr=0.1, encoder_lr=0.01, weight_decay=0.3, bias_lr_factor=2.0, bias_weight_decay=0.0)
+        groups = parameter_groups([model], settings)
+        assert [(group["name"], group["lr"], group.get("weight_decay")) for group in groups] == [
+            ("encoder", 0.01, None), ("head", 0.1, None), ("encoder_bias", 0.02, 0.0), ("head_bias", 0.2, 0.0),
+        ]  # fmt: skip
+        expected = [[model["body"].weight], [*model["norm"].parameters(), model["head"].weight]]
+        expected += [[model["body"].bias], [model["head"].bias]]
+        assert [[id(p) for p in group["params"]] for group in groups] == [[id(p) for p in group] for group in expected]
+        optimizer = make_optimizer(groups, settings)
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.0, 0.0]
+
+    @pytest.mark.parametrize("settings", [{"bias_lr_factor": 2.0}, {"bias_weight_decay": 0.5}])
+    def test_either_alone_sets_biases_apart(self, settings: dict[str, float]):
+        weight, bias = parameter_groups([nn.Linear(2, 2)], Optimizer(lr=0.1, weight_decay=0.3, **settings))
+        assert (weight["name"], bias["name"]) == ("head", "head_bias")
+        assert bias["lr"] == pytest.approx(0.1 * settings.get("bias_lr_factor", 1))
+        assert bias["weight_decay"] == settings.get("bias_weight_decay", 0.3)
+
     def test_frozen_parameters_and_empty_groups_are_left_out(self):
         linear = nn.Linear(2, 2)
         linear.bias.requires_grad_(False)

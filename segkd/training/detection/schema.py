@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segkd.training import schema
 from segkd.training.schema import HeightWidth, Pixels, Scale
@@ -14,9 +14,26 @@ class Data(schema.Data):
     min_size: Pixels | list[Pixels] = Field(
         800, description="shorter side of what both models see; of several, training draws one for each image"
     )
+    min_size_sampling: Literal["choice", "range"] = Field(
+        "choice", description="what training draws of several sizes: one of them, or any from the first to the last"
+    )
     max_size: Pixels = Field(1333, description="longest that the longer side may be")
     scale: Scale = Field((1.0, 1.0), description="[smallest, largest] random scale, before the crop")
     crop: HeightWidth | None = Field(None, description="[height, width] of a random crop; default none")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Data":
+        if self.min_size_sampling == "range":
+            size = self.min_size
+            if isinstance(size, int) or len(size) != 2 or size[0] >= size[1]:
+                raise ValueError(f"min_size_sampling: range needs min_size: [smallest, largest], got {size}")
+        return self
+
+    def sizes(self) -> int | list[int]:
+        """Return the shorter sides to draw from, as `build_detector` takes them: the last is that of evaluation."""
+        if isinstance(self.min_size, int) or self.min_size_sampling == "choice":
+            return self.min_size
+        return list(range(self.min_size[0], self.min_size[1] + 1))
 
 
 class Model(schema.Model):
@@ -25,7 +42,9 @@ class Model(schema.Model):
     arch: str = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
     backbone: str = Field(description="such as resnet50; a timm network after tu-")
     backbone_weights: str | None = Field(None, description="default for torchvision's, a local file, or null")
-    norm: Literal["batch", "frozen"] = Field("batch", description="the backbone's batch norm: trained, or frozen")
+    norm: Literal["batch", "eval", "frozen"] = Field(
+        "batch", description="the backbone's batch norm: trained; with its statistics as they are; or all of it frozen"
+    )
 
 
 class Teacher(schema.Teacher):

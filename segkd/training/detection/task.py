@@ -66,7 +66,9 @@ class DetectionTask(Task):
 
     def _train_transform(self) -> Transform:
         data = self.config.data
-        return train_transform(scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter)
+        return train_transform(
+            scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter, blur=data.blur
+        )
 
     def remarks(self, dataset: DetectionDataset) -> list[str]:
         """Return how many boxes of the split were left out, and why."""
@@ -107,7 +109,7 @@ class DetectionTask(Task):
             settings.backbone,
             len(self.class_names),
             weights,
-            min_size=data.min_size,
+            min_size=data.sizes(),
             max_size=data.max_size,
             normalization=None if settings.normalization is None else _pair(settings),
             norm=getattr(settings, "norm", "batch"),
@@ -163,6 +165,7 @@ class DetectionTask(Task):
                 distill.build_terms(),
                 schedule=distill.build_schedule(),
                 adapter=DetectionAdapter(),
+                task_weight=distill.task_weight,
             )
         except SegkdError as error:
             raise SegkdError(f"{config.name}: distill: {error}") from None

@@ -20,7 +20,7 @@ from segkd.errors import SegkdError
 from segkd.segmentation.check import check_dataset, contact_sheet
 from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.segmentation.encoders import normalization
-from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.inference import predict_logits, size_multiple
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.models import build_model
@@ -61,6 +61,7 @@ class SegmentationTask(Task):
             scale=data.scale,
             flip=data.flip,
             color_jitter=data.color_jitter,
+            blur=data.blur,
             ignore_index=self.spec.ignore_index,
         )
         return SegmentationDataset(self.spec, data.train_split, transform, data.root, self.config.seed, data.limit)
@@ -139,8 +140,10 @@ class SegmentationTask(Task):
             SegkdError: names the config and what does not fit.
         """
         config, distill = self.config, self.config.distill
+        self._check_crop("student", student)
         arguments: dict[str, Any] = {}
         if teacher is not None:
+            self._check_crop("teacher", teacher.model)
             arguments = {"teacher_normalization": teacher.normalization, "class_map": teacher.class_map}
         adapter = Adapter(
             student_normalization=model_normalization(config.student),
@@ -156,9 +159,20 @@ class SegmentationTask(Task):
                 pixel_weighting=distill.build_weighting(self.spec.ignore_index),
                 schedule=distill.build_schedule(),
                 adapter=adapter,
+                task_weight=distill.task_weight,
             )
         except SegkdError as error:
             raise SegkdError(f"{config.name}: distill: {error}") from None
+
+    def _check_crop(self, side: str, model: nn.Module) -> None:
+        """Raise unless a model takes images of the crop's size: nothing pads them in training."""
+        multiple, crop = size_multiple(model), self.config.data.crop
+        if any(pixels % multiple for pixels in crop):
+            fits = [max(pixels // multiple, 1) * multiple for pixels in crop]
+            raise SegkdError(
+                f"{self.config.name}: data.crop: the {side} takes heights and widths that are multiples of {multiple}, "
+                f"such as {fits}, got {list(crop)}"
+            )
 
     def inputs(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images normalised for the student, (B, 3, H, W), and labels (B, H, W)."""

@@ -121,7 +121,15 @@ class TestSettings:
         [
             ["trainer.precision=bf16-mixed"],
             ["trainer.accumulate=2", "data.limit=3"],
-            ["data.workers=1", "data.min_size=[48,64]", "data.crop=[48,80]", "data.scale=[0.5,2]"],
+            ["data.workers=1", "data.min_size=[48,64]", "data.crop=[48,80]", "data.scale=[0.5,2]", "data.blur=1"],
+            [
+                "optimizer.bias_lr_factor=2",
+                "optimizer.bias_weight_decay=0",
+                "data.min_size=[48,64]",
+                "data.min_size_sampling=range",
+                "student.norm=eval",
+                "distill.task_weight=0.5",
+            ],
         ],
         ids=lambda options: options[0],
     )

@@ -83,6 +83,25 @@ def test_the_distiller_is_what_the_config_says(task: SegmentationTask):
     assert torch.isfinite(out.loss)
 
 
+def test_the_task_loss_has_the_configs_weight(task: SegmentationTask):
+    task.config.distill.task_weight = 0.25
+    distiller = task.distiller(task.student(), task.teacher(teacher_config(task.config)))
+    out = distiller(torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.long), progress=0.5)
+    assert out.weights["task"] == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_crop_that_a_model_does_not_take(experiment: Path, side: str):
+    task = SegmentationTask(load_config(str(experiment / "tiny.yaml"), ["data.crop=[65,10]"]))
+    any_size, deeplab = nn.Conv2d(3, 4, 1), build_model("DeepLabV3Plus", "resnet18", 4)
+    models = (deeplab, any_size) if side == "student" else (any_size, deeplab)
+    with pytest.raises(SegkdError) as raised:
+        task.distiller(models[0], BuiltTeacher(models[1], "", normalization("resnet18")))
+    assert str(raised.value) == (
+        f"tiny: data.crop: the {side} takes heights and widths that are multiples of 16, such as [64, 16], got [65, 10]"
+    )
+
+
 def test_the_teacher_has_its_own_normalization(task: SegmentationTask):
     model = nn.Conv2d(3, task.spec.num_classes, 1)
     distiller = task.distiller(task.student(), BuiltTeacher(model, "", ((0.0,) * 3, (1.0,) * 3)))
