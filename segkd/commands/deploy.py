@@ -57,8 +57,8 @@ def predict(
 
     Writes overlays/, and masks/ as palette PNG (class ids) or detections.json. What cannot be read is named and left
     out; the exit status is 1 then. Of the options, --score-threshold is for detection, those from --sliding to --alpha
-    for segmentation. Each image is read as it is stored, without its orientation tag, and resized as in validation:
-    scales and windows refer to that size.
+    for segmentation. Each image is turned upright by its orientation tag, so that masks, boxes and overlays are
+    upright too, and resized as in validation: scales and windows refer to that size.
 
     \b
     Examples:

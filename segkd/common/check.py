@@ -69,6 +69,11 @@ def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
     return f"width x height {listed or 'unknown'}{more}"
 
 
+def turned_lines(turned: int, labels: str) -> list[str]:
+    """Say how many images an orientation tag has turned, and which ``labels`` with them; nothing of none."""
+    return [f"    turned upright by their orientation tag: {turned} images, and {labels} with them"] if turned else []
+
+
 def read_all(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -1,10 +1,12 @@
 """From files to arrays: images as RGB, and an error that names the file for everything else."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from segkd.common.orientation import UPRIGHT, orientation, upright
 from segkd.common.paths import same_name
 from segkd.errors import SegkdError
 
@@ -12,21 +14,38 @@ from segkd.errors import SegkdError
 COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) in RGB order, as stored: a camera's orientation tag is not applied.
+class Opened(NamedTuple):
+    """A file with all its pixels.
 
-    The tag is left alone because masks and boxes, which have none, refer to the pixels as they are stored.
+    Attributes:
+        image: what PIL makes of it.
+        tag: the file's orientation tag, see `segkd.common.orientation`.
+        left: what of it is to be applied to ``image`` still: the tag, or 1 where PIL has applied it.
+    """
+
+    image: Image.Image
+    tag: int
+    left: int
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3) in RGB order, upright: a camera's orientation tag is applied.
 
     Raises:
         SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
     """
-    with open_image(path, "image") as image:
-        if image.mode not in COLOUR_MODES:
-            raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
-        return np.asarray(image.convert("RGB"))
+    return read_tagged(path)[0]
 
 
-def open_image(path: Path, kind: str) -> Image.Image:
+def read_tagged(path: Path) -> tuple[np.ndarray, int]:
+    """Read an image as `read_image` does, and return the tag that it was turned by: masks and boxes may have none."""
+    image, tag, left = open_image(path, "image")
+    if image.mode not in COLOUR_MODES:
+        raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
+    return upright(np.asarray(image.convert("RGB")), left), tag
+
+
+def open_image(path: Path, kind: str) -> Opened:
     """Open a file with all its pixels.
 
     Args:
@@ -38,8 +57,10 @@ def open_image(path: Path, kind: str) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            image.load()
-            return image
+            tag = orientation(image)
+            image.load()  # which turns TIFFs and takes their tag away; some PNGs show their tag only now
+            left = orientation(image)
+            return Opened(image, left if tag == UPRIGHT else tag, left)
     except FileNotFoundError:
         raise SegkdError(f"no {kind} {path}") from None
     # PIL reports a broken file as any of these, depending on where it breaks.

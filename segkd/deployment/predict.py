@@ -76,7 +76,7 @@ def predict(
 
     Written are ``overlays``, of each image a JPEG (a PNG where a side is too long for one) and of each video an MP4
     (of the same rate and size, without sound), and ``masks`` (see `Masks`) or ``detections.json`` (see `Boxes`). A file
-    that cannot be read is left out. Images are read as they are stored: a camera's orientation tag is not applied.
+    that cannot be read is left out. Images are read upright, by their orientation tag: so are all results.
 
     Args:
         target: a run directory, or the ``student`` folder in it.

@@ -4,16 +4,18 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from segkd.common.check import DatasetReport, choose, read_all, sizes_text
+from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
+from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
 from segkd.detection.annotations import Annotations
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.pictures import draw_boxes
-from segkd.detection.reading import read_annotated_image, read_annotations, scan_annotations
+from segkd.detection.reading import read_annotated, read_annotated_image, read_annotations, scan_annotations
 from segkd.detection.transforms import Transform
 from segkd.errors import SegkdError
 
@@ -35,6 +37,8 @@ class SplitReport:
         dropped: reason -> one line for each box left out, with its path. Training goes on without them, so that they
             are no problems.
         problems: one line for each thing that is wrong, with its path.
+        turned: number of images that an orientation tag has turned,
+        along: and of those whose boxes were turned with them.
         absent: the split is optional and there is nothing of it on disk.
     """
 
@@ -47,6 +51,8 @@ class SplitReport:
     difficult: int = 0
     dropped: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    turned: int = 0
+    along: int = 0
     absent: bool = False
 
     def lines(self) -> list[str]:
@@ -60,7 +66,7 @@ class SplitReport:
             lines.append(f"    left out, {reason}: {len(places)}")
             lines += [f"      {place}" for place in places[:_SHOWN]]
             lines += [f"      ... and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else []
-        return lines
+        return lines + turned_lines(self.turned, f"the boxes of {self.along}")
 
 
 def check_dataset(spec: DetectionSpec, root: str | os.PathLike[str] | None = None) -> DatasetReport:
@@ -99,7 +105,7 @@ def contact_sheet(
     draw = partial(draw_boxes, names=spec.class_names, colors=spec.colors)
     rows = []
     for index in choose(len(annotations), count, seed):
-        image, objects = read_annotated_image(annotations, index), annotations.of(index)
+        image, objects, _ = read_annotated(annotations, index)
         out = transform(image, objects.boxes, seed=seed + index)
         # Padded before the boxes are drawn, which keeps their names as sharp as the others.
         padded = letterbox(out.image, image.shape)
@@ -115,11 +121,14 @@ def _check_split(spec: DetectionSpec, split: str, root: str | os.PathLike[str] |
         return SplitReport(split, absent=True)
     annotations, problems = scan_annotations(spec, split, root)
     sizes: Counter[tuple[int, int]] = Counter()
-    for size, problem in read_all(partial(_check_image, annotations), range(len(annotations))):
-        if size is not None:
-            sizes[size] += 1
-        if problem is not None:
-            problems.append(problem)
+    turned = along = 0
+    for look in read_all(partial(_check_image, annotations), range(len(annotations))):
+        if isinstance(look, str):
+            problems.append(look)
+            continue
+        sizes[look.size] += 1
+        turned += look.tag != UPRIGHT
+        along += look.along != UPRIGHT
     objects = annotations.objects
     counts = np.bincount(objects.labels, minlength=spec.num_classes + 1)[1:]
     return SplitReport(
@@ -132,13 +141,23 @@ def _check_split(spec: DetectionSpec, split: str, root: str | os.PathLike[str] |
         int(objects.difficult.sum()),
         annotations.dropped,
         problems,
+        turned,
+        along,
     )
 
 
-def _check_image(annotations: Annotations, index: int) -> tuple[tuple[int, int] | None, str | None]:
-    """Size of the image, and what is wrong with it."""
+class _Look(NamedTuple):
+    """Of an image: its size, the tag that turned it, and that which turned its boxes."""
+
+    size: tuple[int, int]
+    tag: int
+    along: int
+
+
+def _check_image(annotations: Annotations, index: int) -> _Look | str:
+    """Return what there is to see of an image, or what is wrong with it."""
     try:
-        image = read_annotated_image(annotations, index)
+        image, tag, along = read_annotated_image(annotations, index)
     except SegkdError as error:
-        return None, str(error)
-    return (image.shape[0], image.shape[1]), None
+        return str(error)
+    return _Look((image.shape[0], image.shape[1]), tag, along)

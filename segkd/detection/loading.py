@@ -8,7 +8,7 @@ import torch
 
 from segkd.common.loading import SeededDataset, spread
 from segkd.detection.datasets import DetectionSpec
-from segkd.detection.reading import read_annotated_image, read_annotations
+from segkd.detection.reading import read_annotated, read_annotations
 from segkd.detection.transforms import Transform
 
 
@@ -27,7 +27,7 @@ class DetectionDataset(SeededDataset):
 
     Raises:
         SegkdError: see :func:`~segkd.detection.reading.read_annotations`; reading an item:
-            :func:`~segkd.detection.reading.read_annotated_image`.
+            :func:`~segkd.detection.reading.read_annotated`.
     """
 
     def __init__(
@@ -62,14 +62,12 @@ class DetectionDataset(SeededDataset):
 
         Returns:
             ``image`` uint8 (3, H, W), ``boxes`` float32 (N, 4) xyxy in its pixels, ``labels`` int64 (N,) in 1 to K,
-            ``masks`` uint8 (N, H, W) if asked for, ``index`` int, ``size`` (height, width) of the image as stored. For
+            ``masks`` uint8 (N, H, W) if asked for, ``index`` int, ``size`` (height, width) of the image as read. For
             evaluation also ``area`` float32 (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``,
             bool (N,).
         """
         place = self.indices[index]
-        image = read_annotated_image(self.annotations, place)
-        objects = self.annotations.of(place)
-        masks = self.annotations.masks(place) if self.masks else None
+        image, objects, masks = read_annotated(self.annotations, place, self.masks)
         if self.transform.training:
             wanted = ~(objects.crowd | objects.difficult)
             objects = objects.select(wanted)

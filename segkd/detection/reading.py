@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from segkd.common.reading import read_image, refuse
-from segkd.detection.annotations import Annotations, Found
+from segkd.common.orientation import UPRIGHT, swaps_sides, upright, upright_boxes
+from segkd.common.reading import read_tagged, refuse
+from segkd.detection.annotations import Annotations, Found, Objects
 from segkd.detection.coco import read_coco
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.voc import read_voc
@@ -56,21 +58,57 @@ def scan_annotations(
     return Annotations(found), found.problems
 
 
-def read_annotated_image(annotations: Annotations, index: int) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) in RGB order.
+class Tagged(NamedTuple):
+    """An annotated image, upright.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        tag: the orientation tag that it was turned by.
+        along: the tag that what is annotated has to be turned by: ``tag``, or 1 where it is annotated upright.
+    """
+
+    image: np.ndarray
+    tag: int
+    along: int
+
+
+def read_annotated_image(annotations: Annotations, index: int) -> Tagged:
+    """Read an image.
+
+    Boxes were drawn over it either as it is seen or as it is stored. Which of the two the size in its annotation tells;
+    where that tells nothing, as it is seen, which is what labelling tools show.
 
     Raises:
         SegkdError: missing or broken image, or one of another size than its annotation gives.
     """
     path = annotations.images[index]
-    image = read_image(path)
-    height, width = annotations.sizes[index]
-    if image.shape[:2] != (height, width):
-        raise SegkdError(
-            f"image {path} is {image.shape[1]}x{image.shape[0]}, but its annotation says {width}x{height} "
-            "(width x height)"
-        )
-    return image
+    image, tag = read_tagged(path)
+    height, width = annotations.sizes[index].tolist()
+    if image.shape[:2] == (height, width):
+        return Tagged(image, tag, UPRIGHT)
+    if swaps_sides(tag) and image.shape[:2] == (width, height):
+        return Tagged(image, tag, tag)
+    raise SegkdError(
+        f"image {path} is {image.shape[1]}x{image.shape[0]}, but its annotation says {width}x{height} (width x height)"
+    )
+
+
+def read_annotated(
+    annotations: Annotations, index: int, masks: bool = False
+) -> tuple[np.ndarray, Objects, np.ndarray | None]:
+    """Read an image with its objects, upright: the image (H, W, 3), them, and if asked for their masks (N, H, W).
+
+    Raises:
+        SegkdError: as `read_annotated_image`.
+    """
+    image, _, along = read_annotated_image(annotations, index)
+    objects = annotations.of(index)
+    drawn = annotations.masks(index) if masks else None
+    if along != UPRIGHT:
+        height, width = annotations.sizes[index].tolist()
+        objects = objects._replace(boxes=upright_boxes(objects.boxes, along, (height, width)))
+        drawn = None if drawn is None else upright(drawn.transpose(1, 2, 0), along).transpose(2, 0, 1)
+    return image, objects, drawn
 
 
 def _absent(images: list[Path]) -> list[str]:

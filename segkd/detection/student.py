@@ -37,7 +37,7 @@ class DetectionStudent(nn.Module):
         """Find the objects in one image.
 
         Args:
-            image: RGB, a PIL image or uint8 (H, W, 3), of any size.
+            image: RGB, a PIL image (read upright, by its orientation tag) or uint8 (H, W, 3), of any size.
 
         Returns:
             ``boxes``, float32 (N, 4), xyxy in the image's pixels; ``labels``, int64 (N,) in 1..K; ``scores``, float32
@@ -53,7 +53,7 @@ class DetectionStudent(nn.Module):
         """Find the objects in several images; those of one size go through the model together.
 
         Args:
-            images: RGB, PIL images or uint8 (H, W, 3), each of any size.
+            images: RGB, PIL images (read upright) or uint8 (H, W, 3), each of any size.
 
         Returns:
             What `predict` returns of each.

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from segkd.common.orientation import upright_size
 from segkd.common.reading import read_stems
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec, fill
@@ -81,14 +82,14 @@ def _read_file(path: Path, image: Path, place: int, labels: dict[str, int]) -> t
 
 
 def _size(path: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
-    """Height and width as the annotation gives them, or of the image where it gives none (or 0, as some tools do)."""
+    """Height and width as annotated; where they are not (or 0, as some tools write), of the upright image."""
     if root.find("size") is not None:
         height, width = (int(_number(path, root, f"size/{key}")) for key in ("height", "width"))
         if height > 0 and width > 0:
             return height, width
     try:
         with Image.open(image) as opened:
-            return opened.height, opened.width
+            return upright_size(opened)
     except FileNotFoundError:
         raise SegkdError(f"no image {image}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

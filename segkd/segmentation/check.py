@@ -4,17 +4,19 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from segkd.common.check import DatasetReport, choose, read_all, sizes_text
+from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
+from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
-from segkd.common.reading import read_image
+from segkd.common.reading import read_tagged
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec, Pair
 from segkd.segmentation.pictures import overlay
-from segkd.segmentation.reading import check_same_size, read_mask, read_pair
+from segkd.segmentation.reading import align, read_mask, read_pair
 from segkd.segmentation.transforms import Transform
 
 
@@ -29,6 +31,8 @@ class SplitReport:
         shares: class name -> share of all pixels in %.
         ignored: share of pixels that count for nothing, in %.
         problems: one line for each thing that is wrong, with its path.
+        turned: number of images that an orientation tag has turned,
+        along: and of masks that were turned with them.
         absent: the split is optional and there is nothing of it on disk.
     """
 
@@ -38,6 +42,8 @@ class SplitReport:
     shares: dict[str, float]
     ignored: float
     problems: list[str]
+    turned: int = 0
+    along: int = 0
     absent: bool = False
 
     def lines(self) -> list[str]:
@@ -46,6 +52,7 @@ class SplitReport:
         return [
             f"  {self.split}: {self.pairs} pairs; {sizes_text(self.sizes)}",
             *(f"    {name:<20} {share:6.2f} %" for name, share in shares),
+            *turned_lines(self.turned, f"the masks of {self.along}"),
         ]
 
 
@@ -98,24 +105,34 @@ def _check_split(spec: DatasetSpec, split: str, root: str | os.PathLike[str] | N
     pairs, problems = spec.scan(split, root)
     if spec.splits[split].optional and not spec.is_there(split, root):
         return SplitReport(split, 0, {}, {}, 0.0, [], absent=True)
-    sizes: Counter[tuple[int, int]] = Counter()
-    counts = np.zeros(256, dtype=np.int64)
-    for size, counted, found in read_all(partial(_check_pair, spec=spec), pairs):
-        if size is not None:
-            sizes[size] += 1
-        counts += counted
-        problems += found
+    looks = list(read_all(partial(_check_pair, spec=spec), pairs))
+    sizes = Counter(look.size for look in looks if look.size is not None)
+    counts = sum((look.counts for look in looks), np.zeros(256, dtype=np.int64))
+    problems += [problem for look in looks for problem in look.problems]
     percent = 100 * counts / max(counts.sum(), 1)
     shares = {name: float(percent[number]) for number, name in enumerate(spec.class_names)}
-    return SplitReport(split, len(pairs), dict(sizes), shares, float(percent[spec.ignore_index]), problems)
+    ignored = float(percent[spec.ignore_index])
+    turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
+    return SplitReport(split, len(pairs), dict(sizes), shares, ignored, problems, turned, along)
 
 
-def _check_pair(pair: Pair, spec: DatasetSpec) -> tuple[tuple[int, int] | None, np.ndarray, list[str]]:
-    """Size of the image, pixels per class id (256,) and what is wrong with either file."""
+class _Look(NamedTuple):
+    """Of a pair: size of the image, pixels per class id (256,), what is wrong with either file, and which turned."""
+
+    size: tuple[int, int] | None
+    counts: np.ndarray
+    problems: list[str]
+    turned: bool
+    along: bool
+
+
+def _check_pair(pair: Pair, spec: DatasetSpec) -> _Look:
     image = mask = None
+    tag = UPRIGHT
+    along = False
     problems = []
     try:
-        image = read_image(pair.image)
+        image, tag = read_tagged(pair.image)
     except SegkdError as error:
         problems.append(str(error))
     try:
@@ -124,9 +141,9 @@ def _check_pair(pair: Pair, spec: DatasetSpec) -> tuple[tuple[int, int] | None, 
         problems.append(str(error))
     if image is not None and mask is not None:
         try:
-            check_same_size(pair, image, mask)
+            along = align(pair, image, tag, mask) is not mask
         except SegkdError as error:
             problems.append(str(error))
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.zeros(256, dtype=np.int64) if mask is None else np.bincount(mask.ravel(), minlength=256)
-    return size, counts, problems
+    return _Look(size, counts, problems, tag != UPRIGHT, along)

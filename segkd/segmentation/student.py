@@ -45,7 +45,7 @@ class Student(nn.Module):
         """Segment one image.
 
         Args:
-            image: RGB, a PIL image or uint8 (H, W, 3), of any size.
+            image: RGB, a PIL image (read upright, by its orientation tag) or uint8 (H, W, 3), of any size.
             options: those of `predict_batch`.
 
         Returns:
@@ -69,7 +69,7 @@ class Student(nn.Module):
         """Segment several images; those that have one size when the model sees them go through it together.
 
         Args:
-            images: RGB, PIL images or uint8 (H, W, 3), each of any size.
+            images: RGB, PIL images (read upright) or uint8 (H, W, 3), each of any size.
             mode: ``whole`` image or ``sliding`` window.
             window: sliding: height and width, or one number for both, in pixels of the image that the model sees;
                 ``info["window"]`` unless given.

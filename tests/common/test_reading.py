@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkd.common.reading import open_image, read_image, read_stems, refuse
+from segkd.common.orientation import upright
+from segkd.common.reading import open_image, read_image, read_stems, read_tagged, refuse
 from segkd.errors import SegkdError
 
 
@@ -24,11 +25,18 @@ def test_images_arrive_as_rgb_whatever_their_mode(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.full((4, 6, 3), 200))
 
 
-def test_camera_orientation_is_not_applied_as_the_mask_has_none(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_images_arrive_upright(tmp_path, tag, suffix):
+    path = tmp_path / f"turned.{suffix}"
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to view
-    Image.fromarray(np.zeros((4, 6, 3), dtype=np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (4, 6, 3)
+    exif[0x0112] = tag
+    pixels = np.kron(np.arange(20, 260, 10, dtype=np.uint8).reshape(4, 6), np.ones((8, 8), np.uint8))
+    Image.fromarray(np.stack([pixels] * 3, axis=2)).save(path, exif=exif)
+    image, found = read_tagged(path)
+    assert found == tag
+    np.testing.assert_allclose(image[..., 0].astype(int), upright(pixels, tag), atol=6)  # what a JPEG loses
+    np.testing.assert_array_equal(read_image(path), image)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])

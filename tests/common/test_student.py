@@ -55,6 +55,9 @@ def test_pixels():
     np.testing.assert_array_equal(rgb_pixels(Image.fromarray(image)), image)
     grey = Image.fromarray(image[..., 0])
     np.testing.assert_array_equal(rgb_pixels(grey), np.repeat(image[..., :1], 3, 2))
+    turned = Image.fromarray(image)
+    turned.getexif()[0x0112] = 6  # to be seen turned clockwise
+    np.testing.assert_array_equal(rgb_pixels(turned), np.rot90(image, -1))
     for bad in (image[..., 0], image.astype(float), np.zeros((4, 5, 4), np.uint8), image[:0], torch.zeros(4, 5, 3)):
         with pytest.raises(SegkdError, match=r"uint8 \(H, W, 3\), got .*\("):
             rgb_pixels(bad)

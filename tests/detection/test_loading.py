@@ -47,7 +47,7 @@ def test_an_item_for_training(coco):
         "masks": (torch.uint8, (3, 64, 96)),
     }
     assert (item["index"], item["size"]) == (1, (64, 96))
-    np.testing.assert_array_equal(item["image"].permute(1, 2, 0), read_annotated_image(data.annotations, 1))
+    np.testing.assert_array_equal(item["image"].permute(1, 2, 0), read_annotated_image(data.annotations, 1).image)
     expected = sorted(things(1, 80), key=lambda thing: thing.label)
     order = item["labels"].argsort()
     assert item["labels"][order].tolist() == [thing.label for thing in expected]

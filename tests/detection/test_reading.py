@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 from trees import make_coco, make_voc_detection
 
+from segkd.common.orientation import upright_boxes
+from segkd.detection.check import check_dataset
 from segkd.detection.datasets import load_detection_spec
-from segkd.detection.reading import read_annotated_image, read_annotations, scan_annotations
+from segkd.detection.reading import read_annotated, read_annotated_image, read_annotations, scan_annotations
 from segkd.errors import SegkdError
 
 MAKERS = [make_coco, make_voc_detection]
@@ -21,7 +23,7 @@ def spec(request, tmp_path):
 def test_images_are_read_by_index(spec):
     annotations = read_annotations(spec, "train")
     for index, path in enumerate(annotations.images):
-        np.testing.assert_array_equal(read_annotated_image(annotations, index), np.asarray(Image.open(path)))
+        np.testing.assert_array_equal(read_annotated_image(annotations, index).image, np.asarray(Image.open(path)))
 
 
 def test_an_image_of_another_size_is_named_with_both(spec):
@@ -91,3 +93,47 @@ def test_real_bccd_has_the_counts_of_its_files():
         {"zero area": [f"{REAL}/JPEGImages/BloodImage_00343.jpg: box [181, 329, 181, 329]"]},
         {"zero area": [f"{REAL}/JPEGImages/BloodImage_00338.jpg: box [504, 337, 504, 337]"]},
     ]
+
+
+class TestOrientation:
+    """A camera stored the first image lying on its side."""
+
+    def seen(self, spec, tag, stored_size):
+        """Return what is read of it where its annotation gives the size as stored, or as it is seen."""
+        path = read_annotations(spec, "train").images[0]
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        with Image.open(path) as image:
+            width, height = image.size
+            if not stored_size and tag > 4:
+                image = image.resize((height, width))
+            image.save(path, exif=exif)
+        return read_annotated(read_annotations(spec, "train", masks=spec.format == "coco"), 0, spec.format == "coco")
+
+    @pytest.mark.parametrize("tag", range(1, 9))
+    def test_boxes_and_masks_stay_or_turn_as_the_annotated_size_says(self, spec, tag):
+        before = read_annotations(spec, "train", masks=spec.format == "coco")
+        boxes, size = before.of(0).boxes, tuple(before.sizes[0])
+        turns = tag > 4
+        image, objects, masks = self.seen(spec, tag, stored_size=True)
+        assert image.shape[:2] == (size[::-1] if turns else size)
+        np.testing.assert_array_equal(objects.boxes, upright_boxes(boxes, tag, size) if turns else boxes)
+        if masks is not None:
+            for box, mask in zip(objects.boxes, masks, strict=True):
+                rows, columns = np.nonzero(mask)
+                assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+    @pytest.mark.parametrize("tag", range(1, 9))
+    def test_what_is_annotated_as_the_image_is_seen_stays(self, spec, tag):
+        boxes = read_annotations(spec, "train").of(0).boxes
+        image, objects, _ = self.seen(spec, tag, stored_size=False)
+        assert image.shape == (64, 96, 3)
+        np.testing.assert_array_equal(objects.boxes, boxes)
+
+    def test_the_check_says_so(self, spec):
+        self.seen(spec, 6, stored_size=True)
+        report = check_dataset(spec)
+        assert report.problems == []
+        assert str(report).count("turned upright by their orientation tag: 1 images, and the boxes of 1 with them") == (
+            1 if spec.format == "coco" else 2  # the train split of Pascal VOC is in its trainval too
+        )

@@ -1,6 +1,7 @@
 import unicodedata
 
 import pytest
+from PIL import Image
 from trees import SIZE, make_voc_detection, things, write_voc
 
 from segkd.detection.datasets import load_detection_spec
@@ -86,6 +87,10 @@ def test_image_annotation_and_list_may_spell_accents_in_different_ways(spec, xml
 def test_a_size_that_is_not_given_is_that_of_the_image(spec, xml, size):
     xml.write_text(f"<annotation>{size}</annotation>")
     assert tuple(read_annotations(spec, "train").sizes[0]) == SIZE
+    image = Image.new("RGB", SIZE[::-1])
+    image.getexif()[0x0112] = 6
+    image.save(spec.resolve_root() / "JPEGImages/2007_000000.jpg", exif=image.getexif())
+    assert tuple(read_annotations(spec, "train").sizes[0]) == SIZE[::-1]
     (spec.resolve_root() / "JPEGImages/2007_000000.jpg").write_bytes(b"")
     with pytest.raises(SegkdError, match=r"cannot read image .*2007_000000\.jpg"):
         read_annotations(spec, "train")

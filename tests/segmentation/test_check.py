@@ -30,6 +30,21 @@ def test_a_sound_data_set_has_no_problems(make, tmp_path):
     assert "0 problem(s)" in str(report)
 
 
+def test_images_that_a_tag_turns_are_counted(tmp_path):
+    spec = load_dataset_spec(make_camvid(tmp_path))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for pair in spec.pairs("train")[:2]:
+        with Image.open(pair.image) as image:
+            image.save(pair.image, exif=exif)
+    with Image.open(pair.mask) as mask:  # of the second, as its image is seen
+        mask.resize((64, 96), Image.Resampling.NEAREST).save(pair.mask)
+    report = check_dataset(spec)
+    assert report.problems == []
+    assert report.splits[0].sizes == {(64, 96): 1, (96, 64): 2}
+    assert str(report).count("turned upright by their orientation tag: 2 images, and the masks of 1 with them") == 1
+
+
 def test_shares_are_those_of_the_pixels(tmp_path):
     spec = load_dataset_spec(make_camvid(tmp_path, size=(64, 96)))
     train = check_dataset(spec).splits[0]

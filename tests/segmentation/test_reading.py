@@ -67,3 +67,42 @@ def test_a_size_mismatch_names_both_files_and_sizes(camvid):
     with pytest.raises(SegkdError) as error:
         read_pair(pair, camvid)
     assert all(text in str(error.value) for text in (str(pair.image), str(pair.mask), "96x64", "48x32"))
+
+
+class TestOrientation:
+    """Images that a camera stored lying on their side, and the masks that belong to them."""
+
+    seen = np.arange(12, dtype=np.uint8).reshape(4, 3) % 11  # the mask over the image as it is seen
+
+    def pair(self, camvid, mask, *, image_tag=6, mask_tag=None):
+        """Store a pair whose image is seen as 3x4 (width x height)."""
+        pair = camvid.pairs("train")[0]
+        exif = Image.Exif()
+        exif[0x0112] = image_tag
+        Image.new("RGB", (4, 3) if image_tag > 4 else (3, 4)).save(pair.image, exif=exif)
+        exif[0x0112] = mask_tag
+        Image.fromarray(np.ascontiguousarray(mask)).save(pair.mask, exif=exif if mask_tag else None)
+        return pair
+
+    def test_a_mask_as_the_image_is_seen_stays(self, camvid):
+        image, mask = read_pair(self.pair(camvid, self.seen), camvid)
+        assert image.shape == (4, 3, 3)
+        np.testing.assert_array_equal(mask, self.seen)
+
+    def test_a_mask_as_the_image_is_stored_is_turned_along(self, camvid):
+        pair = self.pair(camvid, np.rot90(self.seen))
+        np.testing.assert_array_equal(read_pair(pair, camvid)[1], self.seen)
+
+    @pytest.mark.parametrize("image_tag", [1, 6])
+    def test_a_mask_with_a_tag_is_turned_by_its_own(self, camvid, image_tag):
+        pair = self.pair(camvid, np.rot90(self.seen, -1), image_tag=image_tag, mask_tag=8)
+        np.testing.assert_array_equal(read_pair(pair, camvid)[1], self.seen)
+
+    def test_where_sizes_do_not_tell_the_mask_is_as_the_image_is_seen(self, camvid):
+        pair = self.pair(camvid, self.seen, image_tag=3)
+        np.testing.assert_array_equal(read_pair(pair, camvid)[1], self.seen)
+
+    def test_a_mask_of_a_third_size_is_refused(self, camvid):
+        pair = self.pair(camvid, np.zeros((5, 3), np.uint8))
+        with pytest.raises(SegkdError, match=r"is 3x4 but mask .* is 3x5"):
+            read_pair(pair, camvid)

@@ -91,6 +91,15 @@ class TestSegmentation:
         done(segkd("predict", run, tmp_path / "1.png", "--out", tmp_path / "out"))
         assert [str(warning.message) for warning in recwarn if "transparency" in str(warning.message).lower()] == []
 
+    def test_all_is_upright(self, run: Path, tmp_path: Path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(picture(0, (40, 30))).save(tmp_path / "side.png", exif=exif)
+        done(segkd("predict", run, tmp_path / "side.png", "--out", tmp_path / "out"))
+        found = mask(tmp_path / "out/masks/side.png")
+        np.testing.assert_array_equal(found, load_student(run).predict(np.rot90(picture(0, (40, 30)), -1)))
+        assert pixels(tmp_path / "out/overlays/side.jpg").shape == (30, 40, 3)
+
     def test_alpha(self, run: Path, photos: Path, tmp_path: Path):
         done(segkd("predict", run, photos / "b/1.png", "--out", tmp_path / "out", "--alpha", 0))
         shown = pixels(tmp_path / "out/overlays/1.jpg").astype(int)
