@@ -3,22 +3,31 @@
 ``Distiller``, ``Term`` and the losses need torch alone; ``load_student`` opens what a run saved.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from segkd.distiller import Distiller, DistillOutput
-from segkd.term import Term
-
 if TYPE_CHECKING:
+    from segkd.distiller import Distiller, DistillOutput
     from segkd.students import load_student
+    from segkd.term import Term
 
 __version__ = "0.1.0"
 __all__ = ["DistillOutput", "Distiller", "Term", "load_student"]
 
+# Imported on first use: torch takes two seconds, which `segkd --help` need not wait for.
+_PLACES = {
+    "DistillOutput": "segkd.distiller",
+    "Distiller": "segkd.distiller",
+    "Term": "segkd.term",
+    "load_student": "segkd.students",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: it needs segmentation_models_pytorch or torchvision, the core does not.
-    if name == "load_student":
-        from segkd.students import load_student
+    if name not in _PLACES:
+        raise AttributeError(f"module 'segkd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
 
-        return load_student
-    raise AttributeError(f"module 'segkd' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,20 +2,38 @@
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+import segkd
 from segkd.commands import deploy, look, train
 from segkd.errors import SegkdError
 
 app = typer.Typer(
     name="segkd",
     help="Distil a large model into a small one: semantic segmentation and object detection.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: no boxes that cut what stands in them
 )
 data = typer.Typer(help="Check a data set, or look at it, before training.", rich_markup_mode=None)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"segkd {segkd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options of the command line itself."""
+
 
 app.command()(train.train)
 app.command()(train.compare)

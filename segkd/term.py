@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segkd.errors import SegkdError, nearest
+
+if TYPE_CHECKING:  # a config is checked before torch is loaded
+    from torch import Tensor, nn
 
 Size = Literal["teacher", "student", "label"]
 
@@ -34,11 +35,11 @@ class Term:
         SegkdError: the weight is negative or not finite, or the size does not exist.
     """
 
-    loss: Callable[..., Tensor]
+    loss: "Callable[..., Tensor]"
     weight: float = 1.0
     student: str = ""
     teacher: str = ""
-    connector: str | nn.Module | None = None
+    connector: "str | nn.Module | None" = None
     size: Size = "teacher"
 
     def __post_init__(self) -> None:
@@ -63,6 +64,8 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[
     Raises:
         SegkdError: a name is used twice, is ``"task"`` or cannot name a module; or something is no `Term`.
     """
+    from torch import nn
+
     pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
     named: dict[str, Term] = {}
     for name, term in pairs:

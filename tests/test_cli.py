@@ -1,8 +1,10 @@
 """The command line: what it prints, and one line with exit status 2 for whatever the user got wrong."""
 
+import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +44,47 @@ class TestHelp:
         assert "None" not in outcome.out
 
     def test_is_what_no_arguments_show(self):
-        assert segkd() == segkd("--help")
+        assert segkd() == segkd("--help") == segkd("-h")
+
+    def test_short_of_a_command(self):
+        assert segkd("data", "check", "-h") == segkd("data", "check", "--help")
 
     def test_examples_stand_on_lines_of_their_own(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("COLUMNS", "80")
         lines = [line.strip() for line in segkd("train", "--help").out.splitlines()]
         assert "segkd train quickstart" in lines
         assert "segkd train --resume runs/quickstart" in lines
+
+
+class TestVersion:
+    def test_is_that_of_the_package(self):
+        assert segkd("--version") == (0, f"segkd {version('segkd')}\n", "")
+
+    def test_of_the_package_run_as_a_module(self, tmp_path: Path):
+        done = subprocess.run([sys.executable, "-m", "segkd", "--version"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"segkd {version('segkd')}\n")
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            ("segkd tr", ["train"]),
+            ("segkd data ", ["check", "show"]),
+            ("segkd train --res", ["--resume"]),
+            ("segkd train camvid_r", ["camvid_rdd"]),
+            ("segkd data check quick", ["quickstart", "quickstart_plain", "quickstart_teacher"]),
+        ],
+    )
+    def test_in_bash(self, words: str, found: list[str]):
+        environment = {
+            **os.environ,
+            "_SEGKD_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        done = subprocess.run([sys.executable, "-m", "segkd"], capture_output=True, text=True, env=environment)
+        assert done.stdout.split() == found
 
 
 class TestLists:

@@ -13,7 +13,9 @@ import segkd
 
 PACKAGE = Path(segkd.__file__).parent
 AREAS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
-CORE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "cli.py", "students.py"))
+CORE = sorted(
+    path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", "__main__.py", "cli.py", "students.py")
+)
 HEAVY = [
     "albumentations",
     "cv2",
@@ -104,10 +106,9 @@ class TestLayers:
             above = ("segkd.commands", "segkd.cli", *(f"segkd.{other}" for other in others))
             assert not starts(of_segkd(path), *above), path
 
-    def test_the_package_itself_imports_the_core_and_the_rest_on_first_use_only(self) -> None:
+    def test_the_package_itself_imports_nothing_before_its_first_use(self) -> None:
         tree = ast.parse((PACKAGE / "__init__.py").read_text())
-        at_once = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-        assert at_once == {"typing", "segkd.distiller", "segkd.term"}
+        assert {node.module for node in tree.body if isinstance(node, ast.ImportFrom)} == {"typing"}
 
     def test_every_imported_module_of_segkd_exists(self) -> None:
         """So that a rule above cannot hold merely because a module was renamed."""
@@ -137,6 +138,67 @@ def test_the_core_costs_nothing_beyond_torch() -> None:
     assert not starts(loaded, "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "losses"))
 
 
+MODELS = {"albumentations", "lightning", "pytorch_lightning", "segmentation_models_pytorch", "timm", "torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ("", 0, "Usage: segkd"),
+        ("--version", 0, "segkd"),
+        ("train --help", 0, "Usage: segkd train"),
+        ("configs", 0, "quickstart"),
+        ("methods", 0, "icsd"),
+        ("train quickstrat", 2, "did you mean 'quickstart'?"),
+        ("train quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+        ("train quickstart trainer.max_steps=0", 2, "trainer.max_steps"),
+        ("train quickstart data.dataset=streats", 2, "did you mean 'streets'?"),
+        ("train camvid_icsd distill.terms.icsd.loss=icds", 2, "did you mean 'icsd'?"),
+        ("train camvid_icsd distill.terms.icsd.temprature=2", 2, "did you mean 'temperature'?"),
+        ("train camvid_rdd distill.pixel_weighting.rdd.thresold=1", 2, "did you mean 'threshold'?"),
+        ("train bccd_pkd_crosskd distill.terms.class.indx=2", 2, "did you mean 'index'?"),
+        ("eval quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+        ("compare quickstart camvid_kd trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+        ("data check quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+        ("data show bccd_plain data.dataset=bcdd", 2, "did you mean 'bccd'?"),
+    ],
+    ids=str,
+)
+def test_what_is_told_at_once_loads_neither_torch_nor_models(arguments: str, status: int, says: str) -> None:
+    code = f"""
+import contextlib, io, json, sys
+from segkd import cli
+
+sys.argv = ["segkd", *{arguments.split()!r}]
+said, status = io.StringIO(), 0
+try:
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        cli.main()
+except SystemExit as end:
+    status = end.code
+print(json.dumps([status, said.getvalue(), sorted(sys.modules)]))
+"""
+    ended, said, loaded = json.loads(run(code))
+    assert ended == status, said
+    assert says in said
+    assert not {name.partition(".")[0] for name in loaded} & {"torch", *MODELS}
+
+
+def test_an_option_out_of_range_is_told_before_the_models_are_loaded() -> None:
+    code = """
+import json, sys
+from segkd.training.config import load_config
+
+try:
+    load_config("camvid_cwd", ["distill.terms.cwd.temperature=-1"])
+except ValueError as error:
+    print(json.dumps([str(error), sorted(sys.modules)]))
+"""
+    said, loaded = json.loads(run(code))
+    assert "temperature must be above 0" in said
+    assert not set(loaded) & MODELS
+
+
 @pytest.mark.slow
 def test_importing_every_module_opens_no_connection() -> None:
     code = """
@@ -162,5 +224,6 @@ def test_public_names() -> None:
     assert all(callable(getattr(segkd, name)) for name in segkd.__all__)
     assert issubclass(segkd.Distiller, torch.nn.Module)
     assert isinstance(segkd.__version__, str)
+    assert set(segkd.__all__) < set(dir(segkd))
     with pytest.raises(AttributeError, match="no attribute 'load_teacher'"):
         _ = segkd.load_teacher

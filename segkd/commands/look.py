@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import ConfigName, Debug, Overrides, console, print_line
+from segkd.commands.shared import ConfigName, Debug, Overrides, console, print_line, read_config
 from segkd.errors import SegkdError
 
 
@@ -42,10 +42,9 @@ def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False)
     Reports the sizes of images and how often each class occurs, and every file that is missing, unreadable, of another
     size than it should have, or holds what is no class.
     """
-    from segkd.training.config import load_config
     from segkd.training.tasks import task_of
 
-    loaded = load_config(config, overrides or [])
+    loaded = read_config(config, overrides)
     report = task_of(loaded).check()
     print(report)
     if report.problems:
@@ -64,10 +63,9 @@ def show(
 
     In each row a sample with its label, before and after augmentation.
     """
-    from segkd.training.config import load_config
     from segkd.training.tasks import task_of
 
-    loaded = load_config(config, overrides or [])
+    loaded = read_config(config, overrides)
     picture = task_of(loaded).samples(split or loaded.data.train_split, count)
     try:
         picture.save(out)

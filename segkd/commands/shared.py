@@ -1,21 +1,46 @@
 """What the commands share: the console, the arguments that several take, a result as a table."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from segkd.training.schema import Config
+
 console = Console()
 
+
+def shipped_names(incomplete: str) -> list[str]:
+    """Return the names of the shipped configs that begin so, for a shell's completion."""
+    from segkd.training.config import shipped_configs
+
+    return [path.stem for path in shipped_configs() if path.stem.startswith(incomplete)]
+
+
 CONFIG_HELP = "A config file, or the name of a shipped one (see: segkd configs)."
-ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+ConfigName = Annotated[str, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the config, such as trainer.max_steps=100."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
+    """Return a config, checked with its data set's description before torch and the models' libraries are imported.
+
+    Raises:
+        SegkdError: one of them cannot be read.
+    """
+    from segkd.training.config import load_config
+    from segkd.training.tasks import dataset_of
+
+    dataset_of(load_config(name, overrides or [], build=False))
+    return load_config(name, overrides or [])
 
 
 def print_line(text: str) -> None:

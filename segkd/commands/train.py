@@ -5,12 +5,23 @@ from typing import Annotated
 
 import typer
 
-from segkd.commands.shared import CONFIG_HELP, Debug, Overrides, console, print_line, print_result
+from segkd.commands.shared import (
+    CONFIG_HELP,
+    Debug,
+    Overrides,
+    console,
+    print_line,
+    print_result,
+    read_config,
+    shipped_names,
+)
 from segkd.errors import SegkdError
 
 
 def train(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP, autocompletion=shipped_names)
+    ] = None,
     overrides: Overrides = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with the run in this directory, where it stopped.")
@@ -28,15 +39,17 @@ def train(
       segkd train quickstart name=short trainer.max_steps=100 seed=1
       segkd train --resume runs/quickstart
     """
-    from segkd.training import train as training
-    from segkd.training.config import load_config
-
     if resume is not None:
         if config is not None:
             raise SegkdError(f"segkd train takes a CONFIG, or --resume RUN, not both: {config!r} and {str(resume)!r}")
+        from segkd.training import train as training
+
         result = training.resume(resume, console)
     elif config is not None:
-        result = training.train(load_config(config, overrides or []), console)
+        loaded = read_config(config, overrides)
+        from segkd.training import train as training
+
+        result = training.train(loaded, console)
     else:
         raise SegkdError("segkd train takes a CONFIG (see: segkd configs), or --resume RUN")
     print_result(result)
@@ -50,6 +63,7 @@ def compare(
             metavar="CONFIG",
             help="Configs, then KEY.PATH=VALUE changes to all of them; with --report-only run directories, or folders "
             "of them.",
+            autocompletion=shipped_names,
         ),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each config, from 0.")] = 3,
@@ -81,13 +95,16 @@ def compare(
       segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes trainer.threads=1
       segkd compare --report-only runs/comparison
     """
+    overrides = [text for text in configs if "=" in text]
+    names = [text for text in configs if "=" not in text]
+    if not report_only:
+        for name in names:
+            read_config(name, overrides)
     from segkd.comparison import compare as comparison
 
     if report_only:
         comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
         return
-    overrides = [text for text in configs if "=" in text]
-    names = [text for text in configs if "=" not in text]
     failed = comparison.compare(
         names,
         overrides,

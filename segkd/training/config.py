@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
-from segkd.training.schema import Config, TermBlock
+from segkd.training.schema import WITHOUT_TORCH, Config, TermBlock
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 TASKS: dict[str, type[Config]] = {"segmentation": SegmentationConfig, "detection": DetectionConfig}
@@ -54,7 +54,11 @@ def find_config(name: str, beside: Path | None = None) -> Path:
 
 
 def load_config(
-    name: str, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None, beside: Path | None = None
+    name: str,
+    overrides: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
+    beside: Path | None = None,
+    build: bool = True,
 ) -> Config:
     """Read, merge and check a config.
 
@@ -63,6 +67,7 @@ def load_config(
         overrides: ``key.path=value`` texts, values as in YAML.
         changes: further changes, nested as in the file; the overrides win.
         beside: the folder of the config that names this one.
+        build: whether the methods are built to try their options' ranges, which loads torch.
 
     Raises:
         SegkdError: names the file and the key, and the nearest valid key.
@@ -92,7 +97,9 @@ def load_config(
             f"{_source(['task'], layers, str(path))}: task: there is no task {task!r}, {nearest(task, TASKS)}"
         )
     try:
-        return TASKS[task].model_validate(merged)
+        # First without torch, which takes seconds to load: most of what is wrong is told before.
+        config = TASKS[task].model_validate(merged, context=WITHOUT_TORCH)
+        return TASKS[task].model_validate(merged) if build else config
     except ValidationError as error:
         raise SegkdError(_explain(error, path, layers, TASKS[task])) from None
 

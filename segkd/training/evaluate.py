@@ -6,8 +6,7 @@ from typing import Any
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.run import Run
-from segkd.training.task import measure
-from segkd.training.tasks import task_of
+from segkd.training.tasks import dataset_of, task_of
 from segkd.training.teacher import teacher_config
 
 
@@ -30,6 +29,9 @@ def evaluate(target: str, overrides: list[str]) -> dict[str, Any]:
     else:
         config = load_config(target, overrides)
         run = Run.of(config)
+    dataset_of(config)
+    from segkd.training.task import measure  # it loads torch: a wrong key is told without waiting for that
+
     task = task_of(config)
     result: dict[str, Any] = {"name": config.name, "split": config.data.val_split, "classes": task.class_names}
     own = teacher_config(config)

@@ -1,5 +1,6 @@
 """The methods a config can name, and their options, read from the signatures of what implements them."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,32 +8,60 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from segkd.detection.crosskd import CrossKDBox, CrossKDClass
 from segkd.errors import SegkdError, nearest
-from segkd.losses import CWD, ICSD, PKD, PixelKD
 from segkd.schedules import Linear, alw
-from segkd.weighting import RelativeDifficulty
+from segkd.training.signatures import header
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method as ``segkd methods`` lists it: what builds it, what it reads, where it was published."""
+    """A method as ``segkd methods`` lists it: what builds it, what it reads, where it was published.
 
-    build: Callable[..., Any]
+    What needs torch is named ``module:Name`` and imported when it is built, not when a config is read.
+    """
+
+    place: str | Callable[..., Any]
     title: str
     reads: str
     paper: str
 
+    @property
+    def build(self) -> Callable[..., Any]:
+        """Return the class or function that implements it."""
+        if not isinstance(self.place, str):
+            return self.place
+        module, _, name = self.place.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    @property
+    def header(self) -> Callable[..., Any]:
+        """Return something with the same parameters as `build`, without importing what needs torch."""
+        return header(self.place) if isinstance(self.place, str) else self.place
+
 
 LOSSES: dict[str, Method] = {
-    "icsd": Method(ICSD, "Inter-class similarity distillation", "logits", "arXiv 2308.04243"),
-    "pixel_kd": Method(PixelKD, "Pixel-wise KD", "logits", "arXiv 1503.02531"),
-    "cwd": Method(CWD, "Channel-wise distillation", "logits or features", "arXiv 2011.13256"),
-    "pkd": Method(PKD, "Pearson-correlation distillation", "features, or the FPN of detectors", "arXiv 2207.02039"),
-    "crosskd_class": Method(
-        CrossKDClass, "Cross-head distillation of classes", "the head of detectors", "arXiv 2306.11369"
+    "icsd": Method("segkd.losses.icsd:ICSD", "Inter-class similarity distillation", "logits", "arXiv 2308.04243"),
+    "pixel_kd": Method("segkd.losses.pixel_kd:PixelKD", "Pixel-wise KD", "logits", "arXiv 1503.02531"),
+    "cwd": Method("segkd.losses.cwd:CWD", "Channel-wise distillation", "logits or features", "arXiv 2011.13256"),
+    "pkd": Method(
+        "segkd.losses.pkd:PKD",
+        "Pearson-correlation distillation",
+        "features, or the FPN of detectors",
+        "arXiv 2207.02039",
     ),
-    "crosskd_box": Method(CrossKDBox, "Cross-head distillation of boxes", "the head of detectors", "arXiv 2306.11369"),
+    "crosskd_class": Method(
+        "segkd.detection.crosskd:CrossKDClass",
+        "Cross-head distillation of classes",
+        "the head of detectors",
+        "arXiv 2306.11369",
+    ),
+    "crosskd_box": Method(
+        "segkd.detection.crosskd:CrossKDBox",
+        "Cross-head distillation of boxes",
+        "the head of detectors",
+        "arXiv 2306.11369",
+    ),
 }
 SCHEDULES: dict[str, Method] = {
     "alw": Method(alw, "Adaptive loss weighting", "progress", "arXiv 2308.04243"),
@@ -40,7 +69,7 @@ SCHEDULES: dict[str, Method] = {
 }
 WEIGHTINGS: dict[str, Method] = {
     "rdd": Method(
-        RelativeDifficulty,
+        "segkd.weighting:RelativeDifficulty",
         "Relative difficulty distillation",
         "logits, and the teacher's auxiliary ones",
         "arXiv 2407.03719",
@@ -71,12 +100,24 @@ def defaults(method: Method) -> str:
 
     return ", ".join(
         key if option.default is option.empty else f"{key}: {written(option.default)}"
-        for key, option in options_of(method.build).items()
+        for key, option in options_of(method.header).items()
     )
 
 
 def make(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[str, Any]) -> Any:
     """Build the method ``name`` with its options, checked against its signature.
+
+    Args: see `check`.
+
+    Raises:
+        SegkdError: no such method or option (with the nearest name), or a value it does not take.
+    """
+    checked = check(kind, methods, name, options)
+    return methods[name].build(**checked)
+
+
+def check(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the method ``name``, each of its type: all that can be known without importing torch.
 
     Args:
         kind: how error messages call it, e.g. ``"loss"``.
@@ -85,17 +126,17 @@ def make(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[s
         options: as in the config.
 
     Raises:
-        SegkdError: no such method or option (with the nearest name), or a value it does not take.
+        SegkdError: no such method or option (with the nearest name), or a value of another type.
     """
     if name not in methods:
         raise SegkdError(f"there is no {kind} {name!r}, {nearest(name, methods)}")
-    build = methods[name].build
-    parameters = options_of(build)
+    header = methods[name].header
+    parameters = options_of(header)
     for key in options:
         if key not in parameters:
             raise SegkdError(f"{kind} {name!r} has no option {key!r}, {nearest(key, parameters)}")
     try:
-        return build(**_options_model(build).model_validate(dict(options)).model_dump())
+        return _options_model(header).model_validate(dict(options)).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         text = f"{kind} {name!r}, option {first['loc'][0]!r}: {first['msg']}, got {first['input']!r}"

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from segkd.errors import SegkdError
@@ -78,6 +77,8 @@ class Run:
         """
         if not self.last.is_file():
             return None
+        import torch  # here, since a run's config is read without it
+
         try:
             content: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
         # A damaged file makes zipfile, pickle or torch fail in their own ways.

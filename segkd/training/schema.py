@@ -1,13 +1,18 @@
 """What a config file of any task may say: names, types, ranges and defaults of every key."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
-from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, make
-from segkd.weighting import RelativeDifficulty
+from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, check, make
+
+if TYPE_CHECKING:
+    from segkd.weighting import RelativeDifficulty
+
+WITHOUT_TORCH = {"without_torch": True}
+"""Pydantic's context that leaves out what only building a loss or weighting tells, such as the range of its options."""
 
 Pixels = Annotated[int, Field(ge=1)]
 HeightWidth = tuple[Pixels, Pixels]
@@ -112,8 +117,10 @@ class TermBlock(Block):
         return {**own, "options": {**own.get("options", {}), **rest}}
 
     @model_validator(mode="after")
-    def _try(self) -> "TermBlock":
-        self.build()
+    def _try(self, info: ValidationInfo) -> "TermBlock":
+        check("loss", LOSSES, self.loss, self.options)
+        if info.context != WITHOUT_TORCH:
+            self.build()
         return self
 
     def build(self) -> Term:
@@ -141,14 +148,20 @@ class Distill(Block):
     pixel_weighting: dict[str, dict[str, Any] | None] | None = Field(None, description="{rdd: {threshold: 0.7, ...}}")
 
     @model_validator(mode="after")
-    def _try(self) -> "Distill":
+    def _try(self, info: ValidationInfo) -> "Distill":
         self.build_schedule()
-        self.build_weighting()
+        self._check_weighting()
+        if info.context != WITHOUT_TORCH:
+            self.build_weighting()
         return self
+
+    def named_terms(self) -> dict[str, TermBlock]:
+        """Return the blocks of the terms by name."""
+        return {name: block for name, block in (self.terms or {}).items() if block is not None}
 
     def build_terms(self) -> dict[str, Term]:
         """Return the terms by name."""
-        return {name: block.build() for name, block in (self.terms or {}).items() if block is not None}
+        return {name: block.build() for name, block in self.named_terms().items()}
 
     def build_schedule(self) -> dict[str, Schedule]:
         """Return the schedule of each named term."""
@@ -167,17 +180,21 @@ class Distill(Block):
             built[name] = make("schedule", {"linear": SCHEDULES["linear"]}, kind, options or {})
         return built
 
-    def build_weighting(self, ignore_index: int = 255) -> RelativeDifficulty | None:
+    def build_weighting(self, ignore_index: int = 255) -> "RelativeDifficulty | None":
         """Return the pixel weighting, or None."""
         if not self.pixel_weighting:
             return None
-        if len(self.pixel_weighting) != 1:
-            raise ValueError(f"pixel_weighting names one method, got {', '.join(self.pixel_weighting)}")
         (name, options), *_ = self.pixel_weighting.items()
         weighting: RelativeDifficulty = make(
             "pixel weighting", WEIGHTINGS, name, {"ignore_index": ignore_index, **(options or {})}
         )
         return weighting
+
+    def _check_weighting(self) -> None:
+        if self.pixel_weighting and len(self.pixel_weighting) != 1:
+            raise ValueError(f"pixel_weighting names one method, got {', '.join(self.pixel_weighting)}")
+        for name, options in (self.pixel_weighting or {}).items():
+            check("pixel weighting", WEIGHTINGS, name, options or {})
 
 
 class Optimizer(Block):
@@ -260,9 +277,9 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _terms_fit(self) -> "Config":
-        if self.teacher is None and (self.distill.build_terms() or self.distill.pixel_weighting):
+        if self.teacher is None and (self.distill.named_terms() or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
-        names = ["task", *self.distill.build_terms()]
+        names = ["task", *self.distill.named_terms()]
         for name in self.distill.build_schedule():
             if name not in names:
                 raise ValueError(f"distill.schedule names no term: {name!r}; terms: {', '.join(names)}")

@@ -1,4 +1,5 @@
 import inspect
+from typing import get_type_hints
 
 import pytest
 
@@ -6,7 +7,7 @@ from segkd import losses
 from segkd.detection.crosskd import CrossKDBox, CrossKDClass
 from segkd.errors import SegkdError
 from segkd.losses import CWD, ICSD
-from segkd.training.methods import GROUPS, LOSSES, SCHEDULES, WEIGHTINGS, defaults, make, options_of
+from segkd.training.methods import GROUPS, LOSSES, SCHEDULES, WEIGHTINGS, Method, defaults, make, options_of
 from segkd.weighting import RelativeDifficulty
 
 
@@ -49,6 +50,22 @@ def test_defaults_are_written_as_a_config_writes_them():
     assert defaults(LOSSES["cwd"]).startswith("temperature: 4.0, ignore_index: null")
     assert defaults(SCHEDULES["alw"]).startswith("rise: [task, icsd], fall: [kd]")
     assert defaults(SCHEDULES["linear"]).startswith("start, end, ")
+
+
+@pytest.mark.parametrize(
+    "method", [method for group in GROUPS.values() for method in group.values()], ids=lambda method: method.title
+)
+def test_the_header_has_the_parameters_of_what_is_built(method: Method):
+    """One is read from the source, the other from what is imported."""
+    build = method.build
+    of_build = build.__init__ if inspect.isclass(build) else build
+    assert [str(option) for option in options_of(method.header).values()] == [
+        str(option) for option in options_of(build).values()
+    ]
+    if options_of(build):
+        header = method.header
+        hints = get_type_hints(header.__init__ if inspect.isclass(header) else header)
+        assert hints.items() <= get_type_hints(of_build).items()
 
 
 def test_each_is_described():

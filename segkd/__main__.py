@@ -1,0 +1,5 @@
+"""``python -m segkd``: the command line."""
+
+from segkd.cli import main
+
+main()
