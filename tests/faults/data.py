@@ -1,0 +1,81 @@
+"""Faults of data sets for segmentation, and of their descriptions."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from faults.row import Fault, remove
+
+SPLITS = {
+    "train": {"images": "train/*.png", "masks": "trainannot/*.png"},
+    "val": {"images": "val/*.png", "masks": "valannot/*.png"},
+}
+COLORS = [{"name": f"class_{index}", "color": [index, 0, 0]} for index in range(12)]
+SET = {"name": "mine", "root": "data", "splits": SPLITS, "classes": COLORS}
+
+
+def described(name: str, content: Any, *texts: str, seconds: float = 10.0) -> Fault:
+    """Return the row of a data set's description mine.yaml, which is named."""
+    return Fault(
+        name, "train tiny.yaml data.dataset=mine.yaml", ("mine.yaml", *texts), {"mine.yaml": content}, seconds=seconds
+    )
+
+
+FAULTS = [
+    described("an unknown key of a data set", {**SET, "nmae": "x"}, "did you mean 'name'?"),
+    described("a class without colour", {**SET, "classes": [{"name": "cat"}]}, "classes.0.color"),
+    described("an unknown key of a class", {**SET, "classes": [{**COLORS[0], "colr": 1}]}, "did you mean 'color'?"),
+    described(
+        "a colour above 255", {**SET, "classes": [{"name": "cat", "color": [1, 2, 300]}]}, "classes.0.color", "300"
+    ),
+    described("two classes of one name", {**SET, "classes": COLORS[:1] * 2}, "'class_0'", "twice"),
+    described("a data set without classes", {**SET, "classes": []}, "classes"),
+    described("a data set without splits", {**SET, "splits": {}}, "splits"),
+    described("a data set that is a list", "- a\n", "list"),
+    described("a data set that is empty", ""),
+    described("a data set that is no YAML", "classes: [", "YAML"),
+    described("a data set in bytes", b"\xff\xfe\x00", "YAML"),
+    described("a data set that names code", "name: !!python/object/apply:os.system ['exit 1']\n", "YAML"),
+    described("an ignored id that is a class", {**SET, "ignore_index": 3}, "ignore_index"),
+    described("an ignored id above 255", {**SET, "ignore_index": 256}, "ignore_index"),
+    described("a label map to no class", {**SET, "label_map": {0: 12}}, "label_map", "12"),
+    described("a label map of words", {**SET, "label_map": {"cat": 1}}, "label_map"),
+    described("a pattern without star", {**SET, "splits": {"train": {"images": "a.png", "masks": "b.png"}}}, "*"),
+    described(
+        "a pattern with two stars", {**SET, "splits": {"train": {"images": "**/*.png", "masks": "b/*.png"}}}, "*"
+    ),
+    described("patterns of unlike stars", {**SET, "splits": {"train": {"images": "*/*.png", "masks": "b/*.png"}}}, "*"),
+    described("a data set for detection", {**SET, "format": "coco"}, "format", "detection"),
+    Fault(
+        "an image without mask",
+        "train tiny.yaml",
+        ("train/0001TP_000001.png", "no mask"),
+        prepare=remove("data/trainannot/0001TP_000001.png"),
+    ),
+    Fault("an empty split", "train tiny.yaml", ("val", "no image matches"), prepare=remove("data/val")),
+    Fault("a folder that is not there", "train tiny.yaml", ("no folder", "data"), prepare=remove("data")),
+    Fault(
+        "check finds a mask of another size",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=lambda here: Image.new("L", (4, 4)).save(here / "data/trainannot/0001TP_000000.png"),
+    ),
+    Fault(
+        "check finds ids of no class",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=lambda here: Image.fromarray(np.full((64, 96), 99, np.uint8)).save(
+            here / "data/trainannot/0001TP_000001.png"
+        ),
+    ),
+    Fault(
+        "check finds a torn image",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        {"data/train/0001TP_000002.png": b"\x89PNG broken"},
+    ),
+    Fault(
+        "check finds an empty file", "data check tiny.yaml", ("1 problem(s)",), {"data/train/0001TP_000002.png": b""}
+    ),
+]

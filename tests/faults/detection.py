@@ -1,0 +1,104 @@
+"""Faults of detection: its configs, its data sets and their annotations."""
+
+import json
+from typing import Any
+
+from faults.row import Fault, remove
+
+
+def override(name: str, text: str, *texts: str, config: str = "tiny.yaml") -> Fault:
+    return Fault(name, f"train {config} '{text}'", texts, folder="detection")
+
+
+def coco(name: str, content: Any, *texts: str) -> Fault:
+    """Return the row of COCO's JSON a.json."""
+    described = {
+        "name": "mine",
+        "root": ".",
+        "format": "coco",
+        "splits": {part: {"images": "data/JPEGImages", "annotations": "a.json"} for part in ("train", "val")},
+        "classes": [{"name": "cat", "color": [1, 2, 3]}],
+    }
+    files = {"a.json": content if isinstance(content, (str, bytes)) else json.dumps(content), "mine.yaml": described}
+    return Fault(name, "train tiny.yaml data.dataset=mine.yaml", ("a.json", *texts), files, folder="detection")
+
+
+IMAGE = {"id": 1, "file_name": "2007_000000.jpg", "height": 64, "width": 96}
+CAT = {"id": 3, "name": "cat"}
+THING = {"id": 7, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}
+
+
+def lists(images: Any = (IMAGE,), annotations: Any = (THING,), categories: Any = (CAT,)) -> dict[str, Any]:
+    return {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+
+
+XML = "data/Annotations/2007_000001.xml"
+FAULTS = [
+    override("an unknown detector", "student.arch=gfll", "'gfll'", "gfl"),
+    override("an unknown backbone", "student.backbone=resnet81", "'resnet81'"),
+    override("backbone weights that are not there", "student.backbone_weights=none.pth", "none.pth"),
+    override("an unknown option of a detector", "student.options.out_chanels=64", "out_chanels", "'out_channels'"),
+    override("channels that no group divides", "student.options.out_channels=65", "out_channels", "32"),
+    override("a word for channels", "student.options.out_channels=many", "out_channels", "'many'"),
+    override("an unknown norm", "student.norm=instance", "student.norm", "frozen"),
+    override("a shorter side of 0", "data.min_size=0", "data.min_size", "0"),
+    override("a key of segmentation", "student.encoder=resnet18", "student.encoder"),
+    override("a checkpoint of nothing", "student.checkpoint=none.pth", "none.pth"),
+    override(
+        "a pixel weighting for boxes", "distill.pixel_weighting={rdd: {}}", "pixel_weighting", config="distilled.yaml"
+    ),
+    override("a data set of masks", "data.dataset=camvid", "format"),
+    Fault(
+        "a teacher of segmentation",
+        "train distilled.yaml teacher.config=quickstart_teacher",
+        ("teacher.config", "detection"),
+        folder="detection",
+    ),
+    Fault("a missing annotation", "train tiny.yaml", ("2007_000001.xml",), prepare=remove(XML), folder="detection"),
+    Fault(
+        "a torn annotation",
+        "train tiny.yaml",
+        ("2007_000001.xml", "XML"),
+        {XML: "<annotation><obj"},
+        folder="detection",
+    ),
+    Fault(
+        "an annotated class that is none",
+        "train tiny.yaml",
+        ("2007_000001.xml", "'cat'"),
+        {XML: "<annotation><object><name>cat</name></object></annotation>"},
+        folder="detection",
+    ),
+    Fault(
+        "a corner that is a word",
+        "train tiny.yaml",
+        ("2007_000001.xml", "xmin", "'left'"),
+        {XML: "<annotation><object><name>RBC</name><bndbox><xmin>left</xmin></bndbox></object></annotation>"},
+        folder="detection",
+    ),
+    Fault(
+        "a missing image",
+        "train tiny.yaml",
+        ("2007_000001.jpg",),
+        prepare=remove("data/JPEGImages/2007_000001.jpg"),
+        folder="detection",
+    ),
+    Fault(
+        "a missing list",
+        "train tiny.yaml",
+        ("train.txt",),
+        prepare=remove("data/ImageSets/Main/train.txt"),
+        folder="detection",
+    ),
+    coco("COCO that is no JSON", "{", "JSON"),
+    coco("COCO that is a list", [], "images, annotations and categories"),
+    coco("COCO without categories", {"images": [], "annotations": []}, "categories"),
+    coco("COCO of deep nesting", "[" * 100_000, "JSON"),
+    coco("COCO with an image twice", lists(images=(IMAGE, IMAGE)), "one id"),
+    coco("COCO with an image without size", lists(images=({"id": 1, "file_name": "a.jpg"},)), "height"),
+    coco("COCO with a box of no image", lists(annotations=({**THING, "image_id": 9},)), "image_id 9"),
+    coco("COCO with a box of no category", lists(annotations=({**THING, "category_id": 9},)), "category_id 9"),
+    coco("COCO with a class that is none", lists(categories=({"id": 3, "name": "dog"},)), "'dog'"),
+    coco("COCO with a box of three numbers", lists(annotations=({**THING, "bbox": [1, 2, 3]},)), "bbox"),
+    coco("COCO with a box of words", lists(annotations=({**THING, "bbox": list("abcd")},)), "bbox"),
+]
