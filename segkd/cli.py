@@ -1,5 +1,6 @@
 """The command line: which commands there are, and what becomes of an error."""
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -50,6 +51,9 @@ data.command()(look.show)
 
 def main() -> None:
     """Run the command line: a user's error is one line and exit status 2; ``--debug`` shows its traceback."""
+    # Threads that spin while they wait for each other take the core that the one they wait for needs, where something
+    # else is running too. OpenMP reads this as torch is loaded, here and in child processes; what the user set stays.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:

@@ -65,6 +65,37 @@ class TestVersion:
         assert (done.returncode, done.stdout) == (0, f"segkd {version('segkd')}\n")
 
 
+class TestThreads:
+    """Read from what OpenMP itself says, in a child process as a comparison starts one."""
+
+    @pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+    def test_wait_without_taking_the_core_unless_told_otherwise(self, own: str | None, policy: str):
+        if sys.platform != "linux":
+            pytest.skip("other systems' OpenMP says it otherwise")
+        code = """
+import subprocess, sys
+from segkd import cli
+
+sys.argv = ["segkd", "--version"]
+try:
+    cli.main()
+except SystemExit:
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+"""
+        environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE"}
+        environment.pop("OMP_WAIT_POLICY", None)
+        if own is not None:
+            environment["OMP_WAIT_POLICY"] = own
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+
+    def test_importing_the_package_changes_nothing(self):
+        code = "import os, segkd.distiller; print(os.environ.get('OMP_WAIT_POLICY'))"
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert done.stdout == "None\n", done.stderr
+
+
 class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "found"),

@@ -39,7 +39,10 @@ def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
     from segkd.training.config import load_config
     from segkd.training.tasks import dataset_of
 
-    dataset_of(load_config(name, overrides or [], build=False))
+    config = load_config(name, overrides or [], build=False)
+    dataset = dataset_of(config)
+    if getattr(dataset, "generator", None) and not dataset.resolve_root(config.data.root).is_dir():
+        print_line(f"{dataset.name}: its scenes are drawn, into {dataset.resolve_root(config.data.root)}")
     return load_config(name, overrides or [])
 
 

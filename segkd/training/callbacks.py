@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
+from segkd.common.progress import CutColumn, progress_bar
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.results import LABELS, percent
@@ -139,33 +140,45 @@ class Pictures(pl.Callback):
 
 
 class Watch(pl.Callback):
-    """Shows step, loss, score, images per second and time left: a bar in a terminal, lines in a log.
+    """Shows step, time left, loss, score and images per second: a bar in a terminal, lines in a log.
+
+    In a log there is a line at the start, after the first step, after each validation, and every half minute between.
 
     Args:
         name: of the run.
         score: the measure that is shown.
         console: where it is shown.
+        images: how many images are trained on.
+        validate_every: steps between two validations.
     """
 
-    def __init__(self, name: str, score: str, console: Console) -> None:
+    EVERY = 30.0
+    """Seconds between two lines."""
+
+    def __init__(self, name: str, score: str, console: Console, images: int, validate_every: int) -> None:
         self.name, self.score, self.console = name, score, console
+        self.images, self.validate_every = images, validate_every
         self.bar: Progress | None = None
         self._clock: float | None = None
         self._images = 0
+        self._begun_at = 0
+        self._next_line = 0.0
         self.speed: float | None = None
         """Images per second over all processes, since the last validation; None before the second batch."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start the bar."""
-        if self.console.is_terminal and trainer.is_global_zero:
-            self.bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[values]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
+        """Say what begins, and start the bar."""
+        if not trainer.is_global_zero:
+            return
+        self._begun_at, self._next_line = trainer.global_step, 0.0
+        processes = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
+        self._print(
+            f"training on {module.device}{processes}, {self.images} images, "
+            + (f"from step {self._begun_at} to {trainer.max_steps}" if self._begun_at else f"{trainer.max_steps} steps")
+            + f", validation every {self.validate_every}"
+        )
+        if self.console.is_terminal:
+            self.bar = progress_bar(self.console, CutColumn("values"))
             self.bar.start()
             self.task = self.bar.add_task(self.name, total=trainer.max_steps, completed=trainer.global_step, values="")
 
@@ -181,20 +194,14 @@ class Watch(pl.Callback):
                 module.write({"speed/images_per_second": self.speed}, trainer.global_step)
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, values=self._values(module))
+        elif time.monotonic() >= self._next_line and trainer.global_step > self._begun_at:
+            self._line(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Stop the clock; in a log, write a line."""
         self._clock = None
-        if self.bar is None and trainer.is_global_zero:
-            assert isinstance(module, DistillModule)
-            batch = module.config.data.batch_size * module.config.trainer.accumulate * trainer.world_size
-            left = int((trainer.max_steps - trainer.global_step) * batch / self.speed) if self.speed else None
-            self.console.print(
-                f"{self.name}: step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}"
-                + ("" if left is None else f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"),
-                highlight=False,
-                soft_wrap=True,
-            )
+        if self.bar is None:
+            self._line(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -208,6 +215,21 @@ class Watch(pl.Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+    def _line(self, trainer: pl.Trainer, module: Any) -> None:
+        """Write where the run stands, in the first process."""
+        self._next_line = time.monotonic() + self.EVERY
+        if not trainer.is_global_zero:
+            return
+        batch = module.config.data.batch_size * module.config.trainer.accumulate * trainer.world_size
+        left = int((trainer.max_steps - trainer.global_step) * batch / self.speed) if self.speed else None
+        self._print(
+            f"step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}"
+            + ("" if left is None else f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
+        )
+
+    def _print(self, text: str) -> None:
+        self.console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True)
 
     def _values(self, module: Any) -> str:
         return (

@@ -51,7 +51,7 @@ class Fit:
             callbacks=[
                 MetricsFile(run.metrics, self.cost),
                 task.pictures(self.val_set),
-                Watch(config.name, task.score, console),
+                Watch(config.name, task.score, console, len(self.train_set), self.val_every),
                 self.checkpoints,
                 self.cost,
             ],

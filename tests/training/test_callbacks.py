@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from experiments import cut, make_experiment, measured, refused, same, segkd, train, weights
 from rich.console import Console
 
+from segkd.training.callbacks import Watch
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 
@@ -117,6 +119,36 @@ def test_the_bar_shows_where_the_run_stands(whole: Path, monkeypatch: pytest.Mon
     shown = console.export_text()
     for text in ("bar ", "4/4", "loss ", "mIoU ", "images/s", "0:00:00"):
         assert text in shown
+
+
+def test_the_bar_keeps_the_time_left_at_80_columns(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    from segkd.commands import train as command
+
+    console = Console(force_terminal=True, width=80, record=True)
+    monkeypatch.setattr(command, "console", console)
+    train(whole / "tiny.yaml", "name=a_run_whose_name_alone_would_take_most_of_a_line_of_80_columns")
+    bars = [bar for bar in re.split(r"\s*(?=a_run)", console.export_text()) if "4/4" in bar]
+    assert bars
+    for bar in bars:
+        assert len(bar.splitlines()[0]) <= 80
+        assert re.match(r"a_run_.*… ━+ 4/4 0:00:00 left loss \d\.\d{3} .*…", bar), bar
+
+
+def test_a_log_shows_that_something_moves_before_the_first_validation(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Watch, "EVERY", 0.0)
+    lines = train(whole / "tiny.yaml", "name=log").out.splitlines()
+    assert "log: training on cpu, 5 images, 4 steps, validation every 2" in lines
+    assert re.fullmatch(r"log: step 1/4  loss \d\.\d{3}  mIoU -  - images/s", lines[1])
+    assert re.fullmatch(r"log: step 2/4  loss \d\.\d{3}  mIoU -  .* images/s  0:00:0\d left", lines[2])
+    with cut(*CUTS["between two validations"]):
+        segkd("train", whole / "tiny.yaml", "name=log_cut")
+    outcome = train("--resume", whole / "runs/log_cut")
+    assert "log_cut: training on cpu, 5 images, from step 2 to 4, validation every 2" in outcome.out
+
+
+def test_lines_between_validations_are_half_a_minute_apart(whole: Path):
+    lines = train(whole / "tiny.yaml", "name=quick", "validation.every=4").out.splitlines()
+    assert [line.split()[2] for line in lines if "quick: step" in line] == ["1/4", "4/4"]
 
 
 def expect_same(run: Path, reference: Path) -> None:

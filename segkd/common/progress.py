@@ -1,0 +1,71 @@
+"""How far a piece of work is: a bar in a terminal, nothing where the output is a file."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+class CutColumn(ProgressColumn):
+    """A text that is cut where the line is too short for it, so that all other columns stay whole.
+
+    Args:
+        field: the name of the task's field that holds the text, or ``description``.
+        style: of the text.
+    """
+
+    def __init__(self, field: str, style: str = "") -> None:
+        super().__init__(table_column=Column(no_wrap=False))  # rich narrows columns that may wrap, and only these
+        self.field, self.style = field, style
+
+    def render(self, task: Task) -> Text:
+        """Return the text on one line."""
+        text = task.description if self.field == "description" else task.fields[self.field]
+        return Text(text, style=self.style, no_wrap=True, overflow="ellipsis")
+
+
+def progress_bar(console: Console, *columns: ProgressColumn, transient: bool = False) -> Progress:
+    """Return a bar with name, count and time left, which are never cut at 80 columns, then further columns."""
+    return Progress(
+        CutColumn("description", "bold"),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left"),
+        *columns,
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )
+
+
+def shown(items: Iterable[Item], total: int, name: str, console: Console | None) -> Iterator[Item]:
+    """Yield the items; in a terminal a bar shows how many are done, and goes when all are.
+
+    Args:
+        items: what is worked on.
+        total: how many there are.
+        name: what the bar says is done.
+        console: where the bar is shown; None for nowhere.
+    """
+    if console is None or not console.is_terminal:
+        yield from items
+        return
+    with progress_bar(console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
