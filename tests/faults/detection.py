@@ -35,6 +35,13 @@ def lists(images: Any = (IMAGE,), annotations: Any = (THING,), categories: Any =
 XML = "data/Annotations/2007_000001.xml"
 FAULTS = [
     override("an unknown detector", "student.arch=gfll", "'gfll'", "gfl"),
+    Fault(
+        "a range of three sizes",
+        "train tiny.yaml 'data.min_size=[48,56,64]' data.min_size_sampling=range",
+        ("data", "min_size: [smallest, largest]", "[48, 56, 64]"),
+        folder="detection",
+    ),
+    override("an unknown norm", "student.norm=group", "student.norm", "batch", "eval", "frozen"),
     override("an unknown backbone", "student.backbone=resnet81", "'resnet81'"),
     override("backbone weights that are not there", "student.backbone_weights=none.pth", "none.pth"),
     override("an unknown option of a detector", "student.options.out_chanels=64", "out_chanels", "'out_channels'"),

@@ -23,10 +23,9 @@ class Data(schema.Data):
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "Data":
-        if self.min_size_sampling == "range":
-            size = self.min_size
-            if isinstance(size, int) or len(size) != 2 or size[0] >= size[1]:
-                raise ValueError(f"min_size_sampling: range needs min_size: [smallest, largest], got {size}")
+        size = self.min_size
+        if self.min_size_sampling == "range" and not isinstance(size, int) and (len(size) != 2 or size[0] >= size[1]):
+            raise ValueError(f"min_size_sampling: range needs min_size: [smallest, largest], got {size}")
         return self
 
     def sizes(self) -> int | list[int]:
