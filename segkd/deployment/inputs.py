@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkd.common.paths import on_disk
+from segkd.common.patterns import IMAGE_SUFFIXES
 from segkd.errors import SegkdError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 

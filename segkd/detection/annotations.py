@@ -41,12 +41,14 @@ class Found:
         sizes: height and width of each.
         boxes: all boxes, in any order.
         problems: one line for each thing that is wrong with the files, with its path.
+        remarks: one line for each thing that a person should know of them.
     """
 
     images: list[Path] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 class Objects(NamedTuple):
@@ -83,10 +85,12 @@ class Annotations:
         objects: all objects, those of one image in a row.
         dropped: reason -> where, one line for each box left out: ``"not finite"``, ``"inverted"`` (a maximum below
             its minimum), ``"zero area"``, ``"outside the image"``.
+        remarks: one line for each thing that a person should know of the files.
     """
 
     def __init__(self, found: Found) -> None:
         self.images = found.images
+        self.remarks = found.remarks
         self.sizes = np.array(found.sizes, dtype=np.int64).reshape(-1, 2)
         given = sorted(found.boxes, key=lambda box: box.image)
         place = np.array([box.image for box in given], dtype=np.int64)

@@ -37,6 +37,7 @@ class SplitReport:
         dropped: reason -> one line for each box left out, with its path. Training goes on without them, so that they
             are no problems.
         problems: one line for each thing that is wrong, with its path.
+        remarks: one line for each thing that a person should know.
         turned: number of images that an orientation tag has turned,
         along: and of those whose boxes were turned with them.
         absent: the split is optional and there is nothing of it on disk.
@@ -51,6 +52,7 @@ class SplitReport:
     difficult: int = 0
     dropped: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     turned: int = 0
     along: int = 0
     absent: bool = False
@@ -66,6 +68,7 @@ class SplitReport:
             lines.append(f"    left out, {reason}: {len(places)}")
             lines += [f"      {place}" for place in places[:_SHOWN]]
             lines += [f"      ... and {len(places) - _SHOWN} more"] if len(places) > _SHOWN else []
+        lines += [f"    {remark}" for remark in self.remarks]
         return lines + turned_lines(self.turned, f"the boxes of {self.along}")
 
 
@@ -141,6 +144,7 @@ def _check_split(spec: DetectionSpec, split: str, root: str | os.PathLike[str] |
         int(objects.difficult.sum()),
         annotations.dropped,
         problems,
+        annotations.remarks,
         turned,
         along,
     )

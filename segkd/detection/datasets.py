@@ -1,13 +1,11 @@
 """What a detection data set is: one YAML that says where images and boxes lie, in which format, and the classes."""
 
-import glob
 import os
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segkd.common.paths import on_disk
+from segkd.common.patterns import Pattern
 from segkd.common.specs import BaseSpec, ClassSpec, read_spec
 
 
@@ -17,7 +15,8 @@ class SplitSpec(BaseModel):
     Format ``coco``: ``images`` is the folder that the file names in ``annotations``, a JSON file, are relative to.
 
     Format ``voc``: ``images`` and ``annotations`` hold one ``*`` each, which stands for the same stem in both
-    (``JPEGImages/*.jpg``, ``Annotations/*.xml``). ``list`` names a file of stems, one a line; without it every file
+    (``JPEGImages/*.jpg``, ``Annotations/*.xml``); a suffix may be one of several, ``*.{jpg,png}``, and upper and lower
+    case are the same in it. ``list`` names a file of stems, one a line; without it every file
     that matches ``annotations`` belongs to the split.
 
     An ``optional`` split may be absent from disk without ``segkd data check`` calling that a problem.
@@ -61,6 +60,8 @@ class DetectionSpec(BaseSpec):
                     raise ValueError(
                         f"splits.{name}.{key} {getattr(split, key)!r} must hold {expected}, in format {self.format!r}"
                     )
+                if stars:
+                    Pattern(getattr(split, key))  # raises what is wrong with it
             if split.list is not None and self.format == "coco":
                 raise ValueError(f"splits.{name}.list is for format 'voc'; format 'coco' lists images in its JSON file")
         return self
@@ -73,15 +74,10 @@ class DetectionSpec(BaseSpec):
     def is_there(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
         """Whether anything of a split is on disk: its list if it has one, else any annotation file."""
         part = self.splits[split]
-        found = glob.iglob(part.list or part.annotations, root_dir=self.resolve_root(root))
-        return any(True for _ in found)
+        base = self.resolve_root(root)
+        return (base / part.list).is_file() if part.list else bool(Pattern(part.annotations).files(base).found)
 
 
 def load_detection_spec(name_or_path: str | os.PathLike[str]) -> DetectionSpec:
     """Read a shipped data set by name (``"bccd"``) or the user's own YAML by path; see `read_spec`."""
     return read_spec(DetectionSpec, name_or_path)
-
-
-def fill(pattern: str, stem: str, base: Path) -> Path:
-    """Return the path that a pattern with one ``*`` means for a stem."""
-    return on_disk(base / pattern.replace("*", stem))

@@ -1,17 +1,16 @@
 """Reading Pascal VOC's XML: one file an image."""
 
-import glob
 import math
-import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 from PIL import Image
 
 from segkd.common.orientation import upright_size
+from segkd.common.patterns import Files, Pattern, unclaimed
 from segkd.common.reading import read_stems
 from segkd.detection.annotations import Box, Found
-from segkd.detection.datasets import DetectionSpec, fill
+from segkd.detection.datasets import DetectionSpec
 from segkd.errors import SegkdError, nearest
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -33,21 +32,18 @@ def read_voc(spec: DetectionSpec, split: str, base: Path) -> Found:
     Raises:
         SegkdError: the list of the split is missing, or there is no XML file.
     """
-    part = spec.splits[split]
-    if part.list is not None:
-        stems = read_stems(base / part.list)
-    else:
-        head, tail = part.annotations.split("*")
-        # glob, unlike Path.glob, leaves out hidden files such as the ._* that macOS archives bring along.
-        files = sorted(file.replace(os.sep, "/") for file in glob.glob(part.annotations, root_dir=base))
-        stems = [file.removeprefix(head).removesuffix(tail) for file in files]
+    part, label = spec.splits[split], f"{spec.name} {split}"
+    images, annotations = Pattern(part.images), Pattern(part.annotations)
+    there, files = images.files(base), annotations.files(base)
+    stems = [key[0] for key in files.found] if part.list is None else read_stems(base / part.list)
     if not stems:
-        raise SegkdError(f"{spec.name} {split}: no image in {base / (part.list or part.annotations)}")
+        raise SegkdError(f"{label}: no image in {base / (part.list or part.annotations)}")
     found = Found()
     labels = spec.label_of
     for stem in stems:
-        path, image = fill(part.annotations, stem, base), fill(part.images, stem, base)
         try:
+            image = _locate(label, images, there, stem, base)
+            path = _locate(label, annotations, Files(files.found, {}), stem, base)
             size, boxes = _read_file(path, image, len(found.images), labels)
         except SegkdError as error:
             found.problems.append(str(error))
@@ -55,7 +51,30 @@ def read_voc(spec: DetectionSpec, split: str, base: Path) -> Found:
         found.images.append(image)
         found.sizes.append(size)
         found.boxes += boxes
+    if part.list is None:
+        others = {(s.images, s.annotations) for s in spec.splits.values()} - {(part.images, part.annotations)}
+        lone = unclaimed(dict(sorted({**there.beside, **there.found}.items())), files.found, others, base)
+        for bare, file in list(lone.items())[:1]:
+            found.remarks.append(
+                f"{label}: images without an annotation, left out: {len(lone)}, such as {base / file}, whose "
+                f"annotation would be {annotations.fill(bare, base)}"
+            )
     return found
+
+
+def _locate(label: str, pattern: Pattern, files: Files, stem: str, base: Path) -> Path:
+    """Return the file of a stem, whether or not it is there.
+
+    Raises:
+        SegkdError: there are two, or it is there with another suffix.
+    """
+    found, beside = (part.get((stem,), []) for part in files)
+    if len(found) > 1:
+        both = " and ".join(str(base / file) for file in found)
+        raise SegkdError(f"{label}: {both} differ in their suffix only: keep one of them")
+    if beside and not found:
+        raise SegkdError(f"{label}: {base / beside[0]} does not fit {pattern.text}{pattern.advice(beside)}")
+    return base / found[0] if found else pattern.fill((stem,), base)
 
 
 def _read_file(path: Path, image: Path, place: int, labels: dict[str, int]) -> tuple[tuple[int, int], list[Box]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
 from segkd.common.reading import read_tagged
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import DatasetSpec, Pair
+from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.pictures import overlay
 from segkd.segmentation.reading import align, read_mask, read_pair
+from segkd.segmentation.splits import Pair
 from segkd.segmentation.transforms import Transform
 
 
@@ -31,6 +32,7 @@ class SplitReport:
         shares: class name -> share of all pixels in %.
         ignored: share of pixels that count for nothing, in %.
         problems: one line for each thing that is wrong, with its path.
+        remarks: one line for each thing that a person should know.
         turned: number of images that an orientation tag has turned,
         along: and of masks that were turned with them.
         absent: the split is optional and there is nothing of it on disk.
@@ -42,6 +44,7 @@ class SplitReport:
     shares: dict[str, float]
     ignored: float
     problems: list[str]
+    remarks: list[str] = field(default_factory=list)
     turned: int = 0
     along: int = 0
     absent: bool = False
@@ -52,6 +55,7 @@ class SplitReport:
         return [
             f"  {self.split}: {self.pairs} pairs; {sizes_text(self.sizes)}",
             *(f"    {name:<20} {share:6.2f} %" for name, share in shares),
+            *(f"    {remark}" for remark in self.remarks),
             *turned_lines(self.turned, f"the masks of {self.along}"),
         ]
 
@@ -102,7 +106,7 @@ def contact_sheet(
 
 
 def _check_split(spec: DatasetSpec, split: str, root: str | os.PathLike[str] | None) -> SplitReport:
-    pairs, problems = spec.scan(split, root)
+    pairs, problems, remarks = spec.scan(split, root)
     if spec.splits[split].optional and not spec.is_there(split, root):
         return SplitReport(split, 0, {}, {}, 0.0, [], absent=True)
     looks = list(read_all(partial(_check_pair, spec=spec), pairs))
@@ -113,7 +117,7 @@ def _check_split(spec: DatasetSpec, split: str, root: str | os.PathLike[str] | N
     shares = {name: float(percent[number]) for number, name in enumerate(spec.class_names)}
     ignored = float(percent[spec.ignore_index])
     turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
-    return SplitReport(split, len(pairs), dict(sizes), shares, ignored, problems, turned, along)
+    return SplitReport(split, len(pairs), dict(sizes), shares, ignored, problems, remarks, turned, along)
 
 
 class _Look(NamedTuple):

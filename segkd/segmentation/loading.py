@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import default_collate
 
 from segkd.common.loading import SeededDataset, spread
+from segkd.common.reading import refuse
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.reading import read_pair
@@ -24,6 +25,10 @@ class SegmentationDataset(SeededDataset):
         root: where the data lie, if not where the spec says.
         seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
         limit: keep only so many pairs, spread evenly over the split; None keeps all.
+
+    Attributes:
+        pairs: those of the split that are kept.
+        remarks: one line for each thing that a person should know of the split.
 
     Raises:
         SegkdError: see :meth:`DatasetSpec.pairs`; reading an item: see :mod:`segkd.segmentation.reading`.
@@ -42,7 +47,10 @@ class SegmentationDataset(SeededDataset):
         self.split = split
         self.transform = transform
         self.seed = seed
-        self.pairs = spread(spec.pairs(split, root), limit)
+        files = spec.scan(split, root)
+        refuse(files.problems)
+        self.pairs = spread(files.pairs, limit)
+        self.remarks = files.remarks
 
     def __len__(self) -> int:
         """How many pairs the split has."""

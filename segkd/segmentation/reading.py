@@ -7,7 +7,8 @@ import numpy as np
 from segkd.common.orientation import upright
 from segkd.common.reading import open_image, read_tagged
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import INVALID, DatasetSpec, Pair
+from segkd.segmentation.datasets import INVALID, DatasetSpec
+from segkd.segmentation.splits import Pair
 
 _INDEX_MODES = {"1", "L", "P"}
 

@@ -5,7 +5,7 @@ import yaml
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from trees import make_coco, make_voc_detection
 
-from segkd.detection.datasets import fill, load_detection_spec
+from segkd.detection.datasets import load_detection_spec
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
 
@@ -46,10 +46,6 @@ def test_a_split_is_there_when_its_list_or_annotations_are(tmp_path):
     assert not coco.is_there("val")
 
 
-def test_a_pattern_is_filled_with_the_stem():
-    assert fill("JPEGImages/*.jpg", "2007_000001", Path("root")) == Path("root/JPEGImages/2007_000001.jpg")
-
-
 def broken(tmp_path: Path, name: str, change) -> Path:
     content = yaml.safe_load((resource_dir("datasets") / f"{name}.yaml").read_text())
     change(content)
@@ -74,6 +70,11 @@ def broken(tmp_path: Path, name: str, change) -> Path:
             r"splits.train.images 'JPEGImages' must hold",
         ),
         ("bccd", lambda c: c["splits"]["val"].update(annotations="*/*.xml"), r"splits.val.annotations .* hold one \*"),
+        (
+            "bccd",
+            lambda c: c["splits"]["val"].update(images="{a,b}/*.jpg"),
+            r"braces may only list suffixes at the end",
+        ),
         ("coco", lambda c: c["splits"]["val"].update(images="val2017/*.jpg"), r"splits.val.images .* hold no \*"),
         ("coco", lambda c: c["splits"]["val"].update(list="val.txt"), r"splits.val.list is for format 'voc'"),
         ("coco", lambda c: c["classes"][1].update(name="person"), r"class name 'person' is used twice"),

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from trees import SIZE, make_voc_detection, things, write_voc
 
+from segkd.detection.check import check_dataset
 from segkd.detection.datasets import load_detection_spec
 from segkd.detection.reading import read_annotations, scan_annotations
 from segkd.errors import SegkdError
@@ -81,6 +82,51 @@ def test_image_annotation_and_list_may_spell_accents_in_different_ways(spec, xml
         part = spec.splits["train"].model_copy(update={"list": None})
         spec = spec.model_copy(update={"splits": {"train": part}})
     assert moved in read_annotations(spec, "train").images
+
+
+class TestSuffixes:
+    @pytest.fixture
+    def unlisted(self, spec):
+        return spec.model_copy(update={"splits": {"all": spec.splits["train"].model_copy(update={"list": None})}})
+
+    def test_of_either_case(self, spec, xml):
+        image = spec.resolve_root() / "JPEGImages/2007_000000.jpg"
+        image = image.rename(image.with_suffix(".JPG"))
+        xml.rename(xml.with_suffix(".XML"))
+        assert read_annotations(spec, "train").images[0] == image
+
+    def test_an_image_of_another_is_a_problem_until_it_is_listed(self, spec, unlisted):
+        image = spec.resolve_root() / "JPEGImages/2007_000000.jpg"
+        image = image.rename(image.with_suffix(".jpeg"))
+        for part, split in ((spec, "train"), (unlisted, "all")):
+            with pytest.raises(SegkdError) as error:
+                read_annotations(part, split)
+            assert one_line(error) == (
+                f'voc_detection {split}: {image} does not fit JPEGImages/*.jpg: write "JPEGImages/*.{{jpg,jpeg}}"'
+            )
+            listed = part.splits[split].model_copy(update={"images": "JPEGImages/*.{jpg,jpeg}"})
+            listed = part.model_copy(update={"splits": {split: listed}})
+            assert read_annotations(listed, split).images[0] == image
+
+    def test_two_that_differ_in_it_only(self, spec):
+        image = spec.resolve_root() / "JPEGImages/2007_000000.jpg"
+        image.with_suffix(".JPG").touch()
+        with pytest.raises(SegkdError, match=r"000000\.JPG and .*000000\.jpg differ in their suffix only: keep one"):
+            read_annotations(spec, "train")
+
+    def test_images_without_annotation_are_said_where_there_is_no_list(self, spec, unlisted, xml):
+        assert read_annotations(unlisted, "all").remarks == []
+        path = spec.resolve_root() / "Annotations/2008_000001.xml"
+        path.unlink()
+        for name in ("extra.jpg", "extra.png"):
+            (spec.resolve_root() / "JPEGImages" / name).touch()
+        image = spec.resolve_root() / "JPEGImages/2008_000001.jpg"
+        expected = f"voc_detection all: images without an annotation, left out: 2, such as {image}, whose annotation"
+        (remark,) = read_annotations(unlisted, "all").remarks
+        assert expected in str(check_dataset(unlisted))
+        assert remark.startswith(expected)
+        assert remark.endswith(f"would be {path}")
+        assert read_annotations(spec, "train").remarks == []
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])

@@ -53,6 +53,21 @@ FAULTS = [
         ("train/0001TP_000001.png", "no mask"),
         prepare=remove("data/trainannot/0001TP_000001.png"),
     ),
+    Fault(
+        "a labelled image of another suffix",
+        "train tiny.yaml",
+        ("train/0001TP_000001.JPEG has a mask", 'write "train/*.{{png,jpeg}}"'),
+        prepare=lambda here: (here / "data/train/0001TP_000001.png").rename(here / "data/train/0001TP_000001.JPEG"),
+    ),
+    Fault(
+        "two images that differ in their suffix only",
+        "train tiny.yaml",
+        ("train/0001TP_000001.PNG and data/train/0001TP_000001.png", "keep one"),
+        {"data/train/0001TP_000001.PNG": b"x"},
+    ),
+    described(
+        "braces around folders", {**SET, "splits": {"train": {"images": "{a,b}/*.png", "masks": "*.png"}}}, "braces"
+    ),
     Fault("an empty split", "train tiny.yaml", ("val", "no image matches"), prepare=remove("data/val")),
     Fault("a folder that is not there", "train tiny.yaml", ("no folder", "data"), prepare=remove("data")),
     Fault(

@@ -169,6 +169,7 @@ def broken(tmp_path: Path, change) -> Path:
         (lambda c: c["classes"][1].update(name="sky"), r"class name 'sky' is used twice"),
         (lambda c: c["splits"]["train"].update(images="a/*/*.png"), r"same number of \*"),
         (lambda c: c["splits"]["train"].update(images="a/**/*.png"), r"the only wildcard"),
+        (lambda c: c["splits"]["train"].update(images="{a,b}/*.png"), r"braces may only list suffixes at the end"),
         (lambda c: c.update(format="voc"), r"its key 'format' says that it holds boxes for detection"),
         (lambda c: c.update(generator="street"), r"generator: .*'streets', got 'street'"),
         (lambda c: c.update(generator="streets"), r"give both or neither"),

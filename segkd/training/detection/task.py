@@ -71,8 +71,8 @@ class DetectionTask(Task):
         )
 
     def remarks(self, dataset: DetectionDataset) -> list[str]:
-        """Return how many boxes of the split were left out, and why."""
-        return [
+        """Return what is left out of the split, and how many boxes, and why."""
+        return dataset.annotations.remarks + [
             f"{count} {'box' if count == 1 else 'boxes'} of {dataset.split} left out: {reason}"
             for reason, count in dataset.dropped.items()
         ]

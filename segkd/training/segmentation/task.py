@@ -73,6 +73,10 @@ class SegmentationTask(Task):
             self.spec, self.config.data.val_split, transform, self.config.data.root, self.config.seed
         )
 
+    def remarks(self, dataset: SegmentationDataset) -> list[str]:
+        """Return what the split leaves out."""
+        return dataset.remarks
+
     def check(self) -> DatasetReport:
         """Read every pair and report what is wrong."""
         return check_dataset(self.spec, self.config.data.root)
