@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from segkd.detection.models import build_detector
 from segkd.segmentation.inference import size_multiple
 from segkd.training.config import load_config, shipped_configs
 from segkd.training.schema import Config
@@ -146,6 +149,29 @@ def test_what_is_published(names: list[str], facts: dict[str, Any]):
     for name in names:
         config = load_config(name)
         assert {key: value(config, key) for key in facts} == facts, name
+
+
+def test_fcos_matches_all_points_in_a_box_and_not_those_near_its_centre_alone(monkeypatch: pytest.MonkeyPatch):
+    options = load_config("coco_fcos_r101").student.options
+    detector: Any = build_detector("fcos", "resnet18", 3, min_size=256, max_size=256, options=options)
+    matched: list[Tensor] = []
+
+    def compute_loss(targets: Any, outputs: Any, anchors: list[Tensor], indices: list[Tensor]) -> dict[str, Tensor]:
+        matched.extend((anchors[0], indices[0]))
+        return {}
+
+    monkeypatch.setattr(detector.head, "compute_loss", compute_loss)
+    left, top, right, bottom = 10.0, 20.0, 100.0, 60.0
+    target = {"boxes": torch.tensor([[left, top, right, bottom]]), "labels": torch.tensor([1])}
+    detector([torch.zeros(3, 256, 256)], [target])
+    points, found = matched
+    strides, (x, y) = points[:, 2] - points[:, 0], (points[:, :2] + points[:, 2:]).T / 2
+    sides = torch.stack([x - left, y - top, right - x, bottom - y])
+    # As published: each level has the boxes whose farthest side lies within its range.
+    of_level = (sides.amax(0) < 8 * strides) & ((sides.amax(0) > 4 * strides) | (strides == 8))
+    expected = (sides.amin(0) > 0) & of_level
+    assert expected.sum() == 33  # 11 with torchvision's radius of 1.5
+    assert torch.equal(found >= 0, expected)
 
 
 @pytest.mark.parametrize("name", SEGMENTATION)
