@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trees import make_coco, make_voc_detection, things
+from trees import SIZE, make_coco, make_voc_detection, things, write_voc
 
 from segkd.common.loading import eval_loader, train_loader
 from segkd.detection.datasets import load_detection_spec
 from segkd.detection.loading import DetectionDataset
+from segkd.detection.metrics import DetectionMetrics
 from segkd.detection.reading import read_annotated_image
 from segkd.detection.transforms import eval_transform, train_transform
 from segkd.errors import SegkdError
@@ -70,6 +71,17 @@ def test_crowds_and_difficult_objects_are_for_evaluation_only(tmp_path):
     assert DetectionDataset(voc, "train", train_transform())[0]["labels"].tolist() == [1, 2]
     item = DetectionDataset(voc, "train", eval_transform())[0]
     assert (item["labels"].tolist(), item["difficult"].tolist()) == ([1, 2, 3], [False, False, True])
+
+
+def test_a_difficult_object_of_a_file_is_no_crowd_to_the_metric(tmp_path):
+    spec = load_detection_spec(make_voc_detection(tmp_path))
+    path = tmp_path / "Annotations" / "2008_000000.xml"
+    write_voc(path, SIZE, [("cat", (1, 1, 40, 40), True), ("cat", (51, 1, 90, 40), False)])
+    item = DetectionDataset(spec, "val", eval_transform())[0]
+    boxes = torch.tensor([[4.0, 4, 8, 8], [50.0, 0, 90, 40]])
+    metrics = DetectionMetrics(spec.class_names)
+    metrics.update([{"boxes": boxes, "labels": item["labels"], "scores": torch.tensor([0.9, 0.5])}], [item])
+    assert metrics.compute()["ap50"] == 0.5
 
 
 def test_resizing_for_evaluation_takes_boxes_and_areas_along(coco):
