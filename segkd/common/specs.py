@@ -11,6 +11,7 @@ from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 
 Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
 Spec = TypeVar("Spec", bound="BaseSpec")
 
 
@@ -20,7 +21,7 @@ class ClassSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    color: tuple[Byte, Byte, Byte]
+    color: Color
 
 
 class BaseSpec(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from segkd.common.patterns import Pattern
 from segkd.common.reading import refuse
-from segkd.common.specs import BaseSpec, Byte, ClassSpec, read_spec
+from segkd.common.specs import BaseSpec, Byte, ClassSpec, Color, read_spec
 from segkd.segmentation.splits import Files, Pair, SplitSpec, match_files
 from segkd.segmentation.streets import Drawing, ensure_streets
 
@@ -24,6 +24,9 @@ class DatasetSpec(BaseSpec):
         splits: the files of each split.
         classes: the classes in train-id order; ``ignore_index`` is none of them.
         ignore_index: the id (0 to 255) of pixels that count for nothing.
+        masks: what mask files hold: ``"ids"``, or ``"colors"``, each class in its own; None takes files of RGB for
+            colours, those of one channel or with a palette for ids.
+        ignore_colors: RGB of pixels that count for nothing, in masks of colours.
         label_map: raw id in the mask file -> class id or ``"ignore"``. A raw id outside the map is an error. Without
             a map raw ids are class ids, and anything but a class id or ``ignore_index`` is an error.
         generator: ``"streets"`` when the data set is drawn on first use instead of downloaded.
@@ -35,6 +38,8 @@ class DatasetSpec(BaseSpec):
     splits: dict[str, SplitSpec] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1, max_length=255)
     ignore_index: Byte = 255
+    masks: Literal["ids", "colors"] | None = None
+    ignore_colors: list[Color] = Field(default=[], max_length=255)
     label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
     generator: Literal["streets"] | None = None
     drawing: Drawing | None = None
@@ -54,6 +59,12 @@ class DatasetSpec(BaseSpec):
         for raw, target in (self.label_map or {}).items():
             if target != "ignore" and target >= count:
                 raise ValueError(f"label_map sends raw id {raw} to class {target}, but class ids end at {count - 1}")
+        if self.masks == "colors" and self.shared_color:
+            raise ValueError(f"masks: colors, but {self.shared_color}")
+        if self.masks == "colors" and self.label_map is not None:
+            raise ValueError("label_map is of ids, and masks: colors has none: leave one of them out")
+        for color in set(self.ignore_colors) & set(self.colors):
+            raise ValueError(f"ignore_colors has {list(color)}, the colour of class {self._of_color(color)[0]!r}")
         if (self.generator is None) != (self.drawing is None):
             raise ValueError("generator and drawing go together: give both or neither")
         return self
@@ -68,6 +79,27 @@ class DatasetSpec(BaseSpec):
         else:
             for raw, target in self.label_map.items():
                 table[raw] = self.ignore_index if target == "ignore" else target
+        return table
+
+    @property
+    def shared_color(self) -> str:
+        """Which classes have one colour; empty where each has its own."""
+        for color in self.colors:
+            names = self._of_color(color)
+            if len(names) > 1:
+                return f"classes {names[0]!r} and {names[1]!r} share the colour {list(color)}"
+        return ""
+
+    def _of_color(self, color: tuple[int, int, int]) -> list[str]:
+        return [item.name for item in self.classes if item.color == color]
+
+    @cached_property
+    def color_lookup(self) -> np.ndarray:
+        """Table (2**24,) int16 from colour, as red * 2**16 + green * 2**8 + blue, to what `lookup` gives for an id."""
+        table = np.full(1 << 24, INVALID, dtype=np.int16)
+        ids = [*range(self.num_classes), *[self.ignore_index] * len(self.ignore_colors)]
+        for (red, green, blue), target in zip([*self.colors, *self.ignore_colors], ids, strict=True):
+            table[red << 16 | green << 8 | blue] = target
         return table
 
     def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:

@@ -7,27 +7,41 @@ import numpy as np
 from segkd.common.orientation import upright
 from segkd.common.reading import open_image, read_tagged
 from segkd.errors import SegkdError
+from segkd.segmentation.colors import ids_of_colors
 from segkd.segmentation.datasets import INVALID, DatasetSpec
 from segkd.segmentation.splits import Pair
 
-_INDEX_MODES = {"1", "L", "P"}
+_WITH_ALPHA = {"LA", "PA", "RGBA"}
+_MODES = {"1", "L", "P", "RGB"} | _WITH_ALPHA
+_LOSSY = {"JPEG", "MPO"}
 
 
 def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
     """Read a mask as uint8 (H, W) of class ids, ``spec.ignore_index`` where pixels do not count.
 
-    Palette files are read as their indices, not as their colours. A mask's own orientation tag is applied.
+    Whether a file holds ids or colours is said in `DatasetSpec`. A palette's indices are ids, unless ``spec.masks`` is
+    ``"colors"``. A mask's own orientation tag is applied.
 
     Raises:
-        SegkdError: missing, truncated or unknown file, a mask with colours or more than 8 bits, a raw id that the
-            data set does not know.
+        SegkdError: missing, truncated or unknown file; a JPEG; a mask of more than 8 bits or with transparent pixels; a
+            raw id or a colour that the data set does not know.
     """
     mask, _, left = open_image(path, "mask")
-    if mask.mode not in _INDEX_MODES:
+    if mask.format in _LOSSY or "jpeg" in str(mask.info.get("compression")):
         raise SegkdError(
-            f"mask {path} has mode {mask.mode!r}; expected one 8-bit channel of ids (greyscale or palette)"
+            f"mask {path} is a JPEG inside, whose compression changes ids: save it as PNG from where it was drawn "
+            "(a JPEG that is converted keeps its faults)"
         )
-    raw = upright(np.asarray(mask).astype(np.uint8), left)
+    if mask.mode not in _MODES:
+        raise SegkdError(f"mask {path} has mode {mask.mode!r}; expected 8 bits a channel: ids, a palette or RGB")
+    if mask.mode in _WITH_ALPHA:
+        clear = np.count_nonzero(np.asarray(mask)[..., -1] != 255)
+        if clear:
+            raise SegkdError(f"mask {path}: {clear} pixels are not opaque: save it without transparency")
+    in_color = mask.mode.startswith("RGB") if spec.masks is None else spec.masks == "colors"
+    if in_color:
+        return ids_of_colors(path, upright(np.asarray(mask.convert("RGB")), left), spec)
+    raw = upright(_one_channel(path, np.asarray(mask), mask.mode), left)
     ids = spec.lookup[raw]
     if ids.min() == INVALID:
         unknown = np.unique(raw[ids == INVALID])
@@ -38,6 +52,13 @@ def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
             f"ignore_index {spec.ignore_index} do not cover"
         )
     return ids.astype(np.uint8)
+
+
+def _one_channel(path: Path, pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Return raw ids, uint8 (H, W), of pixels in one of `_MODES`."""
+    if mode.startswith("RGB") and (pixels[..., :3] != pixels[..., :1]).any():
+        raise SegkdError(f"mask {path} has colours, but its data set says masks: ids")
+    return (pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)
 
 
 def read_pair(pair: Pair, spec: DatasetSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -68,6 +68,31 @@ FAULTS = [
     described(
         "braces around folders", {**SET, "splits": {"train": {"images": "{a,b}/*.png", "masks": "*.png"}}}, "braces"
     ),
+    Fault(
+        "check finds a JPEG by the name of a PNG among the masks",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=lambda here: Image.new("L", (96, 64)).save(here / "data/trainannot/0001TP_000000.png", format="JPEG"),
+    ),
+    Fault(
+        "a JPEG by the name of a PNG among the masks",
+        "data show tiny.yaml --split val",
+        ("mask data/valannot/0001TP_000000.png is a JPEG inside", "as PNG"),
+        prepare=lambda here: Image.new("L", (96, 64)).save(here / "data/valannot/0001TP_000000.png", format="JPEG"),
+    ),
+    Fault(
+        "a mask with a colour of no class",
+        "data show tiny.yaml --split val",
+        ("mask data/valannot/0001TP_000000.png: 6144 pixels have the colour [1, 2, 3]", "'camvid'", "ignore_colors"),
+        prepare=lambda here: Image.new("RGB", (96, 64), (1, 2, 3)).save(here / "data/valannot/0001TP_000000.png"),
+    ),
+    described("masks of neither ids nor colours", {**SET, "masks": "colours"}, "masks", "'colors'"),
+    described(
+        "two classes of one colour",
+        {**SET, "masks": "colors", "classes": [COLORS[0], {**COLORS[0], "name": "x"}]},
+        "'class_0' and 'x' share the colour [0, 0, 0]",
+    ),
+    described("a colour to ignore that is a class's", {**SET, "ignore_colors": [[3, 0, 0]]}, "'class_3'"),
     Fault("an empty split", "train tiny.yaml", ("val", "no image matches"), prepare=remove("data/val")),
     Fault("a folder that is not there", "train tiny.yaml", ("no folder", "data"), prepare=remove("data")),
     Fault(

@@ -68,7 +68,7 @@ def test_every_problem_is_one_line_with_its_path(tmp_path):
         (pairs[1].mask, "cannot read mask"),
         (pairs[2].mask, "raw id 77"),
         (pairs[3].mask, "10x10"),
-        (pairs[4].mask, "mode 'RGB'"),
+        (pairs[4].mask, "6144 pixels have the colour [0, 0, 0]"),
     ]
     assert len(report.problems) == len(expected)
     for problem, (path, text) in zip(report.problems, expected, strict=True):

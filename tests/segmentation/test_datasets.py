@@ -170,6 +170,19 @@ def broken(tmp_path: Path, change) -> Path:
         (lambda c: c["splits"]["train"].update(images="a/*/*.png"), r"same number of \*"),
         (lambda c: c["splits"]["train"].update(images="a/**/*.png"), r"the only wildcard"),
         (lambda c: c["splits"]["train"].update(images="{a,b}/*.png"), r"braces may only list suffixes at the end"),
+        (lambda c: c.update(masks="colours"), r"masks: .*'ids' or 'colors', got 'colours'"),
+        (lambda c: c.update(masks="colors"), r"label_map is of ids, and masks: colors has none"),
+        (
+            lambda c: c.update(ignore_colors=[[128, 0, 0]]),
+            r"ignore_colors has \[128, 0, 0\], the colour of class 'build",
+        ),
+        (lambda c: c.update(ignore_colors=[1, 2, 3]), r"ignore_colors.0: .*got 1"),
+        (
+            lambda c: c.update(
+                masks="colors", label_map=None, classes=[*c["classes"], {**c["classes"][0], "name": "x"}]
+            ),
+            r"masks: colors, but classes 'sky' and 'x' share the colour \[128, 128, 128\]",
+        ),
         (lambda c: c.update(format="voc"), r"its key 'format' says that it holds boxes for detection"),
         (lambda c: c.update(generator="street"), r"generator: .*'streets', got 'street'"),
         (lambda c: c.update(generator="streets"), r"give both or neither"),

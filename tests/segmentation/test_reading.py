@@ -35,11 +35,104 @@ def test_a_missing_file_is_named(camvid, tmp_path):
         read_mask(tmp_path / "gone.png", camvid)
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((4, 6), np.uint16), ((4, 6, 3), np.uint8), ((4, 6, 4), np.uint8)])
-def test_masks_of_16_bits_or_colours_are_refused(camvid, tmp_path, shape, dtype):
-    save(tmp_path / "odd.png", np.zeros(shape, dtype=dtype))
-    with pytest.raises(SegkdError, match=r"odd\.png has mode .*; expected one 8-bit channel of ids"):
+def test_masks_of_16_bits_are_refused(camvid, tmp_path):
+    save(tmp_path / "odd.png", np.zeros((4, 6), dtype=np.uint16))
+    with pytest.raises(SegkdError, match=r"odd\.png has mode .*; expected 8 bits a channel: ids, a palette or RGB$"):
         read_mask(tmp_path / "odd.png", camvid)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("m.jpg", {}),
+        ("m.png", {"format": "JPEG"}),
+        ("m.jpg", {"format": "MPO"}),
+        ("m.tif", {"compression": "jpeg"}),
+    ],
+)
+def test_jpeg_masks_are_refused_whatever_their_name(camvid, tmp_path, name, options):
+    Image.new("L", (16, 16)).save(tmp_path / name, **options)
+    with pytest.raises(SegkdError, match=r"m\.\w+ is a JPEG inside, whose compression changes ids: save it as PNG"):
+        read_mask(tmp_path / name, camvid)
+
+
+class TestColors:
+    ids = np.array([[0, 1, 10], [255, 3, 3]], dtype=np.uint8)
+    void = (7, 7, 9)
+
+    @pytest.fixture
+    def spec(self, camvid):
+        return camvid.model_copy(update={"ignore_colors": [self.void], "label_map": None})
+
+    def painted(self, spec):
+        return np.array([*spec.colors, *[self.void] * 245], dtype=np.uint8)[self.ids]
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+    @pytest.mark.parametrize("masks", [None, "colors"])
+    def test_files_of_colours_are_read_by_colour(self, spec, tmp_path, mode, masks):
+        spec = spec.model_copy(update={"masks": masks})
+        Image.fromarray(self.painted(spec)).convert(mode).save(tmp_path / "mask.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), self.ids)
+
+    def test_a_palette_is_ids_unless_the_data_set_says_colors(self, spec, tmp_path):
+        indexed = Image.fromarray(self.painted(spec)).quantize(8)
+        indexed.save(tmp_path / "mask.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), np.asarray(indexed))
+        spec = spec.model_copy(update={"masks": "colors"})
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), self.ids)
+
+    def test_grey_is_a_colour_where_the_data_set_says_so(self, spec, tmp_path):
+        save(tmp_path / "mask.png", np.full((2, 3), 128, dtype=np.uint8))
+        with pytest.raises(SegkdError, match="raw id 128"):
+            read_mask(tmp_path / "mask.png", spec)
+        spec = spec.model_copy(update={"masks": "colors"})
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), np.zeros((2, 3)))  # the sky's colour
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L"])
+    def test_ids_in_channels_that_are_equal(self, spec, tmp_path, mode):
+        Image.fromarray(self.ids).convert(mode).save(tmp_path / "mask.png")
+        if mode.startswith("RGB"):
+            with pytest.raises(SegkdError, match=r"all are grey: if they are ids, say masks: ids$"):
+                read_mask(tmp_path / "mask.png", spec)
+        spec = spec.model_copy(update={"masks": "ids"})
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), self.ids)
+        Image.fromarray(self.painted(spec)).save(tmp_path / "mask.png")
+        with pytest.raises(SegkdError, match=r"mask\.png has colours, but its data set says masks: ids$"):
+            read_mask(tmp_path / "mask.png", spec)
+
+    def test_a_colour_of_no_class_is_named_with_file_and_pixels(self, spec, tmp_path):
+        path = tmp_path / "mask.png"
+        pixels = self.painted(spec)
+        pixels[1, 1:] = (1, 2, 3)
+        save(path, pixels)
+        expected = f"mask {path}: 2 pixels have the colour [1, 2, 3], which is of no class of data set 'camvid' and not"
+        with pytest.raises(SegkdError) as error:
+            read_mask(path, spec)
+        assert str(error.value) == f"{expected} in its ignore_colors"
+
+    def test_smoothed_edges_are_told_as_such(self, spec, tmp_path):
+        Image.fromarray(self.painted(spec)).resize((30, 20), Image.Resampling.BILINEAR).save(tmp_path / "mask.png")
+        with pytest.raises(
+            SegkdError, match=r"as are \d+ pixels of \d+ other colours \(edges that were smoothed"
+        ) as error:
+            read_mask(tmp_path / "mask.png", spec)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+    def test_pixels_that_are_not_opaque_are_refused(self, spec, tmp_path, mode):
+        mask = Image.new("L", (3, 2)).convert("LA" if mode == "PA" else mode).convert(mode)
+        path = tmp_path / ("mask.tif" if mode == "PA" else "mask.png")
+        mask.putpixel((1, 1), {"RGBA": (128, 128, 128, 254)}.get(mode, (0, 254)))
+        mask.save(path)
+        with pytest.raises(SegkdError, match=r"mask\.\w+: 1 pixels are not opaque: save it without transparency$"):
+            read_mask(path, spec)
+
+    def test_a_colour_of_two_classes_cannot_be_read(self, spec, tmp_path):
+        save(tmp_path / "mask.png", self.painted(spec))
+        twin = spec.classes[1].model_copy(update={"color": spec.classes[0].color})
+        spec = spec.model_copy(update={"classes": [spec.classes[0], twin, *spec.classes[2:]]})
+        with pytest.raises(SegkdError, match=r"classes 'sky' and 'building' share the colour \[128, 128, 128\]$"):
+            read_mask(tmp_path / "mask.png", spec)
 
 
 def test_an_id_outside_the_map_is_named_with_its_file(camvid):
