@@ -1,6 +1,7 @@
 """Logits and classes at label resolution, from the whole image at once or from a sliding window."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.errors import SegkdError, nearest
+from segkd.segmentation.strips import Rows, Size, strips
 
-Size = tuple[int, int]
+BAND = 32
+"""Rows of logits that are handed on at once."""
 
 
 @torch.no_grad()
@@ -38,7 +41,9 @@ def predict_logits(
     Raises:
         SegkdError: an unknown mode, sliding without a window, a window or stride below 1, a stride beyond the window.
     """
-    return _resize(_logits(model, images, mode, window, stride), size)
+    if _is_sliding(mode):
+        return _resize(next(_sliding(model, images, window, stride, all_at_once=True)), size)
+    return _resize(_whole(model, images), size)
 
 
 @torch.no_grad()
@@ -53,9 +58,11 @@ def predict_classes(
 ) -> list[Tensor]:
     """Run a model on several views of the same images and return each pixel's class.
 
+    Sliding, no more than the logits of a few rows of windows of each view are in memory.
+
     Args:
         model: as for `predict_logits`.
-        views: the B images in one or more resolutions, each normalised (B, 3, h, w).
+        views: the B images in one or more resolutions, each (B, 3, h, w) as the model takes it.
         sizes: of each image the height and width of its result.
         mode: ``whole`` or ``sliding``.
         window: sliding: as for `predict_logits`, in pixels of each view.
@@ -69,49 +76,73 @@ def predict_classes(
     Raises:
         SegkdError: as `predict_logits`.
     """
-    outputs = []
-    for images in views:
-        outputs.append(_logits(model, images, mode, window, stride))
-        if flip:
-            outputs.append(_logits(model, images.flip(-1), mode, window, stride).flip(-1))
-    # Image by image: logits at label size are what needs the most memory.
-    return [_classes([logits[i : i + 1] for logits in outputs], size) for i, size in enumerate(sizes)]
+    mirrored = (False, True) if flip else (False,)
+    outputs = [_rows(model, images, mode, window, stride, mirror) for images in views for mirror in mirrored]
+    masks: list[list[Tensor]] = [[] for _ in sizes]
+    for parts in strips(sizes):
+        for index, (size, part) in enumerate(zip(sizes, parts, strict=True)):
+            masks[index].append(_classes([partial(rows.resized, index, size, *part) for rows in outputs]))
+    return [torch.cat(of_image) for of_image in masks]
 
 
-def _logits(
-    model: nn.Module, images: Tensor, mode: str, window: int | Size | None, stride: int | Size | None
-) -> Tensor:
-    """Logits (B, C, h, w) at the size at which they arise."""
-    if mode == "whole":
-        return _whole(model, images)
-    if mode == "sliding":
-        return _sliding(model, images, window, stride)
-    raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
+def _rows(
+    model: nn.Module,
+    images: Tensor,
+    mode: str,
+    window: int | Size | None,
+    stride: int | Size | None,
+    mirror: bool = False,
+) -> Rows:
+    """Logits (B, C, h, w) at the size at which they arise; of the mirrored images, mirrored back."""
+    if _is_sliding(mode):
+        return Rows(images.shape[2], _sliding(model, images, window, stride, mirror))
+    logits = _whole(model, images, mirror)
+    return Rows(logits.shape[2], iter([logits]))
 
 
-def _classes(views: list[Tensor], size: Size) -> Tensor:
-    if len(views) == 1:
-        scores = _resize(views[0], size)
-    else:  # the sum is largest where the mean is
-        probabilities = (_resize(logits, size).float().softmax(1) for logits in views)
-        scores = sum(probabilities, start=torch.zeros((), device=views[0].device))
+def _is_sliding(mode: str) -> bool:
+    if mode not in ("whole", "sliding"):
+        raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
+    return mode == "sliding"
+
+
+def _classes(views: list[Callable[[], Tensor]]) -> Tensor:
+    """Classes (H, W) of one image's logits (1, C, H, W), seen once or several times."""
+    scores = views[0]()
+    if len(views) > 1:  # the sum is largest where the mean is
+        scores = scores.softmax(1)
+        for logits in views[1:]:
+            scores += logits().softmax(1)
     return scores[0].argmax(0).to(torch.uint8)
 
 
-def _whole(model: nn.Module, images: Tensor) -> Tensor:
+def _whole(model: nn.Module, images: Tensor, mirror: bool = False) -> Tensor:
     """Logits of images of any size; of the model's own size, or the images' if they had to be padded."""
+    if mirror:
+        return _whole(model, images.flip(-1)).flip(-1)
     height, width = images.shape[-2:]
     multiple = size_multiple(model)
     down, right = -height % multiple, -width % multiple
     if not down and not right:
         return read_logits(model(images))
     # Repeating the border looks more like an image than a black bar does, and the logits there are cut off.
-    padded = F.pad(images, (0, right, 0, down), mode="replicate")
+    padded = F.pad(images if images.is_floating_point() else images.float(), (0, right, 0, down), mode="replicate")
     logits = _resize(read_logits(model(padded)), (height + down, width + right))
     return logits[..., :height, :width]
 
 
-def _sliding(model: nn.Module, images: Tensor, window: int | Size | None, stride: int | Size | None) -> Tensor:
+def _sliding(
+    model: nn.Module,
+    images: Tensor,
+    window: int | Size | None,
+    stride: int | Size | None,
+    mirror: bool = False,
+    all_at_once: bool = False,
+) -> Iterator[Tensor]:
+    """Yield logits (B, C, n, w) from top to bottom, as soon as no further window reaches them, or all at the end.
+
+    What is yielded holds until the next is asked for.
+    """
     if window is None:
         raise SegkdError("sliding inference needs a window: its height and width in pixels")
     height, width = images.shape[-2:]
@@ -123,18 +154,40 @@ def _sliding(model: nn.Module, images: Tensor, window: int | Size | None, stride
             f"sliding inference needs 1 <= stride <= window: window {asked_h}x{asked_w}, stride {step_h}x{step_w}"
         )
     window_h, window_w = min(asked_h, height), min(asked_w, width)
-    total: Tensor | None = None
-    count = torch.zeros(height, width, device=images.device)
-    for top in _starts(height, window_h, step_h):
-        for left in _starts(width, window_w, step_w):
-            region = (..., slice(top, top + window_h), slice(left, left + window_w))
-            logits = _resize(_whole(model, images[region]), (window_h, window_w))
+    tops, lefts = list(_starts(height, window_h, step_h)), list(_starts(width, window_w, step_w))
+    if mirror:
+        lefts = [width - window_w - left for left in lefts]
+    down, across = (_counts(*of_axis) for of_axis in ((height, window_h, tops), (width, window_w, lefts)))
+    total: Tensor | None = None  # of one row of windows, or of all
+    for top, following in zip(tops, [*tops[1:], height], strict=True):
+        base = top if all_at_once else 0
+        for left in lefts:
+            logits = _whole(model, images[..., top : top + window_h, left : left + window_w], mirror)
+            logits = _resize(logits, (window_h, window_w))
             if total is None:  # float32 also when the model runs in half precision: sums of many windows
-                total = logits.new_zeros((*logits.shape[:2], height, width), dtype=torch.float32)
-            total[region] += logits
-            count[region] += 1
-    assert total is not None
-    return total / count
+                rows = height if all_at_once else window_h
+                total = logits.new_zeros((*logits.shape[:2], rows, width), dtype=torch.float32)
+            total[..., base : base + window_h, left : left + window_w] += logits
+        assert total is not None
+        step = following - top
+        total[:, :, base : base + step] /= (down[top:following, None] * across).to(total.device)
+        if not all_at_once:
+            for start in range(0, step, BAND):
+                yield total[:, :, start : min(start + BAND, step)]
+            # The windows of the next row begin where these rows end.
+            total[:, :, : window_h - step] = total[:, :, step:].clone()
+            total[:, :, window_h - step :] = 0
+    if all_at_once:
+        assert total is not None
+        yield total
+
+
+def _counts(length: int, window: int, starts: list[int]) -> Tensor:
+    """How many windows cover each row, or column."""
+    counts = torch.zeros(length)
+    for start in starts:
+        counts[start : start + window] += 1
+    return counts
 
 
 def _starts(length: int, window: int, step: int) -> Iterator[int]:

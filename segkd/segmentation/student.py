@@ -20,6 +20,9 @@ from segkd.segmentation.inference import Size, predict_classes
 from segkd.segmentation.transforms import eval_transform
 from segkd.segmentation.weights import AUXILIARY_FILE, load_weights
 
+AT_ONCE = 2**24
+"""Pixels that go through the model together, unless they are of one image."""
+
 
 class Student(nn.Module):
     """A trained model with all that is needed to use it.
@@ -95,21 +98,43 @@ class Student(nn.Module):
             height, width = self.info.get("size") or own
             groups.setdefault((height, width), []).append(index)
         masks: dict[int, np.ndarray] = {}
+        of_pixels = _OfPixels(self)
         for (height, width), members in groups.items():
-            scaled = ((max(round(height * scale), 1), max(round(width * scale), 1)) for scale in scales)
-            views = (self._normalised([pixels[i] for i in members], size) for size in scaled)
-            found = predict_classes(self.model, views, [sizes[i] for i in members], mode, window, stride, flip)
-            masks |= {i: mask.cpu().numpy() for i, mask in zip(members, found, strict=True)}
+            scaled = [(max(round(height * scale), 1), max(round(width * scale), 1)) for scale in scales]
+            at_once = max(AT_ONCE // (height * width), 1)
+            for some in (members[start : start + at_once] for start in range(0, len(members), at_once)):
+                views = (of_pixels.view([pixels[i] for i in some], size) for size in scaled)
+                found = predict_classes(of_pixels, views, [sizes[i] for i in some], mode, window, stride, flip)
+                masks |= {i: mask.cpu().numpy() for i, mask in zip(some, found, strict=True)}
         return [masks[i] for i in range(len(pixels))]
 
-    def _normalised(self, images: list[np.ndarray], size: Size) -> Tensor:
-        """Return images as the model sees them, (B, 3, *size)."""
+
+class _OfPixels(nn.Module):
+    """A student's model on RGB pixels in 0 to 255: normalised window by window, they are never all in memory as float.
+
+    Args:
+        student: whose model it is.
+    """
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.model = student.model
+        parameter = next(self.model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.mean, self.std = (
+            torch.tensor(student.info[key], device=self.device).view(3, 1, 1) for key in ("mean", "std")
+        )
+
+    def view(self, images: list[np.ndarray], size: Size) -> Tensor:
+        """Return images at the size that the model sees, uint8 (B, 3, *size)."""
         # The validation's own transform, so that what was measured is what is used.
         resize = eval_transform(size).pipeline
-        parameter = next(self.model.parameters())
-        batch = torch.tensor(np.stack([resize(image=image)["image"] for image in images]), device=parameter.device)
-        mean, std = (torch.tensor(self.info[key], device=parameter.device).view(3, 1, 1) for key in ("mean", "std"))
-        return ((batch.permute(0, 3, 1, 2) / 255 - mean) / std).to(parameter.dtype)
+        batch = torch.from_numpy(np.stack([resize(image=image)["image"] for image in images]))
+        return batch.to(self.device).permute(0, 3, 1, 2)
+
+    def forward(self, pixels: Tensor) -> Any:
+        """Normalise pixels (B, 3, H, W) and run the model."""
+        return self.model(((pixels / 255 - self.mean) / self.std).to(self.dtype))
 
 
 def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, Any]) -> None:

@@ -1,9 +1,14 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from segkd.errors import SegkdError
+from segkd.segmentation import inference, strips
 from segkd.segmentation.inference import predict_classes, predict_logits
 from segkd.segmentation.models import build_model
 
@@ -133,6 +138,55 @@ class TestClasses:
         x = images(1, 3, 8, 8).to(torch.bfloat16)
         (found,) = predict_classes(Pointwise(), [x, x], [(8, 8)])
         assert torch.equal(found, Pointwise()(x).float().argmax(1)[0].to(torch.uint8))
+
+    @pytest.mark.parametrize("size", [(33, 47), (70, 50)])
+    def test_in_strips_are_those_of_all_logits(self, size, monkeypatch):
+        monkeypatch.setattr(strips, "STRIP", 200)
+        monkeypatch.setattr(inference, "BAND", 3)
+        views = [images(2, 3, 33, 47), 3 * images(2, 3, 20, 30)]
+        sliding = {"mode": "sliding", "window": (11, 16), "stride": (7, 9)}
+        found = torch.stack(predict_classes(Quarter(), views, [size] * 2, **sliding, flip=True))
+        logits = [predict_logits(Quarter(), view, size, **sliding) for view in views]
+        logits += [predict_logits(Quarter(), view.flip(-1), size, **sliding).flip(-1) for view in views]
+        assert torch.equal(found, sum(each.softmax(1) for each in logits).argmax(1).to(torch.uint8))
+
+
+LARGE = """
+import resource, sys
+import numpy, torch
+from segkd.segmentation.inference import predict_logits
+from segkd.segmentation.student import Student
+model = torch.nn.Conv2d(3, 19, 1).eval()
+student = Student(model, {"mean": [0.5] * 3, "std": [0.5] * 3, "window": 512})
+size = (int(sys.argv[2]), int(sys.argv[3]))
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+if sys.argv[1] == "logits":
+    images = torch.rand(1, 3, *size)
+    predict_logits(model, images[..., :512, :512], (512, 512))  # what the library itself takes, once
+    before = peak()
+    assert predict_logits(model, images, size, "sliding", 512).shape[1] == 19
+else:
+    image = numpy.zeros((*size, 3), numpy.uint8)
+    before = peak()
+    assert student.predict(image, mode="sliding").shape == size
+print(peak() - before, peak())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "size", "extra", "most"),
+    [("logits", (4000, 4000), 1.3e9, 3e9), ("classes", (4000, 4000), 0.7e9, 2e9), ("classes", (4000, 6000), 1e9, 3e9)],
+)
+def test_memory_of_a_large_image(what, size, extra, most):
+    command = [sys.executable, "-c", LARGE, what, *map(str, size)]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    more, peak = map(int, shown.stdout.split())
+    assert more < extra
+    assert peak < most
 
 
 def test_no_gradient_and_the_mode_stays():
