@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
 from experiments import DISTILLED, cut_at, make_experiment, refused, segkd, train, write
 from PIL import Image
 
@@ -158,6 +159,25 @@ class TestData:
         refused(outcome, "4 problem(s)", "camvid")
         for index in range(4):
             assert f"0001TP_00000{index}.png" in outcome.out
+
+    def test_check_of_a_data_set_without_a_config(self, folder: Path, tmp_path: Path):
+        of_config = segkd("data", "check", folder / "tiny.yaml")
+        described = folder / "camvid" / "camvid.yaml"
+        assert segkd("data", "check", described) == of_config
+        moved = shutil.move(shutil.copytree(folder / "camvid", tmp_path / "copy"), tmp_path / "moved")
+        outcome = segkd("data", "check", "camvid", f"data.root={moved}")
+        assert (outcome.status, outcome.out.splitlines()[1:3]) == (0, of_config.out.splitlines()[1:3])
+        boxes = trees.make_bccd(tmp_path / "bccd", train=3, val=2)
+        assert "train: 3 images" in segkd("data", "check", boxes).out
+
+    def test_check_lists_twenty_problems_and_counts_the_others(self, tmp_path: Path):
+        described = trees.make_camvid(tmp_path / "camvid", train=25, val=1)
+        for mask in (tmp_path / "camvid" / "trainannot").iterdir():
+            mask.unlink()
+        outcome = segkd("data", "check", described)
+        refused(outcome, "25 problem(s) in data set 'camvid'")
+        assert outcome.out.count(" has no mask ") == 20
+        assert outcome.out.endswith("    ... and 5 more\n")
 
     def test_show_writes_a_picture(self, folder: Path, tmp_path: Path):
         for split, name in ((None, "a.png"), ("val", "b.png")):

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import Debug, Overrides, console, print_line
+from segkd.commands.shared import DEVICE_HELP, Debug, Overrides, console, print_line
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -51,6 +51,7 @@ def predict(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out boxes of a lower score; 0.3 unless given.")
     ] = None,
+    device: Annotated[str, typer.Option(help=f"Where it runs: {DEVICE_HELP}.")] = "auto",
     debug: Debug = False,
 ) -> None:
     """Run a student on images and videos.
@@ -80,6 +81,7 @@ def predict(
         scales=scales,
         alpha=alpha,
         score_threshold=score_threshold,
+        device=device,
     )
     print_line(str(summary))
     if summary.problems:
@@ -92,6 +94,9 @@ def export(
     format: Annotated[str, typer.Option(help="onnx, torchscript or pt2.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise it: ONNX of a segmentation student.")] = False,
     out: Annotated[Path | None, typer.Option(help="The file; default RUN/export/student.onnx, .pt or .pt2.")] = None,
+    device: Annotated[
+        str, typer.Option(help=f"Where the student runs that the file is checked against: {DEVICE_HELP}.")
+    ] = "cpu",
     debug: Debug = False,
 ) -> None:
     """Export a run's student, checked on real images.
@@ -108,8 +113,7 @@ def export(
     """
     from segkd.deployment.export import export
 
-    with console.status(f"Exporting {run}"):
-        result = export(run, format, int8=int8, out=out, overrides=overrides or [])
+    result = export(run, format, int8=int8, out=out, overrides=overrides or [], device=device, console=console)
     print_line(str(result))
 
 
@@ -133,11 +137,14 @@ def bench(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once, for images per second.")] = 8,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    device: Annotated[
+        str, typer.Option(help=f"Where teacher and student run: {DEVICE_HELP}. Exported files run on the CPU alone.")
+    ] = "cpu",
     debug: Debug = False,
 ) -> None:
     """Measure teacher, student and exported files.
 
-    Side by side on the CPU: parameters, MACs of one image (half of the FLOPs that PyTorch counts), size of the file,
+    Side by side: parameters, MACs of one image (half of the FLOPs that PyTorch counts), size of the file,
     median latency of one image, and images per second in batches (of one, where a file takes no more).
 
     \b
@@ -149,16 +156,17 @@ def bench(
 
     directories = [text for text in runs if "=" not in text]
     overrides = [text for text in runs if "=" in text]
-    with console.status("Measuring"):
-        result = bench(
-            directories,
-            threads=threads,
-            images=images,
-            size=size,
-            batch_size=batch_size,
-            overrides=overrides,
-            json_file=json_file,
-        )
+    result = bench(
+        directories,
+        threads=threads,
+        images=images,
+        size=size,
+        batch_size=batch_size,
+        overrides=overrides,
+        json_file=json_file,
+        device=device,
+        console=console,
+    )
     headers, *rows = result.table()
     table = Table(box=None, pad_edge=False)
     for number, header in enumerate(headers):

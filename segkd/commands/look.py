@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import ConfigName, Debug, Overrides, console, print_line, read_config
-from segkd.errors import SegkdError
+from segkd.commands.shared import ConfigName, Debug, Overrides, console, print_line, read_config, shipped_names
+from segkd.errors import SegkdError, nearest
 
 
 def configs(debug: Debug = False) -> None:
@@ -36,19 +36,62 @@ def methods(debug: Debug = False) -> None:
             console.print(table)
 
 
-def check(config: ConfigName, overrides: Overrides = None, debug: Debug = False) -> None:
+def check(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|DATASET",
+            help="A config as for train, or a data set: the file that describes it, or the name of a shipped one.",
+            autocompletion=shipped_names,
+        ),
+    ],
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
     """Read a whole data set and report what is wrong.
 
     Reports the sizes of images and how often each class occurs, and every file that is missing, unreadable, of another
     size than it should have, or holds what is no class.
-    """
-    from segkd.training.tasks import task_of
 
-    loaded = read_config(config, overrides)
-    report = task_of(loaded).check()
-    print(report)
+    \b
+    Examples:
+      segkd data check my_config.yaml
+      segkd data check my_set.yaml data.root=/data/my_set
+      segkd data check camvid
+    """
+    from segkd.training.tasks import bare_dataset, check_dataset, dataset_of
+
+    dataset = bare_dataset(data)
+    if dataset is None:
+        _check_named(data)
+        config = read_config(data, overrides)
+        dataset, root = dataset_of(config), config.data.root
+    else:
+        root = _root(overrides or [])
+    report = check_dataset(dataset, root, console)
+    print_line(str(report))
     if report.problems:
-        raise SegkdError(f"{len(report.problems)} problem(s) in data set {loaded.data.dataset!r}")
+        raise SegkdError(f"{len(report.problems)} problem(s) in data set {dataset.name!r}")
+
+
+def _check_named(name: str) -> None:
+    """Raise where nothing has a name, with the nearest config's or data set's."""
+    from segkd.resources import resource_dir
+    from segkd.training.config import find_config, shipped_configs
+
+    try:
+        find_config(name)
+    except SegkdError:
+        names = [path.stem for path in (*shipped_configs(), *sorted(resource_dir("datasets").glob("*.yaml")))]
+        raise SegkdError(f"there is no config and no data set {name!r}: {nearest(Path(name).stem, names)}") from None
+
+
+def _root(overrides: list[str]) -> str | None:
+    """Return where a data set lies that no config names."""
+    for text in overrides:
+        if not text.startswith("data.root="):
+            raise SegkdError(f"of a data set without a config only data.root can be changed, got {text!r}")
+    return overrides[-1].partition("=")[2] if overrides else None
 
 
 def show(

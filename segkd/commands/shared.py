@@ -27,6 +27,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the config, such as trainer.max_steps=100."),
 ]
+DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto for the fastest"
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -7,6 +7,7 @@ import typer
 
 from segkd.commands.shared import (
     CONFIG_HELP,
+    DEVICE_HELP,
     Debug,
     Overrides,
     console,
@@ -122,12 +123,26 @@ def compare(
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, or a config as for train.")],
     overrides: Overrides = None,
+    device: Annotated[str | None, typer.Option(help=f"{DEVICE_HELP}; default what trainer.accelerator says.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
     debug: Debug = False,
 ) -> None:
     """Measure student and teacher on the validation split.
 
     Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint.
+
+    \b
+    Examples:
+      segkd eval runs/quickstart
+      segkd eval runs/quickstart --device cpu --json figures.json
+      segkd eval runs/quickstart data.val_split=train
     """
     from segkd.training.evaluate import evaluate
+    from segkd.training.results import check_writable, write_json
 
-    print_result(evaluate(target, overrides or []))
+    if json_file is not None:
+        check_writable(json_file)
+    result = evaluate(target, overrides or [], device, console)
+    if json_file is not None:
+        write_json(json_file, result)
+    print_result(result)

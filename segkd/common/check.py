@@ -1,18 +1,23 @@
 """What looking at a data set brings to light: a report of its splits, and which samples a contact sheet shows."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+from rich.console import Console
 
+from segkd.common.progress import shown
 from segkd.errors import SegkdError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SHOWN = 20
+"""How many problems a report lists; of the others it says how many there are."""
 
 
 class SplitReport(Protocol):
@@ -36,7 +41,7 @@ class SplitReport(Protocol):
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What a data set holds; as text, a table of it with every problem below.
+    """What a data set holds; as text, a table of it with the first problems below.
 
     Attributes:
         name: the data set.
@@ -58,7 +63,9 @@ class DatasetReport:
         for report in self.splits:
             lines += [f"  {report.split}: not there (optional)"] if report.absent else report.lines()
         lines.append(f"  {len(self.problems)} problem(s)")
-        return "\n".join(lines + [f"    {problem}" for problem in self.problems])
+        lines += [f"    {problem}" for problem in self.problems[:SHOWN]]
+        more = len(self.problems) - SHOWN
+        return "\n".join([*lines, *([f"    ... and {more} more"] if more > 0 else [])])
 
 
 def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
@@ -74,10 +81,19 @@ def turned_lines(turned: int, labels: str) -> list[str]:
     return [f"    turned upright by their orientation tag: {turned} images, and {labels} with them"] if turned else []
 
 
-def read_all(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run."""
+def read_all(
+    read: Callable[[Item], Result], items: Sequence[Item], name: str = "reading", console: Console | None = None
+) -> Iterator[Result]:
+    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run.
+
+    Args:
+        read: called with each item.
+        items: what is read.
+        name: what they are called where progress is shown.
+        console: see `shown`.
+    """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(read, items)
+        yield from shown(pool.map(read, items), len(items), name, console)
 
 
 def choose(total: int, count: int, seed: int) -> list[int]:

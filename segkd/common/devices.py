@@ -28,4 +28,4 @@ def find_device(name: str = "auto", asked: str = "--device") -> torch.device:
         return torch.device(there[0])
     if name in (*there, there[0].partition(":")[0]):  # cuda: the first
         return torch.device(name)
-    raise SegkdError(f"{asked} {name}: there is no such device here; there are: {', '.join(there)}; or auto")
+    raise SegkdError(f"{asked} {name!r}: there is no such device here; there are: {', '.join(there)}; or auto")

@@ -15,7 +15,7 @@ from torch import nn
 
 from segkd.common.orientation import orientation, upright
 from segkd.common.reading import COLOUR_MODES
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, nearest
 
 Built = TypeVar("Built")
 
@@ -36,8 +36,17 @@ def student_dir(path: str | Path) -> Path:
         if (folder / STUDENT_FILE).is_file():
             return folder
     if not Path(path).exists():
-        raise SegkdError(f"{path}: no such folder; expected a run directory or its student/ folder")
+        raise no_run(path)
     raise SegkdError(f"{path} holds no {STUDENT_FILE} and no student/{STUDENT_FILE}: not a finished run or a student")
+
+
+def no_run(path: str | Path) -> SegkdError:
+    """Return the error for a run directory that is not there; it names the nearest one."""
+    folder = Path(path)
+    beside = folder.parent if folder.parent.is_dir() else Path("runs")
+    runs = [str(found.parent) for found in sorted(beside.glob("*/config.yaml"))]
+    hint = nearest(folder, runs) if runs else f"there is none in {beside}"
+    return SegkdError(f"there is no run {str(folder)!r}: {hint}")
 
 
 def write_student(directory: str | Path, modules: Mapping[str, nn.Module | None], config: Mapping[str, Any]) -> None:

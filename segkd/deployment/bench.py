@@ -1,7 +1,6 @@
 """What a student is worth at use: its size and speed beside its teacher and its exported files."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segkd.common.devices import find_device
+from segkd.common.progress import shown
 from segkd.common.student import STUDENT_FILE, student_dir
 from segkd.deployment.formats import FORMATS, check_installed, read_info
 from segkd.deployment.subjects import Size, Subject, open_run, subject_of
@@ -21,6 +23,7 @@ from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
 from segkd.segmentation.student import Student
 from segkd.training.cost import environment
+from segkd.training.results import check_writable, write_json
 from segkd.training.run import Run
 from segkd.training.task import Task
 from segkd.training.teacher import teacher_config
@@ -63,6 +66,7 @@ class Bench:
         images: how many there were.
         batch_size: of ``rate``.
         threads: that each model computed with.
+        device: that teachers and students computed on.
         remarks: a line for each model that is left out, and for each run without exported files.
     """
 
@@ -71,6 +75,7 @@ class Bench:
     images: int
     batch_size: int
     threads: int
+    device: torch.device
     remarks: list[str] = field(default_factory=list)
 
     def table(self) -> list[list[str]]:
@@ -98,9 +103,15 @@ class Bench:
         height, width = self.size
         conditions = (
             f"{self.images} images of {height}x{width}, one by one for latency and in batches of {self.batch_size} for "
-            f"images/s, on the CPU with {self.threads} thread{'s' if self.threads > 1 else ''}"
+            f"images/s, on {self._place()}"
         )
         return "\n".join([conditions, *self.remarks])
+
+    def _place(self) -> str:
+        if self.device.type == "cpu":
+            return f"the CPU with {self.threads} thread{'s' if self.threads > 1 else ''}"
+        name = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
+        return f"{self.device}{name}"
 
     def figures(self) -> dict[str, Any]:
         """Return all of it, and the hardware, as JSON."""
@@ -110,6 +121,7 @@ class Bench:
             "images": self.images,
             "batch_size": self.batch_size,
             "threads": self.threads,
+            "device": str(self.device),
             "models": [{key: getattr(row, key) for key in keys} for row in self.rows],
             "remarks": self.remarks,
             "environment": environment(),
@@ -125,8 +137,10 @@ def bench(
     batch_size: int = 8,
     overrides: Sequence[str] = (),
     json_file: Path | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
 ) -> Bench:
-    """Measure teacher, student and exported files of runs side by side, on the CPU and in float32.
+    """Measure teacher, student and exported files of runs side by side, in float32.
 
     MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: convolutions and matrix products. Latency
     is the median over images, one by one, in rounds through all models; the rate is that of whole batches alike.
@@ -139,6 +153,8 @@ def bench(
         batch_size: how many images go through a model at once for the rate; those that take one only get one.
         overrides: ``key.path=value`` changes to the runs' configs, such as where the data lie now.
         json_file: where the figures are written too.
+        device: where teachers and students run, see `find_device`; exported files run on the CPU only.
+        console: where progress is shown if it is a terminal; None for nowhere.
 
     Raises:
         SegkdError: there is no run, or the JSON file cannot be written; a run is not finished, they are of different
@@ -146,10 +162,9 @@ def bench(
     """
     if not directories:
         raise SegkdError("segkd bench takes at least one run")
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise SegkdError(
-            f"{json_file} cannot be written: there is no folder {json_file.parent}, or it is a folder itself"
-        )
+    if json_file is not None:
+        check_writable(json_file)
+    place = find_device(device)
     runs = [open_run(directory, overrides) for directory in directories]
     first, task = runs[0]
     for run, other in runs[1:]:
@@ -159,28 +174,19 @@ def bench(
         dataset = task.val_set()
         subject = subject_of(task, task.load_student(first.student), dataset)
         subject.size = size or subject.size
-        inputs = [image.reshape(1, 3, *subject.size) for image in subject.images(dataset, images)]
-        result = Bench([], subject.size, len(inputs), batch_size, count)
+        inputs = [image.reshape(1, 3, *subject.size).to(place) for image in subject.images(dataset, images)]
+        result = Bench([], subject.size, len(inputs), batch_size, count, place)
         teachers: set[str] = set()
         for run, task in runs:
-            result.rows += _models(run, task, subject, teachers, result.remarks)
+            result.rows += _models(run, task, subject, teachers, result)
             result.rows += _files(run, subject, result)
-        _measure(result, inputs)
+        _measure(result, inputs, console)
         if json_file is not None:
-            _write(json_file, result.figures())
+            write_json(json_file, result.figures())
     return result
 
 
-def _write(path: Path, figures: dict[str, Any]) -> None:
-    try:
-        scratch = path.with_name(f".{path.name}.tmp")
-        scratch.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise SegkdError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _models(run: Run, task: Task, subject: Subject, teachers: set[str], remarks: list[str]) -> Iterator[Row]:
+def _models(run: Run, task: Task, subject: Subject, teachers: set[str], result: Bench) -> Iterator[Row]:
     """Yield the teacher, unless it was among `teachers` or its weights are not there, and the student."""
     if task.config.teacher is not None:
         try:
@@ -188,19 +194,33 @@ def _models(run: Run, task: Task, subject: Subject, teachers: set[str], remarks:
             if teacher.checkpoint not in teachers:
                 teachers.add(teacher.checkpoint)
                 task.load_teacher(teacher, to_measure=True)
-                yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint))
+                yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint), result.device)
         except SegkdError as error:
-            remarks.append(f"{run.directory}: teacher left out: {error}")
-    yield _model(run, "student", task.load_student(run.student), subject, run.student)
+            result.remarks.append(f"{run.directory}: teacher left out: {error}")
+    yield _model(run, "student", task.load_student(run.student), subject, run.student, result.device)
 
 
-def _model(run: Run, name: str, model: nn.Module, subject: Subject, path: Path) -> Row:
+def _model(run: Run, name: str, model: nn.Module, subject: Subject, path: Path, device: torch.device) -> Row:
     if isinstance(model, Student | DetectionStudent | WithAuxiliary):  # the second head is for training alone
         model = model.model
     file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    call = subject.of_batch(model.cpu().eval())
+    call = _finished(subject.of_batch(model.to(device).eval()), device)
     return Row(str(run.directory), name, file.stat().st_size, call, parameters=parameters)
+
+
+def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callable[[Tensor], object]:
+    """Return a call that ends when the device has computed: a GPU works on after Python goes on."""
+
+    def finished(batch: Tensor) -> object:
+        output = call(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+        return output
+
+    return finished
 
 
 def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
@@ -209,6 +229,9 @@ def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
     paths = [path for path in (run.directory / "export").glob("*") if path.suffix in by_suffix]
     if not paths:
         result.remarks.append(f"{run.directory}: no exported file; 'segkd export {run.directory}' makes one to measure")
+    if paths and result.device.type != "cpu":
+        result.remarks.append(f"{run.directory}: exported files left out: they run on the CPU, without --device")
+        return
     for path in sorted(paths, key=lambda path: (path.suffix, len(path.name))):
         chosen = by_suffix[path.suffix]
         try:
@@ -232,7 +255,7 @@ def _check_size(path: Path, info: dict[str, Any], size: Size) -> None:
         raise SegkdError(f"{path} takes images of {info['size'][0]}x{info['size'][1]} only")
 
 
-def _measure(result: Bench, inputs: list[Tensor]) -> None:
+def _measure(result: Bench, inputs: list[Tensor], console: Console | None) -> None:
     """Fill in what is measured."""
     for row in result.rows:
         counter = FlopCounterMode(display=False)
@@ -246,7 +269,8 @@ def _measure(result: Bench, inputs: list[Tensor]) -> None:
             raise SegkdError(f"{row.run}: the {row.model} does not take images of {height}x{width}: {reason}") from None
         if row.parameters is not None:
             row.macs = counter.get_total_flops() // 2
-    for row, seconds in zip(result.rows, interleaved([row.call for row in result.rows], inputs), strict=True):
+    rounds = shown(inputs, len(inputs), "latency", console)
+    for row, seconds in zip(result.rows, interleaved([row.call for row in result.rows], rounds), strict=True):
         row.latency, row.rate = seconds, 1 / seconds
     batched = [row for row in result.rows if row.batched]
     batches = _batches(inputs, result.batch_size)

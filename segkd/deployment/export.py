@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
+from segkd.common.devices import find_device
+from segkd.common.progress import shown
 from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Format, Graph, Runner, find_format, quiet, read_info
 from segkd.deployment.int8 import Int8, make_int8
@@ -61,7 +64,14 @@ class Export:
 
 
 def export(
-    directory: str | Path, format: str, *, int8: bool = False, out: Path | None = None, overrides: Sequence[str] = ()
+    directory: str | Path,
+    format: str,
+    *,
+    int8: bool = False,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    console: Console | None = None,
 ) -> Export:
     """Export the student of a finished run, and check the file on validation images before it is put in place.
 
@@ -77,6 +87,9 @@ def export(
         int8: whether to quantise it, which needs ``onnx`` and a segmentation student.
         out: the file; ``export/student<suffix>`` in the run's directory unless given.
         overrides: ``key.path=value`` changes to the run's config, such as where the data lie now.
+        device: where the student runs that the file is checked against, see `find_device`. The file itself is made,
+            and runs, on the CPU.
+        console: where progress is shown if it is a terminal; None for nowhere.
 
     Raises:
         SegkdError: the run is not finished, the student cannot be exported so, the data are absent, a package is, the
@@ -86,11 +99,13 @@ def export(
     chosen = find_format(format)
     if int8 and format != "onnx":
         raise SegkdError(f"int8 is made by onnxruntime: --int8 goes with --format onnx, not {format}")
+    place = find_device(device)
     run, task = open_run(directory, overrides)
     student = task.load_student(run.student)
     target = _target(run, chosen, int8, out)
     dataset = task.val_set()
     subject = subject_of(task, student, dataset)
+    subject.device = place
     model = type(student.model).__name__
     if format not in subject.formats:
         raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(subject.formats)}")
@@ -102,13 +117,14 @@ def export(
         raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
     with scratch as folder:
         file = Path(folder) / f"float32{chosen.suffix}"
-        images = list(subject.images(dataset, CHECKED))
-        result = _export(subject, chosen, file, images)
+        count = min(CHECKED, len(dataset))
+        images = list(shown(subject.images(dataset, CHECKED), count, "reading images", console))
+        result = _export(subject, chosen, file, images, console)
         if not result.check.passed:
             raise SegkdError(f"{target} is not written: it would not give what PyTorch gives: {result.check}")
         if int8:
             quantised = Path(folder) / f"int8{chosen.suffix}"
-            result.int8 = make_int8(subject, result.info, file, quantised, images)
+            result.int8 = make_int8(subject, result.info, file, quantised, images, console)
             file = quantised
         try:
             target.parent.mkdir(exist_ok=True)
@@ -134,7 +150,7 @@ def _target(run: Run, chosen: Format, int8: bool, out: Path | None) -> Path:
     return target
 
 
-def _export(subject: Subject, chosen: Format, file: Path, images: list[Tensor]) -> Export:
+def _export(subject: Subject, chosen: Format, file: Path, images: list[Tensor], console: Console | None) -> Export:
     """Write the file with as many dynamic dimensions as the model allows, and compare it with the student."""
     failures: list[str] = []
     for axes in subject.ladder:
@@ -144,12 +160,14 @@ def _export(subject: Subject, chosen: Format, file: Path, images: list[Tensor]) 
         example = probes[min(1, len(probes) - 1)]
         graph = Graph(subject.network, example, subject.input, subject.outputs, axes, info, subject.has_control_flow)
         try:
+            subject.network.cpu()
             with quiet(), torch.no_grad():
                 chosen.write(graph, file)
             run = chosen.open(file, torch.get_num_threads())
             failure = _failure(subject, run, probes)
             if failure is None or axes == subject.ladder[-1]:
-                check = subject.compare((subject.run(image), run(image)) for image in images)
+                compared = shown(images, len(images), f"checking {chosen.suffix}", console)
+                check = subject.compare((subject.run(image), run(image)) for image in compared)
                 return Export(file, info, check, None if "height" in axes.values() else next(iter(failures), None))
         # Exporters and runtimes fail in their own ways: each means that the model cannot be had like this.
         except Exception as error:

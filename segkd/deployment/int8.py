@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from segkd.common.loading import SeededDataset
+from segkd.common.progress import shown
 from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Runner, quiet, write_onnx_info
 from segkd.deployment.quantise import quantise
@@ -62,7 +64,14 @@ class Int8:
         )
 
 
-def make_int8(subject: Subject, info: dict[str, Any], source: Path, target: Path, images: list[Tensor]) -> Int8:
+def make_int8(
+    subject: Subject,
+    info: dict[str, Any],
+    source: Path,
+    target: Path,
+    images: list[Tensor],
+    console: Console | None = None,
+) -> Int8:
     """Write an ONNX file of a segmentation student in int8, and measure it beside the one in float32.
 
     Args:
@@ -71,6 +80,7 @@ def make_int8(subject: Subject, info: dict[str, Any], source: Path, target: Path
         source: the file in float32.
         target: the file to write.
         images: inputs to compare outputs and measure latency on.
+        console: see `segkd.common.progress.shown`.
     """
     import onnx
 
@@ -79,7 +89,7 @@ def make_int8(subject: Subject, info: dict[str, Any], source: Path, target: Path
     before = open_file(source, threads)
     training = _without_augmentation(task)
     count = min(_CALIBRATED, len(training), max(_MEMORY // before(images[0])[0].nbytes, 1))
-    inputs = list(subject.images(training, count))
+    inputs = list(shown(subject.images(training, count), count, "reading images", console))
     try:
         with quiet():
             left = quantise(source, target, subject.input, inputs)
@@ -92,7 +102,8 @@ def make_int8(subject: Subject, info: dict[str, Any], source: Path, target: Path
     write_onnx_info(model, info)
     onnx.save(model, target)
     after = open_file(target, threads)
-    scores = [measure(task, _File(run, subject, info))[task.score] for run in (before, after)]
+    cpu = torch.device("cpu")
+    scores = [measure(task, _File(run, subject, info), None, cpu, console)[task.score] for run in (before, after)]
     seconds = interleaved([before, after], images)
     check = subject.compare((subject.run(image), after(image)) for image in images)
     return Int8(check, task.score, scores[0], scores[1], (seconds[0], seconds[1]), count, left)

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segkd.common.devices import find_device
 from segkd.common.reading import read_image
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import Boxes, Masks, save_picture
@@ -23,7 +24,6 @@ from segkd.detection.student import DetectionStudent
 from segkd.errors import SegkdError
 from segkd.segmentation.inference import Size
 from segkd.students import load_student
-from segkd.training.task import best_device
 
 Item = TypeVar("Item")
 
@@ -71,6 +71,7 @@ def predict(
     scales: Sequence[float] | None = None,
     alpha: float | None = None,
     score_threshold: float | None = None,
+    device: str = "auto",
 ) -> Summary:
     """Run a student on images and videos, and write what it finds.
 
@@ -92,6 +93,7 @@ def predict(
         scales: of a segmentation: factors of the image's size; several are averaged.
         alpha: of a segmentation: opacity of the mask in overlays, 0 to 1; 0.5 unless given.
         score_threshold: of a detection: what scores less is left out; 0.3 unless given.
+        device: where the student runs, see `find_device`.
 
     Raises:
         SegkdError: there is no student, an input matches nothing, `out` is in use or cannot be written, or an option
@@ -124,7 +126,7 @@ def predict(
             student.predict_batch, mode=mode, window=window, stride=stride, flip=flip, scales=scales or (1.0,)
         )
         results = Masks(student.info, out, 0.5 if alpha is None else alpha)
-    student.to(best_device())
+    student.to(find_device(device))
     job = _Job(sources, find, results, batch_size, console, Summary(out))
     try:
         with job.bar, closing(results):

@@ -35,6 +35,7 @@ class Subject(ABC):
     Attributes:
         network: maps an input to a tensor or several.
         size: height and width of the input, in the file's fixed size or as the one it was made for.
+        device: where `run` computes.
     """
 
     input: ClassVar[str]
@@ -46,6 +47,7 @@ class Subject(ABC):
     """The names of the dimensions that may change, the most first: what does not work gives way to the next."""
     multiple: int = 1
     network: nn.Module
+    device = torch.device("cpu")
 
     def __init__(self, task: Task, student: nn.Module, dataset: SeededDataset) -> None:
         self.task = task
@@ -94,9 +96,10 @@ class Subject(ABC):
 
     @torch.no_grad()
     def run(self, image: Tensor) -> list[Tensor]:
-        """Return what the student gives for an input, in the order of `outputs`."""
-        outputs = self.network(image)
-        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        """Return what the student gives for an input, in the order of `outputs`: computed on `device`, in float32."""
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # a file has all of its digits
+            outputs = self.network.to(self.device)(image.to(self.device))
+        return [output.cpu() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
 
 class SegmentationSubject(Subject):

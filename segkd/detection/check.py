@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
@@ -72,14 +73,21 @@ class SplitReport:
         return lines + turned_lines(self.turned, f"the boxes of {self.along}")
 
 
-def check_dataset(spec: DetectionSpec, root: str | os.PathLike[str] | None = None) -> DatasetReport:
+def check_dataset(
+    spec: DetectionSpec, root: str | os.PathLike[str] | None = None, console: Console | None = None
+) -> DatasetReport:
     """Read all annotations and every image, and report all that is wrong; never stops at the first.
+
+    Args:
+        spec: the data set.
+        root: where the data lie, if not where the spec says.
+        console: where progress is shown if it is a terminal; None for nowhere.
 
     Raises:
         SegkdError: the root itself is missing.
     """
     spec.existing_root(root)
-    reports = [_check_split(spec, split, root) for split in spec.splits]
+    reports = [_check_split(spec, split, root, console) for split in spec.splits]
     return DatasetReport(spec.name, spec.resolve_root(root), reports)
 
 
@@ -119,13 +127,16 @@ def contact_sheet(
     return Image.fromarray(comparison_grid(rows, ("boxes", "augmented boxes"), legend, tile=640))
 
 
-def _check_split(spec: DetectionSpec, split: str, root: str | os.PathLike[str] | None) -> SplitReport:
+def _check_split(
+    spec: DetectionSpec, split: str, root: str | os.PathLike[str] | None, console: Console | None
+) -> SplitReport:
     if spec.splits[split].optional and not spec.is_there(split, root):
         return SplitReport(split, absent=True)
     annotations, problems = scan_annotations(spec, split, root)
     sizes: Counter[tuple[int, int]] = Counter()
     turned = along = 0
-    for look in read_all(partial(_check_image, annotations), range(len(annotations))):
+    places = range(len(annotations))
+    for look in read_all(partial(_check_image, annotations), places, f"{spec.name} {split}", console):
         if isinstance(look, str):
             problems.append(look)
             continue

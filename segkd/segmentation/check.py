@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
@@ -60,13 +61,20 @@ class SplitReport:
         ]
 
 
-def check_dataset(spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> DatasetReport:
+def check_dataset(
+    spec: DatasetSpec, root: str | os.PathLike[str] | None = None, console: Console | None = None
+) -> DatasetReport:
     """Read every pair of every split and report sizes, class shares and all that is wrong; never stops at the first.
+
+    Args:
+        spec: the data set.
+        root: where the data lie, if not where the spec says.
+        console: where progress is shown if it is a terminal; None for nowhere.
 
     Raises:
         SegkdError: the root itself is missing.
     """
-    reports = [_check_split(spec, split, root) for split in spec.splits]
+    reports = [_check_split(spec, split, root, console) for split in spec.splits]
     return DatasetReport(spec.name, spec.resolve_root(root), reports)
 
 
@@ -105,11 +113,13 @@ def contact_sheet(
     return Image.fromarray(comparison_grid(rows, headers, list(zip(spec.class_names, spec.colors, strict=True))))
 
 
-def _check_split(spec: DatasetSpec, split: str, root: str | os.PathLike[str] | None) -> SplitReport:
+def _check_split(
+    spec: DatasetSpec, split: str, root: str | os.PathLike[str] | None, console: Console | None
+) -> SplitReport:
     pairs, problems, remarks = spec.scan(split, root)
     if spec.splits[split].optional and not spec.is_there(split, root):
         return SplitReport(split, 0, {}, {}, 0.0, [], absent=True)
-    looks = list(read_all(partial(_check_pair, spec=spec), pairs))
+    looks = list(read_all(partial(_check_pair, spec=spec), pairs, f"{spec.name} {split}", console))
     sizes = Counter(look.size for look in looks if look.size is not None)
     counts = sum((look.counts for look in looks), np.zeros(256, dtype=np.int64))
     problems += [problem for look in looks for problem in look.problems]

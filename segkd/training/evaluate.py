@@ -3,46 +3,68 @@
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from segkd.errors import SegkdError
-from segkd.training.config import load_config
+from segkd.training.config import find_config, load_config
 from segkd.training.run import Run
 from segkd.training.tasks import dataset_of, task_of
 from segkd.training.teacher import teacher_config
 
 
-def evaluate(target: str, overrides: list[str]) -> dict[str, Any]:
+def evaluate(
+    target: str, overrides: list[str], device: str | None = None, console: Console | None = None
+) -> dict[str, Any]:
     """Measure the models of a run directory or a config.
 
     Args:
         target: a run directory, or a config: its teacher, and its student where a run of it or a checkpoint exists.
         overrides: ``key.path=value`` changes to the config.
+        device: see `segkd.common.devices.find_device`; what the config's ``trainer.accelerator`` says unless given.
+        console: where progress is shown if it is a terminal; None for nowhere.
 
     Returns:
         ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured; ``name`` and ``split``.
 
     Raises:
-        SegkdError: there is nothing to measure.
+        SegkdError: there is nothing to measure, or no such device.
     """
     if Path(target).is_dir():
         run = Run(target)
         config = run.config(overrides)
     else:
+        _check_there(target)
         config = load_config(target, overrides)
         run = Run.of(config)
     dataset_of(config)
-    from segkd.training.task import measure  # it loads torch: a wrong key is told without waiting for that
+    # They load torch: a wrong key is told without waiting for that.
+    from segkd.common.devices import find_device
+    from segkd.training.task import device_of, measure
 
+    place = device_of(config) if device is None else find_device(device)
     task = task_of(config)
     result: dict[str, Any] = {"name": config.name, "split": config.data.val_split, "classes": task.class_names}
     own = teacher_config(config)
     if config.teacher is not None and (own is None or Run.of(own).finished):
         teacher = task.teacher(own)
         task.load_teacher(teacher, to_measure=True)
-        result["teacher"] = measure(task, teacher.model, teacher)
+        result["teacher"] = measure(task, teacher.model, teacher, place, console)
     if run.student.is_dir():
-        result["student"] = measure(task, task.load_student(run.student))
+        result["student"] = measure(task, task.load_student(run.student), None, place, console)
     elif config.student.checkpoint is not None:
-        result["student"] = measure(task, task.student())
+        result["student"] = measure(task, task.student(), None, place, console)
     if "teacher" not in result and "student" not in result:
         raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")
     return result
+
+
+def _check_there(target: str) -> None:
+    """Raise where there is no config of that name: of what looks like a path, that there is no such run."""
+    try:
+        find_config(target)
+    except SegkdError:
+        if Path(target).suffix in (".yaml", ".yml") or Path(target).name == target:
+            raise
+        from segkd.common.student import no_run
+
+        raise no_run(target) from None

@@ -1,7 +1,11 @@
 """A run's result as the rows that a person reads."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from segkd.errors import SegkdError
 
 LABELS = {
     "miou": "mIoU",
@@ -33,6 +37,35 @@ def rows(result: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     key = next(key for key in OF_CLASSES if key in models[0])
     for index, name in enumerate(result["classes"]):
         yield f"  {name}", [percent(model[key][index]) for model in models]
+
+
+def check_writable(path: Path) -> None:
+    """Raise `SegkdError` unless a file can be written here: known before hours are spent on what goes into it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise SegkdError(f"{path} cannot be written: there is no folder {path.parent}, or it is a folder itself")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that programs read; what is not a number stands there as null.
+
+    Raises:
+        SegkdError: it cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        scratch.write_text(json.dumps(without_nan(content), indent=2) + "\n", encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise SegkdError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def without_nan(node: Any) -> Any:
+    """Return nested mappings and lists with None for each value that is not a number."""
+    if isinstance(node, dict):
+        return {key: without_nan(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_nan(value) for value in node]
+    return None if node != node else node
 
 
 def models_of(result: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from segkd.errors import SegkdError
 from segkd.training.config import dump_config, load_config
+from segkd.training.results import without_nan
 from segkd.training.schema import Config
 
 
@@ -53,6 +54,10 @@ class Run:
         Raises:
             SegkdError: this is no run directory, or its config cannot be read.
         """
+        if not self.directory.exists():
+            from segkd.common.student import no_run  # here, since it loads torch
+
+            raise no_run(self.directory)
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
         return load_config(str(self.config_file), overrides)
@@ -141,16 +146,8 @@ class Run:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``, which says that the run is finished; what is not a number stands there as null."""
         scratch = self.result_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps(_without_nan(dict(result)), indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(without_nan(dict(result)), indent=2) + "\n", encoding="utf-8")
         scratch.replace(self.result_file)
-
-
-def _without_nan(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_nan(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_without_nan(value) for value in node]
-    return None if node != node else node
 
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:

@@ -14,8 +14,10 @@ from torch import nn
 from torchmetrics import Metric
 
 from segkd.adapter import Normalization
+from segkd.common.devices import find_device
 from segkd.common.loading import Loader, SeededDataset, eval_loader, train_loader
 from segkd.common.pictures import Picture
+from segkd.common.progress import shown
 from segkd.common.specs import BaseSpec
 from segkd.distiller import Distiller
 from segkd.training.run import Run
@@ -64,10 +66,6 @@ class Task(ABC):
     def remarks(self, dataset: Any) -> list[str]:
         """Return what a person should know of a split before the run, as a rule nothing."""
         return []
-
-    @abstractmethod
-    def check(self) -> Any:
-        """Read the whole data set; return a report with ``problems``, whose text a person reads."""
 
     @abstractmethod
     def samples(self, split: str, count: int) -> Image.Image:
@@ -162,25 +160,47 @@ class Task(ABC):
         """Open what `save_student` wrote."""
 
 
-def measure(task: Task, model: nn.Module, teacher: BuiltTeacher | None = None) -> dict[str, Any]:
+def measure(
+    task: Task,
+    model: nn.Module,
+    teacher: BuiltTeacher | None = None,
+    device: torch.device | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Return what the task's metrics say of a model over the config's validation split.
 
     Args:
         task: of the config.
         model: the student, or the teacher's model.
         teacher: whose model it is; None for the student.
+        device: where; what ``trainer.accelerator`` says unless given.
+        console: where progress is shown if it is a terminal; None for nowhere.
+
+    Raises:
+        SegkdError: there is no such device.
     """
-    device = best_device()
+    device = device or device_of(task.config)
     model = model.to(device).eval()
     # The process that measures does so alone, also where others run beside it.
     metrics = task.metrics(sync_on_compute=False).to(device)
     with torch.no_grad():
-        for batch in task.val_loader(task.val_set()):
+        loader = task.val_loader(task.val_set())
+        for batch in shown(loader, len(loader), "student" if teacher is None else "teacher", console):
             task.count(metrics, model, move_data_to_device(batch, device), teacher)
     measured: dict[str, Any] = metrics.compute()
     return measured
 
 
-def best_device() -> torch.device:
-    """Return the accelerator, or the CPU where there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_of(config: Config) -> torch.device:
+    """Return the device that a config's ``trainer`` block names: the first, where it names several.
+
+    Raises:
+        SegkdError: there is no such device here.
+    """
+    kind, chosen = config.trainer.accelerator, config.trainer.devices
+    if kind == "tpu":  # outside of Lightning's trainer nothing here runs on one
+        return torch.device("cpu")
+    device = find_device(kind, f"{config.name}: trainer.accelerator")
+    if device.type == "cuda" and isinstance(chosen, list) and chosen:
+        return find_device(f"cuda:{chosen[0]}", f"{config.name}: trainer.devices")
+    return device

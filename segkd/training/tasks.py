@@ -1,13 +1,20 @@
-"""Which task a config is of."""
+"""Which task a config, or a data set, is of."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from segkd.common.specs import BaseSpec
+from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.schema import Config
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from segkd.common.check import DatasetReport
     from segkd.training.task import Task
 
 # Imports are on first use: each task loads what it alone needs, and a description of data none of it.
@@ -31,10 +38,50 @@ def dataset_of(config: Config) -> BaseSpec:
     Raises:
         SegkdError: it cannot be read.
     """
-    if isinstance(config, SegmentationConfig):
-        from segkd.segmentation.datasets import load_dataset_spec
+    return read_dataset(config.data.dataset, is_detection=isinstance(config, DetectionConfig))
 
-        return load_dataset_spec(config.data.dataset)
-    from segkd.detection.datasets import load_detection_spec
 
-    return load_detection_spec(config.data.dataset)
+def read_dataset(name_or_path: str, is_detection: bool) -> BaseSpec:
+    """Return the description of a data set of either task, see `segkd.common.specs.read_spec`."""
+    if is_detection:
+        from segkd.detection.datasets import load_detection_spec
+
+        return load_detection_spec(name_or_path)
+    from segkd.segmentation.datasets import load_dataset_spec
+
+    return load_dataset_spec(name_or_path)
+
+
+def bare_dataset(name: str) -> BaseSpec | None:
+    """Return the data set that a file describes, or a shipped one by name; None where it is a config, or nothing.
+
+    Raises:
+        SegkdError: the description cannot be read.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = resource_dir("datasets") / f"{path.name}.yaml"
+        if path.stem != name or not path.is_file():
+            return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None  # read as a config, it is told what is wrong with it
+    if not isinstance(content, dict) or "splits" not in content:
+        return None
+    return read_dataset(str(path), is_detection="format" in content)
+
+
+def check_dataset(dataset: BaseSpec, root: str | None, console: "Console") -> "DatasetReport":
+    """Read a whole data set of either task and report what is wrong; see the tasks' own functions of this name."""
+    from segkd.segmentation.datasets import DatasetSpec
+
+    if isinstance(dataset, DatasetSpec):
+        from segkd.segmentation import check as segmentation
+
+        return segmentation.check_dataset(dataset, root, console)
+    from segkd.detection import check as detection
+    from segkd.detection.datasets import DetectionSpec
+
+    assert isinstance(dataset, DetectionSpec)
+    return detection.check_dataset(dataset, root, console)

@@ -43,7 +43,7 @@ def test_a_config_that_is_no_json_writes_nothing(tmp_path):
 
 
 def test_what_is_no_student(tmp_path):
-    with pytest.raises(SegkdError, match=r"absent: no such folder"):
+    with pytest.raises(SegkdError, match=r"there is no run .*absent'"):
         student_dir(tmp_path / "absent")
     with pytest.raises(SegkdError, match="not a finished run or a student"):
         student_dir(tmp_path)

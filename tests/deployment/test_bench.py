@@ -150,7 +150,7 @@ class TestCommand:
 
 class TestBadInput:
     def test_runs(self, run: Path, detector: Path, tmp_path: Path):
-        refused(segkd("bench", tmp_path / "none"), "none is no run directory")
+        refused(segkd("bench", tmp_path / "none"), "there is no run", "none")
         refused(segkd("bench", "data.root=/data"), "at least one run")
         refused(segkd("bench", run, detector), "is of another task than")
         (tmp_path / "begun").mkdir()

@@ -216,7 +216,7 @@ class TestBadInput:
         refused(segkd("export", run, "--format", "torchscript", "--int8"), "--int8 goes with --format onnx")
 
     def test_runs(self, shipped: Path, tmp_path: Path):
-        refused(segkd("export", tmp_path / "none"), "none is no run directory")
+        refused(segkd("export", tmp_path / "none"), "there is no run", "none")
         (tmp_path / "begun").mkdir()
         shutil.copy(shipped / "runs/distilled/config.yaml", tmp_path / "begun")
         refused(segkd("export", tmp_path / "begun"), "begun is not finished", "segkd train --resume")

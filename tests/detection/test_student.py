@@ -133,7 +133,7 @@ def test_what_cannot_be_saved_writes_nothing(tmp_path):
 
 
 def test_what_is_no_student(tmp_path):
-    with pytest.raises(SegkdError, match="no such folder"):
+    with pytest.raises(SegkdError, match="there is no run"):
         load_student(tmp_path / "absent")
     with pytest.raises(SegkdError, match="not a finished run"):
         load_student(tmp_path)

@@ -11,7 +11,7 @@ FAULTS = [
     ("train without a config", "train", ("CONFIG", "segkd configs")),
     ("resume without a run", "train --resume", ("--resume",)),
     ("train of a config and a run", "train tiny.yaml --resume runs/tiny", ("not both",)),
-    ("resume of what is no run", "train --resume runs/none", ("runs/none",)),
+    ("resume of what is no run", "train --resume runs/none", ("there is no run 'runs/none'", "there is none in runs")),
     ("eval without a target", "eval", ("RUN|CONFIG", "segkd eval --help")),
     ("eval of what nothing was trained of", "eval tiny.yaml", ("tiny.yaml", "nothing to measure", "runs/tiny")),
     ("data without a command", "data", ("Missing command", "segkd data --help")),
@@ -32,6 +32,39 @@ FAULTS = [
     ("predict of nothing", "predict runs/tiny --out found", ("INPUT",)),
     ("predict without a folder", "predict runs/tiny data/val", ("--out",)),
     ("predict by what is no student", "predict runs/none data/val --out found", ("runs/none",)),
+    *(
+        Fault(
+            f"{command} of a run that is not there",
+            f"{command.format(run='runs/tini')}",
+            ("there is no run 'runs/tini'", "did you mean 'runs/tiny'?"),
+            folder="run",
+        )
+        for command in (
+            "eval {run}",
+            "export {run}",
+            "bench runs/tiny {run}",
+            "predict {run} data/val --out found",
+            "train --resume {run}",
+        )
+    ),
+    *(
+        Fault(
+            f"{command} on a device that is not there",
+            f"{command} --device cuda:9",
+            ("--device 'cuda:9'", "there are: "),
+            folder="run",
+        )
+        for command in (
+            "eval runs/tiny",
+            "export runs/tiny",
+            "bench runs/tiny",
+            "predict runs/tiny data/val --out found",
+        )
+    ),
+    Fault("eval on an unknown kind of device", "eval runs/tiny --device gpuu", ("'gpuu'", "cpu"), folder="run"),
+    Fault("figures of eval into no folder", "eval runs/tiny --json none/a.json", ("none/a.json",), folder="run"),
+    ("check of what is neither config nor data set", "data check camvdi", ("'camvdi'", "did you mean 'camvid'?")),
+    ("check of a data set with a config's key", "data check data.yaml seed=1", ("seed=1", "data.root")),
     Fault("predict of no file", "predict runs/tiny none.png --out found", ("none.png",), folder="run"),
     Fault("predict of a pattern without files", "predict runs/tiny '*.tif' --out found", ("*.tif",), folder="run"),
     Fault(

@@ -106,7 +106,7 @@ def test_a_teacher_that_was_stopped_is_resumed(whole: Path):
 def test_what_cannot_be_resumed(whole: Path, tmp_path: Path):
     refused(segkd("train", "--resume", whole / "runs/whole"), "is finished")
     refused(segkd("train", "--resume", tmp_path), f"{tmp_path} is no run directory", "config.yaml")
-    refused(segkd("train", "--resume", tmp_path / "nowhere"), "nowhere", "no run directory")
+    refused(segkd("train", "--resume", tmp_path / "nowhere"), "there is no run", "nowhere")
     refused(segkd("train", whole / "tiny.yaml", "--resume", whole / "runs/whole"), "not both")
 
 

@@ -62,6 +62,24 @@ def test_what_is_printed(trained: Path):
     assert len(lines) == 1 + 3 + 11
 
 
+def test_the_accelerator_of_the_config_and_the_device_of_the_command(trained: Path):
+    run = trained / "runs/teacher"
+    refused(segkd("eval", run, "trainer.accelerator=cuda"), "teacher: trainer.accelerator 'cuda'", "there are: cpu")
+    on_cpu = segkd("eval", run, "trainer.accelerator=cuda", "--device", "cpu")
+    assert (on_cpu.status, on_cpu.out) == (0, segkd("eval", run).out)
+
+
+def test_figures_as_json(trained: Path, tmp_path: Path):
+    outcome = segkd("eval", trained / "runs/distilled", "--json", tmp_path / "figures.json")
+    assert outcome.status == 0
+    figures = json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)
+    result = evaluate(str(trained / "runs/distilled"), [])
+    assert figures.keys() == result.keys()
+    assert figures["student"]["miou"] == result["student"]["miou"]
+    assert figures["classes"] == result["classes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
 def test_nothing_to_measure(trained: Path, tmp_path: Path):
     refused(segkd("eval", trained / "tiny.yaml", "name=never_run"), "nothing to measure", "runs/never_run")
     refused(segkd("eval", tmp_path), "no run directory")

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from segkd.adapter import Normalization
-from segkd.common.check import DatasetReport
 from segkd.common.pictures import Picture
 from segkd.detection.adapter import DetectionAdapter
-from segkd.detection.check import check_dataset, contact_sheet
+from segkd.detection.check import contact_sheet
 from segkd.detection.datasets import DetectionSpec, load_detection_spec
 from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics
@@ -76,10 +75,6 @@ class DetectionTask(Task):
             f"{count} {'box' if count == 1 else 'boxes'} of {dataset.split} left out: {reason}"
             for reason, count in dataset.dropped.items()
         ]
-
-    def check(self) -> DatasetReport:
-        """Read all annotations and every image, and report what is wrong."""
-        return check_dataset(self.spec, self.config.data.root)
 
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their boxes, before and after the training split's augmentation."""

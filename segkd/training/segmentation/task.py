@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from segkd.adapter import Adapter, Normalization
-from segkd.common.check import DatasetReport
 from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
-from segkd.segmentation.check import check_dataset, contact_sheet
+from segkd.segmentation.check import contact_sheet
 from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.inference import predict_logits, size_multiple
@@ -33,7 +32,7 @@ from segkd.training.schema import Config as AnyConfig
 from segkd.training.segmentation import teacher as teachers
 from segkd.training.segmentation.boards import SegmentationPictures
 from segkd.training.segmentation.schema import Config, Model, Teacher
-from segkd.training.task import BuiltTeacher, Task
+from segkd.training.task import BuiltTeacher, Task, device_of
 
 
 class SegmentationTask(Task):
@@ -76,10 +75,6 @@ class SegmentationTask(Task):
     def remarks(self, dataset: SegmentationDataset) -> list[str]:
         """Return what the split leaves out."""
         return dataset.remarks
-
-    def check(self) -> DatasetReport:
-        """Read every pair and report what is wrong."""
-        return check_dataset(self.spec, self.config.data.root)
 
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
@@ -132,7 +127,9 @@ class SegmentationTask(Task):
         loader = self.train_loader(train_set)
         batches = ((normalize(batch["image"], teacher.normalization), batch["mask"]) for batch in loader)
         torch.manual_seed(self.config.seed)
-        losses = teachers.fit_auxiliary(teacher, batches, settings.steps, settings.lr, self.spec.ignore_index)
+        losses = teachers.fit_auxiliary(
+            teacher, batches, settings.steps, settings.lr, self.spec.ignore_index, device_of(self.config)
+        )
         if not console.quiet:
             teachers.save_auxiliary(teacher, run.teacher_auxiliary)
         console.print(f"{name}: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}", highlight=False)

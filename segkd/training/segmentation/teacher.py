@@ -15,7 +15,7 @@ from segkd.segmentation.models import build_model
 from segkd.segmentation.weights import load_weights
 from segkd.training.run import Run
 from segkd.training.segmentation.schema import Config, Teacher
-from segkd.training.task import BuiltTeacher, best_device
+from segkd.training.task import BuiltTeacher
 
 
 def build_teacher(block: Teacher, classes: int, own: Config | None) -> BuiltTeacher:
@@ -77,6 +77,7 @@ def fit_auxiliary(
     steps: int,
     lr: float,
     ignore_index: int,
+    device: torch.device,
 ) -> list[float]:
     """Train the auxiliary head of a frozen teacher by cross-entropy; nothing else of the teacher changes.
 
@@ -86,12 +87,13 @@ def fit_auxiliary(
         steps: optimiser steps, AdamW with a one-cycle learning rate.
         lr: its peak.
         ignore_index: label to leave out.
+        device: where.
 
     Returns:
         The loss at each step.
     """
     assert isinstance(teacher.model, WithAuxiliary)
-    device, losses = best_device(), []
+    losses = []
     model, head = teacher.model.to(device).eval().requires_grad_(False), teacher.model.auxiliary
     head.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr)

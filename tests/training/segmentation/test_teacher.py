@@ -27,7 +27,7 @@ class TestFit:
         images = torch.stack([(target == c).float() for c in range(3)], 1) - 0.5
         before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
         batches = iter(lambda: (images, target), None)
-        losses = fit_auxiliary(teacher, batches, 30, 0.01, 255)
+        losses = fit_auxiliary(teacher, batches, 30, 0.01, 255, torch.device("cpu"))
         assert len(losses) == 30
         assert losses[-1] < 0.8 * losses[0]
         assert not teacher.needs_fit
