@@ -38,6 +38,11 @@ def test_scalars(trained: Path):
         assert [scalar.step for scalar in found.Scalars(tag)] == [2, 4], tag
 
 
+def test_the_score_comes_first(trained: Path):
+    found = events(trained / "runs/distilled")
+    assert min(found.Tags()["scalars"]) == "Overview/val/ap"
+
+
 def test_pictures_after_each_validation(trained: Path):
     found = events(trained / "runs/distilled")
     assert set(found.Tags()["images"]) == {"pictures", "fpn/student", "fpn/teacher"}

@@ -34,6 +34,15 @@ def test_scalars(trained: Path):
     assert found.Scalars("speed/images_per_second")[-1].value > 0
 
 
+def test_the_score_comes_first(trained: Path):
+    """TensorBoard orders groups by name, capitals first, and shows the first ones open."""
+    found = events(trained / "runs/distilled")
+    tags = found.Tags()["scalars"] + found.Tags()["images"]
+    assert min(tags) == "Overview/val/miou"
+    values = [[scalar.value for scalar in found.Scalars(tag)] for tag in ("Overview/val/miou", "val/miou")]
+    assert values[0] == values[1]
+
+
 def test_weights_and_the_loss_they_make(trained: Path):
     found = events(trained / "runs/distilled")
     values = {
