@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -169,6 +170,24 @@ class TestData:
         assert (outcome.status, outcome.out.splitlines()[1:3]) == (0, of_config.out.splitlines()[1:3])
         boxes = trees.make_bccd(tmp_path / "bccd", train=3, val=2)
         assert "train: 3 images" in segkd("data", "check", boxes).out
+
+    @pytest.mark.parametrize("make", [trees.make_camvid, trees.make_bccd])
+    def test_check_has_a_limit_of_pixels(self, make: Callable[[Path], Path], tmp_path: Path):
+        described = make(tmp_path / "data")
+        assert segkd("data", "check", described, "data.max_pixels=6144").status == 0
+        outcome = segkd("data", "check", described, "data.max_pixels=6143")
+        refused(outcome, "problem(s)")
+        assert "has 6144 pixels (96x64), more than data.max_pixels=6143" in outcome.out
+
+    def test_check_says_what_is_converted(self, folder: Path, tmp_path: Path):
+        data = shutil.copytree(folder / "camvid", tmp_path / "camvid")
+        images = list((data / "val").iterdir())
+        for image in images:
+            Image.open(image).convert("RGBA").save(image)
+        outcome = segkd("data", "check", data / "camvid.yaml")
+        assert outcome.status == 0
+        said = f"{len(images)} images have an alpha channel, left out: transparent pixels count as opaque; the first"
+        assert said in outcome.out
 
     def test_check_lists_twenty_problems_and_counts_the_others(self, tmp_path: Path):
         described = trees.make_camvid(tmp_path / "camvid", train=25, val=1)

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import DEVICE_HELP, Debug, Overrides, console, print_line
+from segkd.commands.shared import DEVICE_HELP, Debug, Overrides, console, print_line, whole_number
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -51,6 +51,9 @@ def predict(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out boxes of a lower score; 0.3 unless given.")
     ] = None,
+    max_pixels: Annotated[
+        Any, typer.Option(metavar="N", parser=whole_number, help="Leave out images of more pixels; 1e9 unless given.")
+    ] = None,
     device: Annotated[str, typer.Option(help=f"Where it runs: {DEVICE_HELP}.")] = "auto",
     debug: Debug = False,
 ) -> None:
@@ -82,6 +85,7 @@ def predict(
         alpha=alpha,
         score_threshold=score_threshold,
         device=device,
+        **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
     print_line(str(summary))
     if summary.problems:

@@ -7,7 +7,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import ConfigName, Debug, Overrides, console, print_line, read_config, shipped_names
+from segkd.commands.shared import (
+    ConfigName,
+    Debug,
+    Overrides,
+    console,
+    print_line,
+    read_config,
+    shipped_names,
+    whole_number,
+)
 from segkd.errors import SegkdError, nearest
 
 
@@ -67,7 +76,10 @@ def check(
         config = read_config(data, overrides)
         dataset, root = dataset_of(config), config.data.root
     else:
-        root = _root(overrides or [])
+        changes = _changes(overrides or [])
+        root = changes.get("data.root")
+        if "data.max_pixels" in changes:
+            dataset = dataset.limited(whole_number(changes["data.max_pixels"]))
     report = check_dataset(dataset, root, console)
     print_line(str(report))
     if report.problems:
@@ -86,12 +98,14 @@ def _check_named(name: str) -> None:
         raise SegkdError(f"there is no config and no data set {name!r}: {nearest(Path(name).stem, names)}") from None
 
 
-def _root(overrides: list[str]) -> str | None:
-    """Return where a data set lies that no config names."""
+def _changes(overrides: list[str]) -> dict[str, str]:
+    """Return by their keys the changes to a data set that no config names."""
     for text in overrides:
-        if not text.startswith("data.root="):
-            raise SegkdError(f"of a data set without a config only data.root can be changed, got {text!r}")
-    return overrides[-1].partition("=")[2] if overrides else None
+        if not text.startswith(("data.root=", "data.max_pixels=")):
+            raise SegkdError(
+                f"of a data set without a config only data.root and data.max_pixels can be changed, got {text!r}"
+            )
+    return {key: value for key, _, value in (text.partition("=") for text in overrides)}
 
 
 def show(

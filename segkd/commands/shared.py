@@ -66,3 +66,14 @@ def print_result(result: dict[str, Any]) -> None:
         label, last = score(result["last"])
         best = result["student"]["step"]
         print_line(f"The student is that of step {best}, the best validation; the last step has {label} {last}.")
+
+
+def whole_number(text: str) -> int:
+    """Parse a whole number, also one such as 2e9."""
+    try:
+        value = float(text)
+        if value >= 1 and value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(f"expected a whole number above 0, such as 2e9, got {text!r}")

@@ -13,6 +13,9 @@ from segkd.errors import SegkdError
 
 Item = TypeVar("Item")
 
+LOOKED_AT = 500
+"""Images of a split whose files are looked into before training, spread over it: data check looks into all."""
+
 
 class SeededDataset(Dataset[dict[str, Any]], ABC):
     """Items by ``index`` (of epoch 0) or ``(epoch, index)``; each task's data set derives from it.

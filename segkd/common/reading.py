@@ -8,6 +8,8 @@ from PIL import Image
 
 from segkd.common.orientation import UPRIGHT, orientation, upright
 from segkd.common.paths import same_name
+from segkd.common.pixels import check_pixels, conversions, open_file
+from segkd.common.specs import MAX_PIXELS
 from segkd.errors import SegkdError
 
 #: PIL's modes of images with at most 8 bits a channel, which `convert("RGB")` does not distort.
@@ -21,11 +23,27 @@ class Opened(NamedTuple):
         image: what PIL makes of it.
         tag: the file's orientation tag, see `segkd.common.orientation`.
         left: what of it is to be applied to ``image`` still: the tag, or 1 where PIL has applied it.
+        converted: what 8-bit RGB does not hold of it, see `segkd.common.pixels.conversions`.
     """
 
     image: Image.Image
     tag: int
     left: int
+    converted: list[str]
+
+
+class Photo(NamedTuple):
+    """An image, upright.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB.
+        tag: the orientation tag that they were turned by: masks and boxes may have none.
+        converted: what was lost in making them 8-bit RGB, see `segkd.common.pixels.conversions`.
+    """
+
+    pixels: np.ndarray
+    tag: int
+    converted: list[str]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -34,33 +52,42 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
     """
-    return read_tagged(path)[0]
+    return read_photo(path).pixels
 
 
-def read_tagged(path: Path) -> tuple[np.ndarray, int]:
-    """Read an image as `read_image` does, and return the tag that it was turned by: masks and boxes may have none."""
-    image, tag, left = open_image(path, "image")
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Read an image as `read_image` does, with what a person should know of it.
+
+    Of 16-bit RGB the upper eight bits are taken, alpha is left out.
+
+    Raises:
+        SegkdError: as `read_image`, or one of more than ``max_pixels`` pixels.
+    """
+    image, tag, left, converted = open_image(path, "image", max_pixels)
     if image.mode not in COLOUR_MODES:
         raise SegkdError(f"image {path} has mode {image.mode!r}; expected 8 bits a channel")
-    return upright(np.asarray(image.convert("RGB")), left), tag
+    return Photo(upright(np.asarray(image.convert("RGB")), left), tag, converted)
 
 
-def open_image(path: Path, kind: str) -> Opened:
+def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
     """Open a file with all its pixels.
 
     Args:
         path: the file.
         kind: what an error calls it, such as ``"mask"``.
+        max_pixels: how many it may have.
 
     Raises:
-        SegkdError: missing, truncated or unknown file.
+        SegkdError: missing, truncated or unknown file, or too large a one.
     """
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
+            check_pixels(image, path, kind, max_pixels)
+            converted = conversions(image)
             tag = orientation(image)
             image.load()  # which turns TIFFs and takes their tag away; some PNGs show their tag only now
             left = orientation(image)
-            return Opened(image, left if tag == UPRIGHT else tag, left)
+            return Opened(image, left if tag == UPRIGHT else tag, left, converted)
     except FileNotFoundError:
         raise SegkdError(f"no {kind} {path}") from None
     # PIL reports a broken file as any of these, depending on where it breaks.

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
+
+MAX_PIXELS = 1_000_000_000
+"""How many pixels an image may have, unless a config or flag says otherwise."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
@@ -42,6 +45,19 @@ class BaseSpec(BaseModel):
     root: Path | None = None
     splits: dict[str, Any] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1)
+
+    _max_pixels: int = PrivateAttr(MAX_PIXELS)
+
+    @property
+    def max_pixels(self) -> int:
+        """How many pixels an image or mask may have; not the description's to say, see `limited`."""
+        return self._max_pixels
+
+    def limited(self: Spec, max_pixels: int) -> Spec:
+        """Return the same with another limit, that of a config."""
+        copy = self.model_copy()
+        copy._max_pixels = max_pixels
+        return copy
 
     @model_validator(mode="after")
     def _each_class_once(self: Spec) -> Spec:

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkd.common.devices import find_device
-from segkd.common.reading import read_image
+from segkd.common.pixels import conversion_lines
+from segkd.common.reading import read_photo
+from segkd.common.specs import MAX_PIXELS
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import Boxes, Masks, save_picture
 from segkd.deployment.video import VideoReader, video_writer
@@ -72,6 +74,7 @@ def predict(
     alpha: float | None = None,
     score_threshold: float | None = None,
     device: str = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Summary:
     """Run a student on images and videos, and write what it finds.
 
@@ -94,6 +97,7 @@ def predict(
         alpha: of a segmentation: opacity of the mask in overlays, 0 to 1; 0.5 unless given.
         score_threshold: of a detection: what scores less is left out; 0.3 unless given.
         device: where the student runs, see `find_device`.
+        max_pixels: how many pixels an image may have.
 
     Raises:
         SegkdError: there is no student, an input matches nothing, `out` is in use or cannot be written, or an option
@@ -127,7 +131,7 @@ def predict(
         )
         results = Masks(student.info, out, 0.5 if alpha is None else alpha)
     student.to(find_device(device))
-    job = _Job(sources, find, results, batch_size, console, Summary(out))
+    job = _Job(sources, find, results, batch_size, console, Summary(out), max_pixels)
     try:
         with job.bar, closing(results):
             job.run()
@@ -151,9 +155,11 @@ class _Job:
         batch_size: int,
         console: Console,
         summary: Summary,
+        max_pixels: int,
     ) -> None:
         self.sources, self.find, self.results, self.batch_size = sources, find, results, batch_size
-        self.console, self.summary = console, summary
+        self.console, self.summary, self.max_pixels = console, summary, max_pixels
+        self.converted: list[tuple[Path, list[str]]] = []
         self.overlays = summary.out / "overlays"
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -178,6 +184,8 @@ class _Job:
                 save_picture(picture, self.overlays / f"{source.name}.{suffix}", quality=92, subsampling=0)
                 self.summary.images += 1
                 self.bar.advance(self.task)
+        for line in conversion_lines(self.converted):
+            self._print(line)
         for source in self.sources:
             if source.is_video:
                 self._video(source)
@@ -189,10 +197,11 @@ class _Job:
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")  # PIL's, of images that it reads all the same
-                        image = read_image(source.path)
+                        image, _, converted = read_photo(source.path, self.max_pixels)
                 except SegkdError as error:
                     self._skip(str(error))
                 else:
+                    self.converted.append((source.path, converted))
                     yield source, image
 
     def _find(self, images: list[np.ndarray]) -> list[Any]:
@@ -244,9 +253,12 @@ class _Job:
 
     def _report(self, problem: str) -> None:
         self.summary.problems.append(problem)
+        self._print(problem)
+
+    def _print(self, line: str) -> None:
         # A name may hold what the terminal's encoding has not: it is printed with escapes then.
         encoding = self.console.encoding
-        shown = problem.encode(encoding, "backslashreplace").decode(encoding)
+        shown = line.encode(encoding, "backslashreplace").decode(encoding)
         self.console.print(shown, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segkd.common.specs import MAX_PIXELS
 from segkd.detection.masks import Shape, draw_mask
 
 
@@ -78,6 +79,7 @@ class Annotations:
 
     Args:
         found: what a format's reader handed over.
+        max_pixels: how many pixels an image may have.
 
     Attributes:
         images: path of each image.
@@ -88,7 +90,8 @@ class Annotations:
         remarks: one line for each thing that a person should know of the files.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, max_pixels: int = MAX_PIXELS) -> None:
+        self.max_pixels = max_pixels
         self.images = found.images
         self.remarks = found.remarks
         self.sizes = np.array(found.sizes, dtype=np.int64).reshape(-1, 2)

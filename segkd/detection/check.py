@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
+from segkd.common.pixels import conversion_lines
 from segkd.detection.annotations import Annotations
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.pictures import draw_boxes
@@ -135,6 +137,7 @@ def _check_split(
     annotations, problems = scan_annotations(spec, split, root)
     sizes: Counter[tuple[int, int]] = Counter()
     turned = along = 0
+    converted = []
     places = range(len(annotations))
     for look in read_all(partial(_check_image, annotations), places, f"{spec.name} {split}", console):
         if isinstance(look, str):
@@ -143,6 +146,7 @@ def _check_split(
         sizes[look.size] += 1
         turned += look.tag != UPRIGHT
         along += look.along != UPRIGHT
+        converted.append(look.converted)
     objects = annotations.objects
     counts = np.bincount(objects.labels, minlength=spec.num_classes + 1)[1:]
     return SplitReport(
@@ -155,24 +159,25 @@ def _check_split(
         int(objects.difficult.sum()),
         annotations.dropped,
         problems,
-        annotations.remarks,
+        annotations.remarks + conversion_lines(converted),
         turned,
         along,
     )
 
 
 class _Look(NamedTuple):
-    """Of an image: its size, the tag that turned it, and that which turned its boxes."""
+    """Of an image: its size, the tag that turned it, that which turned its boxes, and what of its file is lost."""
 
     size: tuple[int, int]
     tag: int
     along: int
+    converted: tuple[Path, list[str]]
 
 
 def _check_image(annotations: Annotations, index: int) -> _Look | str:
     """Return what there is to see of an image, or what is wrong with it."""
     try:
-        image, tag, along = read_annotated_image(annotations, index)
+        image, tag, along, converted = read_annotated_image(annotations, index)
     except SegkdError as error:
         return str(error)
-    return _Look((image.shape[0], image.shape[1]), tag, along)
+    return _Look((image.shape[0], image.shape[1]), tag, along, (annotations.images[index], converted))

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkd.common.loading import SeededDataset, spread
+from segkd.common.loading import LOOKED_AT, SeededDataset, spread
+from segkd.common.pixels import look
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.reading import read_annotated, read_annotations
 from segkd.detection.transforms import Transform
@@ -47,6 +48,8 @@ class DetectionDataset(SeededDataset):
         self.masks = masks
         self.annotations = read_annotations(spec, split, root, masks)
         self.indices = spread(list(range(len(self.annotations))), limit)
+        looked_at = [self.annotations.images[place] for place in spread(self.indices, LOOKED_AT)]
+        self.remarks = self.annotations.remarks + look(looked_at)
 
     def __len__(self) -> int:
         """How many images there are."""

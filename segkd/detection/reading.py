@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segkd.common.orientation import UPRIGHT, swaps_sides, upright, upright_boxes
-from segkd.common.reading import read_tagged, refuse
+from segkd.common.reading import read_photo, refuse
 from segkd.detection.annotations import Annotations, Found, Objects
 from segkd.detection.coco import read_coco
 from segkd.detection.datasets import DetectionSpec
@@ -55,7 +55,7 @@ def scan_annotations(
         found = read_coco(spec, split, base, masks) if spec.format == "coco" else read_voc(spec, split, base)
     except SegkdError as error:
         found = Found(problems=[str(error)])
-    return Annotations(found), found.problems
+    return Annotations(found, spec.max_pixels), found.problems
 
 
 class Tagged(NamedTuple):
@@ -65,11 +65,13 @@ class Tagged(NamedTuple):
         image: uint8 (H, W, 3), RGB.
         tag: the orientation tag that it was turned by.
         along: the tag that what is annotated has to be turned by: ``tag``, or 1 where it is annotated upright.
+        converted: what was lost in making it 8-bit RGB, see `segkd.common.pixels.conversions`.
     """
 
     image: np.ndarray
     tag: int
     along: int
+    converted: list[str]
 
 
 def read_annotated_image(annotations: Annotations, index: int) -> Tagged:
@@ -82,12 +84,12 @@ def read_annotated_image(annotations: Annotations, index: int) -> Tagged:
         SegkdError: missing or broken image, or one of another size than its annotation gives.
     """
     path = annotations.images[index]
-    image, tag = read_tagged(path)
+    image, tag, converted = read_photo(path, annotations.max_pixels)
     height, width = annotations.sizes[index].tolist()
     if image.shape[:2] == (height, width):
-        return Tagged(image, tag, UPRIGHT)
+        return Tagged(image, tag, UPRIGHT, converted)
     if swaps_sides(tag) and image.shape[:2] == (width, height):
-        return Tagged(image, tag, tag)
+        return Tagged(image, tag, tag, converted)
     raise SegkdError(
         f"image {path} is {image.shape[1]}x{image.shape[0]}, but its annotation says {width}x{height} (width x height)"
     )
@@ -101,7 +103,7 @@ def read_annotated(
     Raises:
         SegkdError: as `read_annotated_image`.
     """
-    image, _, along = read_annotated_image(annotations, index)
+    image, _, along, _ = read_annotated_image(annotations, index)
     objects = annotations.of(index)
     drawn = annotations.masks(index) if masks else None
     if along != UPRIGHT:

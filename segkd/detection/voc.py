@@ -4,10 +4,9 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
-from PIL import Image
-
 from segkd.common.orientation import upright_size
 from segkd.common.patterns import Files, Pattern, unclaimed
+from segkd.common.pixels import open_file
 from segkd.common.reading import read_stems
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec
@@ -107,11 +106,11 @@ def _size(path: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]
         if height > 0 and width > 0:
             return height, width
     try:
-        with Image.open(image) as opened:
+        with open_file(image) as opened:
             return upright_size(opened)
     except FileNotFoundError:
         raise SegkdError(f"no image {image}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise SegkdError(f"cannot read image {image}: {error}") from None
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
-from segkd.common.reading import read_tagged
+from segkd.common.pixels import conversion_lines
+from segkd.common.reading import read_photo
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.pictures import overlay
@@ -126,18 +127,20 @@ def _check_split(
     percent = 100 * counts / max(counts.sum(), 1)
     shares = {name: float(percent[number]) for number, name in enumerate(spec.class_names)}
     ignored = float(percent[spec.ignore_index])
+    remarks += conversion_lines((pair.image, look.converted) for pair, look in zip(pairs, looks, strict=True))
     turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
     return SplitReport(split, len(pairs), dict(sizes), shares, ignored, problems, remarks, turned, along)
 
 
 class _Look(NamedTuple):
-    """Of a pair: size of the image, pixels per class id (256,), what is wrong with either file, and which turned."""
+    """Of a pair: size of the image, pixels per class id (256,), what is wrong, which file turned, what is lost."""
 
     size: tuple[int, int] | None
     counts: np.ndarray
     problems: list[str]
     turned: bool
     along: bool
+    converted: list[str]
 
 
 def _check_pair(pair: Pair, spec: DatasetSpec) -> _Look:
@@ -145,8 +148,9 @@ def _check_pair(pair: Pair, spec: DatasetSpec) -> _Look:
     tag = UPRIGHT
     along = False
     problems = []
+    converted: list[str] = []
     try:
-        image, tag = read_tagged(pair.image)
+        image, tag, converted = read_photo(pair.image, spec.max_pixels)
     except SegkdError as error:
         problems.append(str(error))
     try:
@@ -160,4 +164,4 @@ def _check_pair(pair: Pair, spec: DatasetSpec) -> _Look:
             problems.append(str(error))
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.zeros(256, dtype=np.int64) if mask is None else np.bincount(mask.ravel(), minlength=256)
-    return _Look(size, counts, problems, tag != UPRIGHT, along)
+    return _Look(size, counts, problems, tag != UPRIGHT, along, converted)

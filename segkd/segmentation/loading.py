@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from segkd.common.loading import SeededDataset, spread
+from segkd.common.loading import LOOKED_AT, SeededDataset, spread
+from segkd.common.pixels import look
 from segkd.common.reading import refuse
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
@@ -50,7 +51,7 @@ class SegmentationDataset(SeededDataset):
         files = spec.scan(split, root)
         refuse(files.problems)
         self.pairs = spread(files.pairs, limit)
-        self.remarks = files.remarks
+        self.remarks = files.remarks + look(pair.image for pair in spread(self.pairs, LOOKED_AT))
 
     def __len__(self) -> int:
         """How many pairs the split has."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from segkd.common.orientation import upright
-from segkd.common.reading import open_image, read_tagged
+from segkd.common.reading import open_image, read_photo
 from segkd.errors import SegkdError
 from segkd.segmentation.colors import ids_of_colors
 from segkd.segmentation.datasets import INVALID, DatasetSpec
@@ -26,7 +26,7 @@ def read_mask(path: Path, spec: DatasetSpec) -> np.ndarray:
         SegkdError: missing, truncated or unknown file; a JPEG; a mask of more than 8 bits or with transparent pixels; a
             raw id or a colour that the data set does not know.
     """
-    mask, _, left = open_image(path, "mask")
+    mask, _, left, _ = open_image(path, "mask", spec.max_pixels)
     if mask.format in _LOSSY or "jpeg" in str(mask.info.get("compression")):
         raise SegkdError(
             f"mask {path} is a JPEG inside, whose compression changes ids: save it as PNG from where it was drawn "
@@ -65,9 +65,9 @@ def read_pair(pair: Pair, spec: DatasetSpec) -> tuple[np.ndarray, np.ndarray]:
     """Read an image (H, W, 3) and its mask (H, W), both upright.
 
     Raises:
-        SegkdError: as `read_tagged` and `read_mask`, or the two differ in size.
+        SegkdError: as `read_photo` and `read_mask`, or the two differ in size.
     """
-    image, tag = read_tagged(pair.image)
+    image, tag, _ = read_photo(pair.image, spec.max_pixels)
     return image, align(pair, image, tag, read_mask(pair.mask, spec))
 
 

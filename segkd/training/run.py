@@ -153,7 +153,7 @@ class Run:
 def changed_keys(mine: Config, theirs: Config) -> list[str]:
     """Return the dotted keys in which two configs differ, where they are written and how many workers load left out."""
     left, right = settings(mine), settings(theirs)
-    harmless = ("runs", "data.workers", "trainer.threads", "data.root")
+    harmless = ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels")
     keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
     return [key for key in keys if key not in harmless]
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from segkd.common.specs import MAX_PIXELS
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
 from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, check, make
@@ -42,6 +43,9 @@ class Data(Block):
     train_split: str = Field("train", description="split that is trained on")
     val_split: str = Field("val", description="split that is measured")
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on so many images; default all")
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        MAX_PIXELS, description="an image of more pixels is refused: it may be meant to fill the memory"
+    )
     flip: Share = Field(0.5, description="probability of a horizontal flip")
     color_jitter: Share = Field(0.0, description="largest change of brightness, contrast and saturation; 0: none")
     blur: Share = Field(0.0, description="probability of a Gaussian blur, its sigma from 0 to 1 pixels")

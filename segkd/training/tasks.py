@@ -38,7 +38,8 @@ def dataset_of(config: Config) -> BaseSpec:
     Raises:
         SegkdError: it cannot be read.
     """
-    return read_dataset(config.data.dataset, is_detection=isinstance(config, DetectionConfig))
+    spec = read_dataset(config.data.dataset, is_detection=isinstance(config, DetectionConfig))
+    return spec.limited(config.data.max_pixels)
 
 
 def read_dataset(name_or_path: str, is_detection: bool) -> BaseSpec:

@@ -1,9 +1,11 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segkd.common.orientation import upright
-from segkd.common.reading import open_image, read_image, read_stems, read_tagged, refuse
+from segkd.common.pixels import ALPHA, DEEP
+from segkd.common.reading import open_image, read_image, read_photo, read_stems, refuse
 from segkd.errors import SegkdError
 
 
@@ -33,7 +35,7 @@ def test_images_arrive_upright(tmp_path, tag, suffix):
     exif[0x0112] = tag
     pixels = np.kron(np.arange(20, 260, 10, dtype=np.uint8).reshape(4, 6), np.ones((8, 8), np.uint8))
     Image.fromarray(np.stack([pixels] * 3, axis=2)).save(path, exif=exif)
-    image, found = read_tagged(path)
+    image, found, _ = read_photo(path)
     assert found == tag
     np.testing.assert_allclose(image[..., 0].astype(int), upright(pixels, tag), atol=6)  # what a JPEG loses
     np.testing.assert_array_equal(read_image(path), image)
@@ -58,6 +60,39 @@ def test_16_bit_images_are_refused(tmp_path):
     save(tmp_path / "deep.png", np.zeros((4, 6), dtype=np.uint16))
     with pytest.raises(SegkdError, match=r"deep\.png has mode .*; expected 8 bits"):
         read_image(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "rgb.tif", "rgb.ppm", "rgba.png", "rgba.tif"])
+def test_the_upper_eight_of_16_bits_are_read_and_that_is_said(name, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (4, 6, 4), dtype=np.uint16)
+    has_alpha = name.startswith("rgba")
+    cv2.imwrite(str(tmp_path / name), pixels if has_alpha else pixels[..., :3])  # BGR
+    photo = read_photo(tmp_path / name)
+    np.testing.assert_allclose(photo.pixels, pixels[..., 2::-1] / 257, atol=1)
+    assert photo.converted == ([DEEP, ALPHA] if has_alpha else [DEEP])
+
+
+@pytest.mark.parametrize("name", ["rgba.tif", "rgba.png", "la.tif", "rgba.webp"])
+def test_alpha_is_left_out_and_that_is_said(name, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    if name.startswith("la"):
+        image = Image.merge("LA", [image.getchannel(0), image.getchannel(3)])
+        pixels = np.stack([pixels[..., 0]] * 3, 2)
+    image.save(tmp_path / name, **{"lossless": True, "exact": True} if name.endswith("webp") else {})
+    photo = read_photo(tmp_path / name)
+    np.testing.assert_array_equal(photo.pixels, pixels[..., :3])
+    assert photo.converted == [ALPHA]
+
+
+def test_images_beyond_pils_limit_are_read_up_to_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    save(tmp_path / "large.png", np.zeros((4, 6, 3), dtype=np.uint8))
+    assert read_photo(tmp_path / "large.png", 24).pixels.shape == (4, 6, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    for read in (lambda path: read_photo(path, 23), lambda path: open_image(path, "image", 23)):
+        with pytest.raises(SegkdError, match=r"large\.png has 24 pixels \(6x4\), more than data\.max_pixels=23 allows"):
+            read(tmp_path / "large.png")
 
 
 def test_stems_come_once_each_in_the_order_of_the_list(tmp_path):

@@ -48,6 +48,12 @@ FAULTS = [
     described("patterns of unlike stars", {**SET, "splits": {"train": {"images": "*/*.png", "masks": "b/*.png"}}}, "*"),
     described("a data set for detection", {**SET, "format": "coco"}, "format", "detection"),
     Fault(
+        "an image of more pixels than are allowed",
+        "train tiny.yaml data.max_pixels=6143",
+        (".png has 6144 pixels (96x64)", "data.max_pixels=6143"),
+    ),
+    Fault("a limit of no pixels", "train tiny.yaml data.max_pixels=0", ("data.max_pixels",)),
+    Fault(
         "an image without mask",
         "train tiny.yaml",
         ("train/0001TP_000001.png", "no mask"),

@@ -43,7 +43,7 @@ class DetectionTask(Task):
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec: DetectionSpec = load_detection_spec(config.data.dataset)
+        self.spec: DetectionSpec = load_detection_spec(config.data.dataset).limited(config.data.max_pixels)
 
     def train_set(self) -> DetectionDataset:
         """Return the training split with its augmentation."""
@@ -71,7 +71,7 @@ class DetectionTask(Task):
 
     def remarks(self, dataset: DetectionDataset) -> list[str]:
         """Return what is left out of the split, and how many boxes, and why."""
-        return dataset.annotations.remarks + [
+        return dataset.remarks + [
             f"{count} {'box' if count == 1 else 'boxes'} of {dataset.split} left out: {reason}"
             for reason, count in dataset.dropped.items()
         ]

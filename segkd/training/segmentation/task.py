@@ -49,7 +49,7 @@ class SegmentationTask(Task):
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec: DatasetSpec = load_dataset_spec(config.data.dataset)
+        self.spec: DatasetSpec = load_dataset_spec(config.data.dataset).limited(config.data.max_pixels)
 
     def train_set(self) -> SegmentationDataset:
         """Return the training split with its augmentation."""

@@ -45,6 +45,22 @@ class TestBadInput:
         assert outcome.out.splitlines()[1] == f"{tmp_path / 'out'}: results of 0 images; 1 problem, named above"
         assert json.loads((tmp_path / "out/detections.json").read_text()) == {}
 
+    def test_an_image_of_more_pixels_than_are_allowed(self, run: Path, photos: Path, tmp_path: Path):
+        command = ("predict", run, photos / "b/1.png", "--max-pixels")
+        outcome = segkd(*command, "1e3", "--out", tmp_path / "out")
+        assert (outcome.status, outcome.err) == (1, "")
+        assert "more than data.max_pixels=1000 allows (in predict --max-pixels)" in outcome.out
+        assert segkd(*command, 2_000_000_000, "--out", tmp_path / "out").status == 0
+        refused(segkd(*command, "0", "--out", tmp_path / "other"), "whole number above 0", "'0'")
+
+    def test_what_is_converted_is_said_once(self, run: Path, tmp_path: Path):
+        for name in ("a.tif", "b.tif"):
+            Image.new("RGBA", (60, 40)).save(tmp_path / name)
+        outcome = segkd("predict", run, tmp_path, "--out", tmp_path / "out")
+        assert (outcome.status, outcome.err) == (0, "")
+        said = "2 images have an alpha channel, left out: transparent pixels count as opaque; the first is"
+        assert outcome.out.splitlines()[0] == f"{said} {tmp_path}/a.tif"
+
     def test_an_image_that_the_model_cannot_take(self, detector: Path, tmp_path: Path):
         """Of which nothing is left when its longer side is resized."""
         for name, size in (("1.png", (70, 50)), ("2.png", (3000, 1)), ("3.png", (3000, 1)), ("4.png", (70, 50))):

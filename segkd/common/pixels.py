@@ -1,0 +1,81 @@
+"""What is known of an image before its pixels are read: how many there are, and what 8-bit RGB does not hold."""
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from segkd.errors import SegkdError
+
+DEEP = "16 bits a channel, scaled to 8 (65535 is white)"
+ALPHA = "an alpha channel, left out: transparent pixels count as opaque"
+
+_LOCK = threading.Lock()
+
+
+def open_file(path: Path) -> Image.Image:
+    """Open an image without its pixels, of any size: `check_pixels` asks for the limit instead of PIL.
+
+    Raises:
+        OSError, SyntaxError, ValueError: as PIL.
+    """
+    # PIL's limit is one for the whole process, which others may rely on: it is off for no longer than this.
+    with _LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def check_pixels(image: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
+    """Raise a SegkdError where an image is so large that it may be meant to fill the memory.
+
+    Args:
+        image: opened, its pixels not read yet.
+        path: its file.
+        kind: what an error calls it.
+        max_pixels: how many are allowed.
+    """
+    if image.width * image.height > max_pixels:
+        raise SegkdError(
+            f"{kind} {path} has {image.width * image.height} pixels ({image.width}x{image.height}), more than "
+            f"data.max_pixels={max_pixels} allows (in predict --max-pixels)"
+        )
+
+
+def conversions(image: Image.Image) -> list[str]:
+    """Return what of an image, whose pixels are not read yet, 8-bit RGB does not hold: `DEEP`, `ALPHA`, or nothing."""
+    found = []
+    # What the decoder is told: PIL itself calls an image of 16 bits a channel RGB; 65535 is the white of a PPM.
+    if any(sign in str(part[3]) for part in getattr(image, "tile", ()) for sign in (";16", "65535")):
+        found.append(DEEP)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        found.append(ALPHA)
+    return found
+
+
+def conversion_lines(converted: Iterable[tuple[Path, Iterable[str]]]) -> list[str]:
+    """Say how many images have what `conversions` finds, and which is the first: one line each."""
+    files: dict[str, list[Path]] = {}
+    for path, found in converted:
+        for what in found:
+            files.setdefault(what, []).append(path)
+    return [
+        f"{len(paths)} image{'s have' if len(paths) > 1 else ' has'} {what}; the first is {paths[0]}"
+        for what, paths in files.items()
+    ]
+
+
+def look(paths: Iterable[Path]) -> list[str]:
+    """Return `conversion_lines` of files, without reading their pixels; those that cannot be opened are passed over."""
+
+    def found(path: Path) -> list[str]:
+        try:
+            with open_file(path) as image:
+                return conversions(image)
+        except (OSError, SyntaxError, ValueError):
+            return []
+
+    return conversion_lines((path, found(path)) for path in paths)
