@@ -9,7 +9,7 @@ import typer
 
 import segkd
 from segkd.commands import deploy, look, train
-from segkd.errors import SegkdError
+from segkd.errors import DiskFull, SegkdError
 
 app = typer.Typer(
     name="segkd",
@@ -65,6 +65,8 @@ def main() -> None:
             traceback.print_exc()
         if isinstance(error, SegkdError):
             text, code = str(error), 2
+        elif isinstance(error, DiskFull):
+            text, code = str(error), 1
         elif hasattr(error, "format_message"):  # typer's, for a wrong option or argument
             command = getattr(getattr(error, "ctx", None), "command_path", "segkd")
             text, code = f"{_one_line(error.format_message()).rstrip('.')} (see: {command} --help)", 2

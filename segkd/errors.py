@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, and the hint that names the nearest valid choice."""
+"""The errors that a person meets: of the input, of a full disk; and the hint that names the nearest valid choice."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,19 @@ class SegkdError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class DiskFull(OSError):
+    """A file could not be written whole, and is as it was before. The message is one line: which file, what it needs.
+
+    Not a `SegkdError`: no other input would help. The command line prints it alike and exits with status 1.
+    """
+
+    way_on = ""
+    """What to do once there is room, where that is known."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.args[0], self.way_on)))
 
 
 def nearest(given: object, valid: Iterable[object], limit: int = 8) -> str:

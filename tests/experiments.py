@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,6 +155,17 @@ def recorded_steps() -> Iterator[list[dict[str, Any]]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillModule, "training_step", recording)
         yield steps
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let this process write no file larger than this: what a full disk does, without filling one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 class PowerCut(RuntimeError):

@@ -1,9 +1,8 @@
 """The folder that a training leaves its student in: weights and a description, written and found again."""
 
+import contextlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import safetensors.torch
 from PIL import Image
 from torch import nn
 
+from segkd.common.files import replacing, write_text
 from segkd.common.orientation import orientation, upright
 from segkd.common.reading import COLOUR_MODES
 from segkd.errors import SegkdError, nearest
@@ -59,6 +59,7 @@ def write_student(directory: str | Path, modules: Mapping[str, nn.Module | None]
 
     Raises:
         SegkdError: `config` cannot be written as JSON; nothing is written then.
+        DiskFull: there is no room for the files.
     """
     info = {"version": importlib.metadata.version("segkd"), **config[INFO_KEY]}
     try:
@@ -67,18 +68,20 @@ def write_student(directory: str | Path, modules: Mapping[str, nn.Module | None]
         raise SegkdError(f"the student's info cannot be written as JSON: {error}") from error
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
-        written = Path(scratch)
-        for name, module in modules.items():
-            if module is None:
-                (directory / name).unlink(missing_ok=True)
-            else:
-                safetensors.torch.save_model(module, str(written / name))
-        (written / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        mode = (written / CONFIG_FILE).stat().st_mode
-        for file in written.iterdir():
-            file.chmod(mode)  # safetensors writes files that only their owner may read
-            os.replace(file, directory / file.name)
+    try:
+        with contextlib.ExitStack() as files:  # moved into place when all are written, the last entered first
+            for name, module in modules.items():
+                if module is None:
+                    (directory / name).unlink(missing_ok=True)
+                else:
+                    size = sum(value.nbytes for value in module.state_dict().values())
+                    file = files.enter_context(replacing(directory / name, size=size))
+                    safetensors.torch.save_model(module, str(file))
+            write_text(directory / CONFIG_FILE, text + "\n")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # if nothing was there before
+        raise
 
 
 def read_student(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Built]) -> tuple[Path, Built]:

@@ -32,22 +32,11 @@ def read_state_dict(path: str | Path) -> State:
     Of a Lightning checkpoint of this project it is the student's part.
 
     Raises:
-        SegkdError: the file is missing, unreadable, of an unknown kind, or holds no state dict.
+        SegkdError: the file is missing, unreadable, of an unknown kind, holds no state dict, or weights that are not
+            finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SegkdError(f"{path}: no such file (weights to load)")
-    if path.suffix not in WEIGHT_SUFFIXES:
-        raise SegkdError(f"{path}: unknown kind of file {path.suffix!r}; {nearest(path.suffix, WEIGHT_SUFFIXES)}")
-    try:
-        if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    # A broken or hostile file makes zipfile, pickle or torch fail in their own ways: all mean that it is unreadable.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0][:120]
-        raise SegkdError(f"{path} is not a readable weights file ({type(error).__name__}: {reason})") from error
+    content = read_content(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -61,7 +50,36 @@ def read_state_dict(path: str | Path) -> State:
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if not state:
         raise SegkdError(f"{path} holds no weights")
+    check_finite(state, path)
     return state
+
+
+def read_content(path: Path) -> object:
+    """Return what a file of weights holds, read without unpickling anything but tensors and plain values.
+
+    Raises:
+        SegkdError: the file is missing, unreadable, or of an unknown kind.
+    """
+    if not path.is_file():
+        raise SegkdError(f"{path}: no such file (weights to load)")
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise SegkdError(f"{path}: unknown kind of file {path.suffix!r}; {nearest(path.suffix, WEIGHT_SUFFIXES)}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # A broken or hostile file makes zipfile, pickle or torch fail in their own ways: all mean that it is unreadable.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:120]
+        raise SegkdError(f"{path} is not a readable weights file ({type(error).__name__}: {reason})") from error
+
+
+def check_finite(state: State, path: Path) -> None:
+    """Raise `SegkdError` at the first tensor that holds NaN or infinity, and name the file that it comes from."""
+    for key, value in state.items():
+        bad = 0 if not value.is_floating_point() else int((~torch.isfinite(value)).sum())
+        if bad:
+            raise SegkdError(f"{path}: {key!r} is not finite: {bad} of {value.numel()} values are NaN or infinite")
 
 
 def check_fit(

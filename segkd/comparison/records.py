@@ -1,6 +1,5 @@
 """Finished runs as a report needs them: read from their directories, and grouped by method."""
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,9 @@ from segkd.training.results import LABELS
 from segkd.training.run import Run, settings
 from segkd.training.schema import Config
 from segkd.training.teacher import teacher_config
+
+# What a report reads of a result.
+_PARTS = {"student": dict, "last": dict, "classes": list, "seed": int, "environment": dict}
 
 
 @dataclass(frozen=True)
@@ -127,27 +129,26 @@ def read_record(run: Run) -> Record:
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}'")
     config, result = run.config(), run.result()
-    missing = [key for key in ("student", "last", "classes", "seed", "environment") if result.get(key) is None]
+    missing = [key for key, kind in _PARTS.items() if not isinstance(result.get(key), kind)]
     if missing:
         raise SegkdError(f"{run.result_file} has no {missing[0]!r}: it was not written by 'segkd train'")
     score = next((key for key in LABELS if key in result["student"]), None)
-    if score is None:
+    if score is None or not isinstance(result["student"][score], int | float | None):
         raise SegkdError(f"{run.result_file} has no metrics: expected one of {', '.join(LABELS)} under 'student'")
-    return Record(run, config, result, _curve(run.metrics, f"val/{score}"))
+    return Record(run, config, result, _curve(run, f"val/{score}"))
 
 
-def _curve(path: Path, score: str) -> list[tuple[int, float, float]]:
+def _curve(run: Run, score: str) -> list[tuple[int, float, float]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            # A measure may be absent from a row: nothing was there to measure.
-            rows = [
-                (int(row["step"]), float(row["seconds"]), float(row[score] or "nan")) for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        # A measure may be absent from a row: nothing was there to measure.
+        rows = [(int(row["step"]), float(row["seconds"]), float(row[score] or "nan")) for row in run.rows()]
+    except SegkdError:
+        raise
+    except (KeyError, ValueError) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-        raise SegkdError(f"{path} cannot be read: {reason}") from None
+        raise SegkdError(f"{run.metrics} cannot be read: {reason}") from None
     if not rows:
-        raise SegkdError(f"{path} has no rows: the run was never validated")
+        raise SegkdError(f"{run.metrics} has no rows: the run was never validated")
     return rows
 
 

@@ -1,7 +1,6 @@
 """Writing a report: ``report.md`` with its plots beside it, and ``report.html``, which opens by itself, offline."""
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from segkd.common.files import replacing, write_text
 from segkd.comparison.pictures import grid, legend, strips
 from segkd.comparison.plots import curve_plot, difference_plot
 from segkd.comparison.records import Method, Record
@@ -73,7 +73,8 @@ def write_report(
     figures = {name: f"plots/{file}" for name, (file, _) in drawn.items()}
     if shown:
         figures["the same validation images under each method"] = "plots/pictures.jpg"
-        Image.fromarray(grid(shown, methods)).save(directory / "plots" / "pictures.jpg", quality=90)
+        with replacing(directory / "plots" / "pictures.jpg") as scratch:
+            Image.fromarray(grid(shown, methods)).save(scratch, quality=90)
     _write(directory / "report.md", _markdown(title, facts, remarks, tables, figures))
     template = Environment(loader=PackageLoader("segkd.comparison", "."), autoescape=True).get_template(
         "report.html.j2"
@@ -166,6 +167,4 @@ def _data_uri(svg: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    write_text(path, text)

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from segkd.common.files import write_text
 from segkd.comparison.plan import Budget, Job
 from segkd.errors import SegkdError
 from segkd.training.config import dump_config
@@ -67,14 +68,13 @@ class Workplace:
 
     def agree(self, content: dict[str, Any]) -> None:
         """Write ``comparison.json``."""
-        scratch = self._locks / self.file.name
-        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        scratch.replace(self.file)
+        # Not beside it: a scratch file that is left there would be another file in the way.
+        write_text(self.file, json.dumps(content, indent=2) + "\n", scratch=self._locks / self.file.name)
 
     def written(self, config: Config) -> Path:
         """Write a config where a process of its own reads it."""
         path = self._locks / f"{config.name}.yaml"
-        path.write_text(dump_config(config), encoding="utf-8")
+        write_text(path, dump_config(config))
         return path
 
 

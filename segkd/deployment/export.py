@@ -13,13 +13,14 @@ from rich.console import Console
 from torch import Tensor
 
 from segkd.common.devices import find_device
+from segkd.common.files import replacing
 from segkd.common.progress import shown
 from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Format, Graph, Runner, find_format, quiet, read_info
 from segkd.deployment.int8 import Int8, make_int8
 from segkd.deployment.subjects import Subject, open_run, subject_of
 from segkd.detection.student import DetectionStudent
-from segkd.errors import SegkdError
+from segkd.errors import DiskFull, SegkdError
 from segkd.training.run import Run
 
 #: How many validation images a file is checked on.
@@ -128,7 +129,10 @@ def export(
             file = quantised
         try:
             target.parent.mkdir(exist_ok=True)
-            os.replace(file, target)
+            with replacing(target) as scratch_file:
+                os.replace(file, scratch_file)
+        except DiskFull:
+            raise
         except OSError as error:
             raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
     result.path = target

@@ -1,7 +1,6 @@
 """What a student found, on disk: a mask for each image, or one file of boxes; and either laid over the image."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segkd.common.files import replacing, write_text
 from segkd.common.pictures import Picture
 from segkd.deployment.inputs import Source
 from segkd.detection.pictures import draw_boxes
@@ -93,18 +93,15 @@ class Boxes:
     def close(self) -> None:
         """Write the file, with all that was collected."""
         self.out.mkdir(parents=True, exist_ok=True)
-        scratch = self.out / ".detections.json"
         lines = (f"{json.dumps(name)}: {json.dumps(boxes)}" for name, boxes in self.images.items())
-        scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        scratch.replace(self.out / "detections.json")
+        write_text(self.out / "detections.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
     """Write a picture whole or not at all, in the format that its suffix says; its folder is made if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
-    picture.save(scratch, **options)
-    os.replace(scratch, path)
+    with replacing(path, sync=False) as scratch:  # of many, and made again as easily
+        picture.save(scratch, **options)
 
 
 def _of_frame(name: Path, frame: int | None) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from segkd.common.files import replacing
 from segkd.common.pictures import Picture
 from segkd.errors import SegkdError
 
@@ -65,17 +66,14 @@ def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Cal
         SegkdError: OpenCV cannot write such a video.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}")
     height, width = size
-    writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*_CODEC), rate, (width, height))
-    try:
-        if not writer.isOpened():
-            raise SegkdError(
-                f"cannot write video {path}: OpenCV has no codec {_CODEC} for {width}x{height} at {rate:g} frames/s"
-            )
-        yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
-        scratch.replace(path)
-    finally:
-        writer.release()
-        scratch.unlink(missing_ok=True)
+    with replacing(path, sync=False) as scratch:
+        writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*_CODEC), rate, (width, height))
+        try:
+            if not writer.isOpened():
+                raise SegkdError(
+                    f"cannot write video {path}: OpenCV has no codec {_CODEC} for {width}x{height} at {rate:g} frames/s"
+                )
+            yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        finally:
+            writer.release()

@@ -1,9 +1,8 @@
-"""What happens around the steps: checkpoints, metrics.csv, pictures, and the line or bar that a person watches."""
+"""What happens around the steps: metrics.csv, pictures, and the line or bar that a person watches."""
 
 import csv
-import os
+import io
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import Progress
 
+from segkd.common.files import write_text
 from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
 from segkd.common.progress import CutColumn, progress_bar
@@ -22,74 +22,20 @@ from segkd.training.results import LABELS, percent
 from segkd.training.run import Run
 
 
-class Checkpoints(pl.Callback):
-    """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when the score rises, each moved into place when it is whole.
-
-    Lightning's own callback writes in place: a run that is killed while it writes could not be resumed. A step that
-    is validated is saved after its validation, so that resuming never passes over one.
-
-    Args:
-        run: where they go; a run that is resumed has its best validation there.
-        score: the measure that says which validation is best.
-        every: steps between two ``last.ckpt``, besides those after a validation.
-        validate_every: steps between two validations.
-        max_steps: the last step, which is always validated.
-    """
-
-    def __init__(self, run: Run, score: str, every: int, validate_every: int, max_steps: int) -> None:
-        self.run, self.score = run, score
-        self.every, self.validate_every, self.max_steps = every, validate_every, max_steps
-        self.best: dict[str, Any] = read_best(run.best) if run.best.is_file() else {}
-        """What the best validation measured, and its ``step``; empty before the first."""
-        self._saved = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the best validation measured, for `read_best`."""
-        return {"best": self.best}
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write ``last.ckpt`` when it is time and no validation follows."""
-        step = trainer.global_step
-        is_validated = step % self.validate_every == 0 or step == self.max_steps
-        if step % self.every == 0 and step != self._saved and not is_validated:
-            self._saved = step
-            self._save(trainer, self.run.last)
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
-        assert isinstance(module, DistillModule)
-        if not self.best or module.measured[self.score] > self.best[self.score]:
-            self.best = {"step": trainer.global_step, **module.measured}
-            self._save(trainer, self.run.best)
-        self._save(trainer, self.run.last)
-
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write a checkpoint, whole or not at all, and never one with weights that are not finite."""
-        module = trainer.lightning_module
-        assert isinstance(module, DistillModule)
-        module.stop_if_bad()
-        scratch = path.with_suffix(".tmp")
-        trainer.save_checkpoint(scratch)
-        if trainer.is_global_zero:
-            os.replace(scratch, path)
-
-
-def read_best(path: Path) -> dict[str, Any]:
-    """Return what the validation of a ``best.ckpt`` measured, and its ``step``."""
-    best: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["callbacks"]["Checkpoints"]["best"]
-    return best
-
-
 class MetricsFile(pl.Callback):
     """Writes each validation to ``metrics.csv``; a resumed run goes on below what is there.
 
     Args:
-        path: of the file.
+        run: whose file it is.
         cost: what counts the seconds of training that each row has.
+
+    Raises:
+        SegkdError: the file is there and cannot be read.
     """
 
-    def __init__(self, path: Path, cost: Cost) -> None:
-        self.path, self.cost = path, cost
+    def __init__(self, run: Run, cost: Cost) -> None:
+        self.path, self.cost = run.metrics, cost
+        self._rows: list[dict[str, Any]] = [*run.rows()] if self.path.exists() else []
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write one row."""
@@ -98,17 +44,13 @@ class MetricsFile(pl.Callback):
             return
         row: dict[str, Any] = {"step": trainer.global_step, "seconds": round(self.cost.seconds, 3)}
         row |= {key: round(value, 6) for key, value in module.scalars().items()}
-        rows: list[dict[str, Any]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                # A row of this step or a later one is from before the run stopped and was resumed.
-                rows = [old for old in csv.DictReader(file) if int(old["step"]) < row["step"]]
-        scratch = self.path.with_suffix(".tmp")
-        with scratch.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows([*rows, row])
-        os.replace(scratch, self.path)
+        # A row of this step or a later one is from before the run stopped and was resumed.
+        self._rows = [*(old for old in self._rows if int(old["step"]) < row["step"]), row]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path, text.getvalue())
 
 
 class Pictures(pl.Callback):

@@ -1,7 +1,10 @@
 """One fit by PyTorch Lightning: its Trainer, the loaders, going on from a checkpoint."""
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,8 +13,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
+from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
-from segkd.training.callbacks import Checkpoints, MetricsFile, Watch
+from segkd.training.callbacks import MetricsFile, Watch
+from segkd.training.checkpoints import Checkpoints
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
@@ -34,13 +39,18 @@ class Fit:
     def __init__(self, task: Task, run: Run, console: Console) -> None:
         self.task, self.config, self.run, self.console = task, task.config, run, console
         self.train_set, self.val_set = task.train_set(), task.val_set()
-        self.last = run.read_last()
-        self.done = 0 if self.last is None else self.last["global_step"]
         config, settings = self.config, self.config.trainer
         self.val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
         self.checkpoints = Checkpoints(
             run, task.score, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
         )
+        self.path: Path | None = None
+        self.last: dict[str, Any] | None = None
+        if self.checkpoints.found is not None:
+            self.path, self.last = self.checkpoints.found
+        self.done = 0 if self.last is None else self.last["global_step"]
+        if self.checkpoints.remark:
+            console.print(f"{config.name}: {self.checkpoints.remark}", highlight=False, soft_wrap=True)
         self.cost = Cost()
         self.trainer = make_trainer(
             config,
@@ -49,12 +59,13 @@ class Fit:
             # What was written after the checkpoint, before the run stopped, is hidden.
             logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
             callbacks=[
-                MetricsFile(run.metrics, self.cost),
+                MetricsFile(run, self.cost),
                 task.pictures(self.val_set),
                 Watch(config.name, task.score, console, len(self.train_set), self.val_every),
                 self.checkpoints,
                 self.cost,
             ],
+            plugins=[self.checkpoints.files],
         )
 
     def __call__(self, module: DistillModule) -> dict[str, Any]:
@@ -64,10 +75,16 @@ class Fit:
             What the best validation measured, and its ``step``; what the last one did is in ``module.measured``.
         """
         settings = self.config.trainer
-        if self.last is not None and self.done >= settings.max_steps:  # it stopped after its last validation
-            module.on_load_checkpoint(self.last)
-            self.cost.load_state_dict(self.last["callbacks"]["Cost"])
-            return self.checkpoints.best
+        if self.path is not None and self.last is not None:
+            check_fit(module, self.last["state_dict"], self.path)
+            if self.checkpoints.best:
+                check_fit(module.distiller.student, read_state_dict(self.run.best), self.run.best)
+            if self.done >= settings.max_steps:  # it stopped after its last validation
+                module.on_load_checkpoint(self.last)
+                self.cost.load_state_dict(self.last["callbacks"]["Cost"])
+                if not self.checkpoints.best:
+                    self.checkpoints.best_is_last()
+                return self.checkpoints.best
         rank, world = self.trainer.global_rank, self.trainer.world_size
         seen = self.done * settings.accumulate * self.config.data.batch_size * world
         loader = self.task.train_loader(self.train_set, seen, rank, world)
@@ -77,15 +94,22 @@ class Fit:
             warnings.filterwarnings("ignore", message=r"Error detected in \w+Backward")
             module.distiller.compile()
         try:
-            ckpt_path = self.run.last if self.done else None
-            self.trainer.fit(module, loader, validation, ckpt_path=ckpt_path, weights_only=True)
+            self.trainer.fit(module, loader, validation, ckpt_path=self.path, weights_only=True)
         except SystemExit:  # how Lightning ends after Ctrl-C
             self.console.print(f"interrupted: go on with 'segkd train --resume {self.run.directory}'", soft_wrap=True)
             raise
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise SegkdError(f"{self.config.name}: data.batch_size: batch norm needs 2 images at least") from None
+        except Exception as error:
+            if "more than 1 value per channel" in str(error):
+                raise SegkdError(f"{self.config.name}: data.batch_size: batch norm needs 2 images at least") from None
+            # Lightning and torch say in their own ways that a part of a checkpoint is not what it should be.
+            if (
+                self.path is not None
+                and not self.checkpoints.is_restored
+                and not isinstance(error, OSError | SegkdError)
+            ):
+                reason = " ".join(str(error).split())[:120]
+                raise SegkdError(f"{self.path} is not of this run: {type(error).__name__}: {reason}") from error
+            raise
         if settings.max_steps % self.val_every:
             self.trainer.validate(module, validation, verbose=False)
         return self.checkpoints.best
@@ -131,3 +155,17 @@ class _Events(TensorBoardLogger):
 
     def save(self) -> None:
         """Leave hparams.yaml out."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars; Lightning would call each error, a full disk too, one of their types."""
+        try:
+            super().log_metrics(dict(metrics), step)
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+    def finalize(self, status: str) -> None:
+        """Close the file; where an error has ended the run, it is that which counts."""
+        with contextlib.suppress(*() if status == "success" else (OSError,)):
+            super().finalize(status)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from segkd.errors import SegkdError
+from segkd.common.files import write_text
+from segkd.errors import DiskFull, SegkdError
 
 LABELS = {
     "miou": "mIoU",
@@ -50,11 +51,12 @@ def write_json(path: Path, content: Any) -> None:
 
     Raises:
         SegkdError: it cannot be written.
+        DiskFull: there is no room for it.
     """
-    scratch = path.with_name(f".{path.name}.tmp")
     try:
-        scratch.write_text(json.dumps(without_nan(content), indent=2) + "\n", encoding="utf-8")
-        scratch.replace(path)
+        write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
+    except DiskFull:
+        raise
     except OSError as error:
         raise SegkdError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -2,11 +2,13 @@
 
 ::
 
-    runs/<name>/config.yaml  checkpoints/{last,best}.ckpt  student/{model.safetensors,config.json}
+    runs/<name>/config.yaml  checkpoints/{last,previous,best}.ckpt  student/{model.safetensors,config.json}
                 events.out.*  metrics.csv  result.json (once it is finished)
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segkd.errors import SegkdError
+from segkd.common.files import write_text
+from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config
 from segkd.training.results import without_nan
 from segkd.training.schema import Config
@@ -32,6 +35,7 @@ class Run:
         self.directory = Path(directory)
         self.config_file = self.directory / "config.yaml"
         self.last = self.directory / "checkpoints" / "last.ckpt"
+        self.previous = self.directory / "checkpoints" / "previous.ckpt"
         self.best = self.directory / "checkpoints" / "best.ckpt"
         self.student = self.directory / "student"
         self.metrics = self.directory / "metrics.csv"
@@ -47,6 +51,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return self.result_file.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last.is_file() or self.previous.is_file()
 
     def config(self, overrides: Sequence[str] = ()) -> Config:
         """Return the config that the run was started with, and ``key.path=value`` changes to it.
@@ -71,26 +80,30 @@ class Run:
         try:
             result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise SegkdError(f"{self.result_file} cannot be read: {error}") from None
+            raise SegkdError(f"{self.result_file} cannot be read: {error}{self._again(self.result_file)}") from None
+        if not isinstance(result, dict):
+            raise SegkdError(f"{self.result_file} is no result of 'segkd train'{self._again(self.result_file)}")
         return result
 
-    def read_last(self) -> dict[str, Any] | None:
-        """Return the content of ``last.ckpt``, or None before the first.
+    def rows(self) -> list[dict[str, str]]:
+        """Return the validations that ``metrics.csv`` holds, each as its columns' text.
 
         Raises:
-            SegkdError: it cannot be read.
+            SegkdError: it cannot be read, or ends in the middle of a row.
         """
-        if not self.last.is_file():
-            return None
-        import torch  # here, since a run's config is read without it
-
         try:
-            content: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
-        # A damaged file makes zipfile, pickle or torch fail in their own ways.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            raise SegkdError(f"{self.last} cannot be read ({type(error).__name__}: {reason})") from None
-        return content
+            text = self.metrics.read_bytes().decode()
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            for row in rows:
+                if None in row or None in row.values():
+                    raise ValueError(f"a row has not one value for each column: {list(row.values())[:3]}")
+                int(row["step"])
+            if rows and not text.endswith("\n"):
+                raise ValueError("it ends in the middle of a row")
+        except (OSError, KeyError, ValueError, csv.Error) as error:
+            reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+            raise SegkdError(f"{self.metrics} cannot be read: {reason}") from None
+        return rows
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -137,17 +150,19 @@ class Run:
             self.directory.mkdir(parents=True, exist_ok=True)
             # The directory is empty until it is a run: killed in between, it is in nobody's way.
             scratch = self.directory.with_name(f".{self.directory.name}.tmp")
-            scratch.write_text(dump_config(config), encoding="utf-8")
-            scratch.replace(self.config_file)
+            write_text(self.config_file, dump_config(config), scratch=scratch)
             self.last.parent.mkdir(exist_ok=True)
+        except DiskFull:
+            raise
         except OSError as error:
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``, which says that the run is finished; what is not a number stands there as null."""
-        scratch = self.result_file.with_suffix(".tmp")
-        scratch.write_text(json.dumps(without_nan(dict(result)), indent=2) + "\n", encoding="utf-8")
-        scratch.replace(self.result_file)
+        write_text(self.result_file, json.dumps(without_nan(dict(result)), indent=2) + "\n")
+
+    def _again(self, file: Path) -> str:
+        return f"; remove {file.name}, and 'segkd train --resume {self.directory}' writes it again"
 
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:

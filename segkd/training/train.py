@@ -1,6 +1,8 @@
 """One run from its config to its result: the teacher first where there is none, then the student."""
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from segkd.common.weights import read_state_dict
-from segkd.errors import SegkdError
+from segkd.common.files import disk_full, is_disk_full
+from segkd.common.weights import check_fit, read_state_dict
+from segkd.errors import DiskFull, SegkdError
 from segkd.training.cost import environment
 from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
@@ -36,17 +39,47 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
+        DiskFull: a file of the run could not be written; what was written before is whole.
     """
+    run = resume or Run.of(config)
+    with _full_disk_named(run):
+        return _train(config, console, run, resume is not None)
+
+
+@contextlib.contextmanager
+def _full_disk_named(run: Run) -> Iterator[None]:
+    """Within this a full disk is one `DiskFull`, wherever it is met, and says how the run goes on."""
+    hook = threading.excepthook
+
+    def of_thread(arguments: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread: the next write raises the same error here.
+        if arguments.exc_value is None or not is_disk_full(arguments.exc_value):
+            hook(arguments)
+
+    threading.excepthook = of_thread
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, DiskFull) and not is_disk_full(error):
+            raise
+        full = error if isinstance(error, DiskFull) else disk_full(Path(error.filename or run.directory / "events.out"))
+        if run.config_file.is_file():
+            full.way_on = f"free some, then go on with 'segkd train --resume {run.directory}'"
+        raise full from None
+    finally:
+        threading.excepthook = hook
+
+
+def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict[str, Any]:
     # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
     is_first = getattr(rank_zero_only, "rank", 0) == 0
     console.quiet = not is_first
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    run = resume or Run.of(config)
-    if resume is None and is_first:
+    if not is_resumed and is_first:
         run.check_free()
     task = task_of(config)
-    student = task.student(weights=resume is None or not run.last.is_file())
+    student = task.student(weights=not is_resumed or not run.begun)
 
     own = teacher_config(config)
     teacher = None if config.teacher is None else task.teacher(own)
@@ -57,7 +90,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
         finished_run(own, lambda begun: _train_teacher(config, own, console, begun))
     if teacher is not None:
         task.load_teacher(teacher)
-    if resume is None and is_first:
+    if not is_resumed and is_first:
         run.create(config)
     if teacher is not None:
         task.finish_teacher(teacher, run, fit.train_set, console)
@@ -69,7 +102,9 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     with run.locked() if is_first else contextlib.nullcontext():
         best = fit(module)
         if is_first:
-            student.load_state_dict(read_state_dict(run.best))
+            best_weights = read_state_dict(run.best)
+            check_fit(student, best_weights, run.best)
+            student.load_state_dict(best_weights)
             task.save_student(student, run.student)
             run.finish(
                 {
@@ -100,6 +135,7 @@ def resume(directory: str | Path, console: Console) -> dict[str, Any]:
     run = Run(directory)
     config = run.config()
     if run.finished:
+        run.result()  # a damaged one is named
         raise SegkdError(f"{run.directory} is finished: there is nothing to resume")
     # The run goes on in the directory that was named, wherever it was moved to.
     return train(config, console, resume=run)

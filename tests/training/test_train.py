@@ -38,6 +38,7 @@ class TestRunDirectory:
             "result.json",
             "checkpoints/best.ckpt",
             "checkpoints/last.ckpt",
+            "checkpoints/previous.ckpt",
             "student/config.json",
             "student/model.safetensors",
         }

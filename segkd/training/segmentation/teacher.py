@@ -7,6 +7,8 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
+from segkd.common.files import replacing
+from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
 from segkd.segmentation.datasets import load_dataset_spec
@@ -118,13 +120,18 @@ def fit_auxiliary(
 def save_auxiliary(teacher: BuiltTeacher, path: Path) -> None:
     """Write the auxiliary head's weights, whole or not at all."""
     assert isinstance(teacher.model, WithAuxiliary)
-    scratch = path.with_suffix(".tmp")
-    safetensors.torch.save_model(teacher.model.auxiliary, str(scratch))
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        safetensors.torch.save_model(teacher.model.auxiliary, str(scratch))
 
 
 def load_auxiliary(teacher: BuiltTeacher, path: Path) -> None:
-    """Read the auxiliary head's weights that `save_auxiliary` wrote."""
+    """Read the auxiliary head's weights that `save_auxiliary` wrote.
+
+    Raises:
+        SegkdError: the file is damaged, or of another head.
+    """
     assert isinstance(teacher.model, WithAuxiliary)
-    safetensors.torch.load_model(teacher.model.auxiliary, str(path))
+    state = read_state_dict(path)
+    check_fit(teacher.model.auxiliary, state, path)
+    teacher.model.auxiliary.load_state_dict(state)
     teacher.needs_fit = False

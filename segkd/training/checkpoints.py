@@ -1,0 +1,199 @@
+"""A run's checkpoints: when they are written, how they are kept whole, and what a damaged one is worth."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from segkd.common.files import replacing
+from segkd.common.weights import check_finite, read_content
+from segkd.errors import SegkdError
+from segkd.training.module import DistillModule
+from segkd.training.run import Run
+
+# What Lightning and `DistillModule` put into a checkpoint, and what is read of it here.
+_PARTS = {
+    "global_step": int,
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks.Checkpoints.best": dict,
+    "callbacks.Cost.seconds": float,
+    "measured": dict,
+}
+
+
+class Checkpoints(pl.Callback):
+    """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when the score rises, each moved into place when it is whole.
+
+    The ``last.ckpt`` before stays as ``previous.ckpt``. A step that is validated is saved after its validation, so that
+    resuming never passes over one.
+
+    Args:
+        run: where they go; a run that is resumed has its best validation there.
+        score: the measure that says which validation is best.
+        every: steps between two ``last.ckpt``, besides those after a validation.
+        validate_every: steps between two validations.
+        max_steps: the last step, which is always validated.
+
+    Attributes:
+        found: the checkpoint that training goes on from, and its content; None before the first.
+        remark: what a person should know of it, or nothing.
+        files: takes checkpoints from Lightning's Trainer, which must have it as a plugin.
+        is_restored: whether training has begun, so that all of ``found`` was taken back.
+
+    Raises:
+        SegkdError: there are checkpoints, and none can be read.
+    """
+
+    def __init__(self, run: Run, score: str, every: int, validate_every: int, max_steps: int) -> None:
+        self.run, self.score = run, score
+        self.every, self.validate_every, self.max_steps = every, validate_every, max_steps
+        self.found, self.remark = find_checkpoint(run)
+        self.best: dict[str, Any] = read_best(run.best, score) if run.best.is_file() else {}
+        """What the best validation measured, and its ``step``; empty before the first."""
+        self.files = _Taken()
+        self.is_restored = False
+        # A damaged file must not take the place of the one before it.
+        self._keep_last = self.found is not None and self.found[0] == run.last
+        self._saved = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the best validation measured, for `read_best`."""
+        return {"best": self.best}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that Lightning has taken back all that a checkpoint holds."""
+        self.is_restored = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write ``last.ckpt`` when it is time and no validation follows."""
+        step = trainer.global_step
+        is_validated = step % self.validate_every == 0 or step == self.max_steps
+        if step % self.every == 0 and step != self._saved and not is_validated:
+            self._saved = step
+            self._save(trainer, self.run.last)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
+        assert isinstance(module, DistillModule)
+        if not self.best or module.measured[self.score] > self.best[self.score]:
+            self.best = {"step": trainer.global_step, **module.measured}
+            self._save(trainer, self.run.best)
+        self._save(trainer, self.run.last)
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        """Write a checkpoint, whole or not at all, and never one with weights that are not finite."""
+        module = trainer.lightning_module
+        assert isinstance(module, DistillModule)
+        module.stop_if_bad()
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            content = self.files.content
+            try:
+                check_finite(content["state_dict"], path)
+            except SegkdError as error:
+                raise SegkdError(
+                    f"step {trainer.global_step}: {error}: training stops, the file is as it was; lower the learning "
+                    "rate, or set trainer.gradient_clip"
+                ) from None
+            self._write(content, path)
+
+    def best_is_last(self) -> None:
+        """Make the best validation that of the last step, where its file was removed from a run that is at its end."""
+        assert self.found is not None
+        _, content = self.found
+        self.best = {"step": content["global_step"], **content["measured"]}
+        content["callbacks"]["Checkpoints"]["best"] = self.best
+        self._write(content, self.run.best)
+
+    def _write(self, content: dict[str, Any], path: Path) -> None:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        with replacing(path, size=buffer.tell()) as scratch:
+            scratch.write_bytes(buffer.getbuffer())
+            if path == self.run.last:
+                if self._keep_last:
+                    os.replace(path, self.run.previous)
+                self._keep_last = True
+
+
+class _Taken(TorchCheckpointIO):
+    """Holds what the Trainer would write: its own way leads over the folder for temporary files, which may be small."""
+
+    content: dict[str, Any]
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Keep the checkpoint; in the first process alone this is called."""
+        self.content = checkpoint
+
+
+def find_checkpoint(run: Run) -> tuple[tuple[Path, dict[str, Any]] | None, str]:
+    """Return the last checkpoint that is whole with its content, None before the first; and a remark.
+
+    Raises:
+        SegkdError: there are checkpoints, and none can be read.
+    """
+    if not run.begun:
+        return None, ""
+    try:
+        return (run.last, read_checkpoint(run.last)), ""
+    except SegkdError as error:
+        if not run.previous.is_file():
+            raise
+        content = read_checkpoint(run.previous)
+        remark = f"{error}: the run goes on from {run.previous.name}, step {content['global_step']}"
+        return (run.previous, content), remark
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint of a run holds.
+
+    Raises:
+        SegkdError: the file is missing, damaged or no checkpoint of ``segkd train``, or its weights are not finite.
+    """
+    content: Any = read_content(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not look at the checksums
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise SegkdError(f"{path} is damaged: {damaged}")
+    missing = next((key for key, kind in _PARTS.items() if not isinstance(_part(content, key), kind)), None)
+    if missing is None and not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
+        missing = "state_dict"
+    if missing is not None:
+        raise SegkdError(f"{path} is no checkpoint of 'segkd train': it has no {missing!r}")
+    check_finite(content["state_dict"], path)
+    return content
+
+
+def read_best(path: Path, score: str) -> dict[str, Any]:
+    """Return what the validation of a ``best.ckpt`` measured, and its ``step``.
+
+    Raises:
+        SegkdError: see `read_checkpoint`.
+    """
+    hint = f"; remove {path.name} to go on without it: the best validation from there on then counts"
+    try:
+        best: dict[str, Any] = read_checkpoint(path)["callbacks"]["Checkpoints"]["best"]
+    except SegkdError as error:
+        raise SegkdError(f"{error}{hint}") from None
+    if not {"step", score} <= best.keys():
+        raise SegkdError(f"{path} is no checkpoint of 'segkd train': it does not say what was measured{hint}")
+    return best
+
+
+def _part(content: Any, key: str) -> Any:
+    """Return what lies under a dotted key, None where it does not exist."""
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
