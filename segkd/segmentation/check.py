@@ -17,6 +17,7 @@ from segkd.common.pixels import conversion_lines
 from segkd.common.reading import read_photo
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
+from segkd.segmentation.occurrence import missing, one_alone
 from segkd.segmentation.pictures import overlay
 from segkd.segmentation.reading import align, read_mask, read_pair
 from segkd.segmentation.splits import Pair
@@ -124,6 +125,9 @@ def _check_split(
     sizes = Counter(look.size for look in looks if look.size is not None)
     counts = sum((look.counts for look in looks), np.zeros(256, dtype=np.int64))
     problems += [problem for look in looks for problem in look.problems]
+    absent = missing(counts, spec, f"any of {sum(bool(look.counts.any()) for look in looks)} masks")
+    if absent and counts.any():  # else no mask could be read, which is said
+        (problems if one_alone(counts, spec) else remarks).append(f"{spec.name} {split}: {absent}")
     percent = 100 * counts / max(counts.sum(), 1)
     shares = {name: float(percent[number]) for number, name in enumerate(spec.class_names)}
     ignored = float(percent[spec.ignore_index])

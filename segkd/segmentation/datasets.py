@@ -54,6 +54,11 @@ class DatasetSpec(BaseSpec):
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetSpec":
         count = len(self.classes)
+        if count < 2:
+            raise ValueError(
+                f"one class alone, {self.class_names[0]!r}, makes every pixel right (mIoU 100 from the first step): "
+                "name the rest of the image as a class too, such as background"
+            )
         if self.ignore_index < count:
             raise ValueError(f"ignore_index {self.ignore_index} is also a class id: use one from {count} to 255")
         for raw, target in (self.label_map or {}).items():

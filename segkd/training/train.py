@@ -86,6 +86,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     # Before the teacher is trained: what does not fit together is found now.
     distiller = task.distiller(student, teacher)
     fit = Fit(task, run, console)
+    # Labels are read for these: what is wrong with them is known before anything is written.
+    remarks = [*task.remarks(fit.train_set), *task.remarks(fit.val_set)]
     if own is not None:
         finished_run(own, lambda begun: _train_teacher(config, own, console, begun))
     if teacher is not None:
@@ -95,7 +97,7 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     if teacher is not None:
         task.finish_teacher(teacher, run, fit.train_set, console)
 
-    for remark in (*task.remarks(fit.train_set), *task.remarks(fit.val_set)):
+    for remark in remarks:
         console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
 
     module = DistillModule(task, distiller)

@@ -99,6 +99,17 @@ FAULTS = [
         "'class_0' and 'x' share the colour [0, 0, 0]",
     ),
     described("a colour to ignore that is a class's", {**SET, "ignore_colors": [[3, 0, 0]]}, "'class_3'"),
+    described("one class alone", {**SET, "classes": COLORS[:1]}, "class_0", "mIoU 100", "background"),
+    Fault(
+        "one class alone in all masks",
+        "train tiny.yaml data.dataset=mine.yaml",
+        ("mine train: class 'class_1' has no pixel in any of", "label_map: {{0: 0, 255: 1}}"),
+        {"mine.yaml": {**SET, "classes": COLORS[:2]}},
+        prepare=lambda here: [
+            Image.fromarray(np.array([[0, 255]], np.uint8).repeat(64, 0).repeat(48, 1)).save(path)
+            for path in here.glob("data/*annot/*.png")
+        ],
+    ),
     Fault("an empty split", "train tiny.yaml", ("val", "no image matches"), prepare=remove("data/val")),
     Fault("a folder that is not there", "train tiny.yaml", ("no folder", "data"), prepare=remove("data")),
     Fault(

@@ -23,6 +23,7 @@ from segkd.segmentation.inference import predict_logits, size_multiple
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.models import build_model
+from segkd.segmentation.occurrence import look, missing, one_alone
 from segkd.segmentation.pictures import colorize
 from segkd.segmentation.student import Student, load_student, save_student
 from segkd.segmentation.transforms import eval_transform, train_transform
@@ -73,8 +74,21 @@ class SegmentationTask(Task):
         )
 
     def remarks(self, dataset: SegmentationDataset) -> list[str]:
-        """Return what the split leaves out."""
-        return dataset.remarks
+        """Return what the split leaves out, and which classes do not occur in it, as far as a look at some masks tells.
+
+        Raises:
+            SegkdError: all masks were looked at, and one class is all that occurs; or one of them cannot be read.
+        """
+        counts, looked = look(dataset.pairs, self.spec)
+        total = len(dataset)
+        masks = f"any of {total} masks" if looked == total else f"{looked} of {total} masks ('data check' reads all)"
+        absent = missing(counts, self.spec, masks)
+        if not absent:
+            return dataset.remarks
+        remark = f"{self.spec.name} {dataset.split}: {absent}"
+        if looked == total and one_alone(counts, self.spec):
+            raise SegkdError(remark)
+        return [*dataset.remarks, remark]
 
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
