@@ -14,7 +14,7 @@ from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
 from segkd.losses import distribution_kl, quality_focal_kd
 from segkd.losses._common import full_precision
-from segkd.losses._rows import weighted_sum
+from segkd.losses._rows import over_processes, weighted_sum
 from segkd.losses.pkd import deviation, standardize
 
 IGNORED = -2
@@ -71,13 +71,20 @@ class CrossKD(nn.Module):
     FCOS      2     0.4          0.75       GIoU   the sum of the positives' centerness targets
     ========= ===== ============ ========== ====== ==========================================================
 
-    v is an anchor's highest class probability by the teacher; w is 0 where the student's assigner ignores the anchor,
-    else 1; the positives are the student's.
+    v is an anchor's highest class probability by the teacher; w is 0 where the student's assigner ignores the anchor
+    and in what a batch of mixed sizes pads an image with, else 1; the positives are the student's, but for those in the
+    padding. In a distributed run the divisor is the mean over processes, so that the mean of the losses is the sum over
+    all images divided by the divisors of all.
+
+    Where this departs from the released code: FCOS's points in the padding weigh 0 as the others' do (there they
+    count). RetinaNet's boxes are decoded by torchvision, whose box coder limits the logarithm of a box's side over its
+    anchor's to at most 4.135 as there (62.5 times the side), but not to at least -4.135: a box may become smaller.
 
     Args:
         index: 0..4, how many of the tower's blocks are the student's.
         channels: (student's, teacher's) of the towers where they differ: a 1x1 convolution without bias, trained with
             the student, then maps the student's features. None: they are the same.
+        per_process: whether each process of a distributed run divides by its own figures.
 
     Shape:
         student, teacher: what `segkd.detection.adapter.DetectionAdapter` reads as ``"head"``; target: the
@@ -92,11 +99,12 @@ class CrossKD(nn.Module):
     reads = "head"
     branch: ClassVar[Branch]
 
-    def __init__(self, index: int = 3, channels: tuple[int, int] | None = None) -> None:
+    def __init__(self, index: int = 3, channels: tuple[int, int] | None = None, per_process: bool = False) -> None:
         super().__init__()
         if type(index) is not int or not 0 <= index <= BLOCKS:
             raise SegkdError(f"the index of {type(self).__name__} is a number of blocks, 0..{BLOCKS}, got {index!r}")
         self.index, self.channels = index, None if channels is None else tuple(channels)
+        self.per_process = per_process
         self.connector = None if channels is None else make_connector("conv1x1", *channels)
 
     def cross(self, student: DenseOutput, teacher: DenseOutput) -> dict[str, Tensor]:
@@ -123,7 +131,8 @@ class CrossKDClass(CrossKD):
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
         """Return the loss, a scalar."""
         logits, goal = (teacher.head.foreground(x) for x in (self.cross(student, teacher), teacher.predictions))
-        return quality_focal_kd(logits, goal, _taking_part(student, target), avg_factor=average_factor(student, target))
+        factor = average_factor(student, target, self.per_process)
+        return quality_focal_kd(logits, goal, _taking_part(student, target), avg_factor=factor)
 
 
 class CrossKDBox(CrossKD):
@@ -142,18 +151,21 @@ class CrossKDBox(CrossKD):
             weight = logits.amax(-1).sigmoid() * _taking_part(student, target)
             if head.family == "gfl":
                 r, t = (x["bbox_regression"].unflatten(-1, (4, BINS)) for x in (crossed, goal))
-                return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * weight.sum().clamp(min=EPS))
+                total = over_processes(weight.sum(), self.per_process, least=EPS)
+                return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * total)
             r, t = (head.decode(x, teacher.anchors) for x in (crossed, goal))
-            return weighted_sum(generalized_box_iou_loss(r, t), weight, average_factor(student, target))
+            return weighted_sum(
+                generalized_box_iou_loss(r, t), weight, average_factor(student, target, self.per_process)
+            )
 
 
 def _taking_part(student: DenseOutput, target: Targets) -> Tensor:
     """Return w, (B, N) bool."""
-    return torch.stack(student.match(target)) != IGNORED
+    return (torch.stack(student.match(target)) != IGNORED) & student.in_image
 
 
-def average_factor(student: DenseOutput, target: Targets) -> Tensor:
-    """Return what a batch's CrossKD losses are divided by, a scalar above 0; each process has its own.
+def average_factor(student: DenseOutput, target: Targets, per_process: bool = False) -> Tensor:
+    """Return what a batch's CrossKD losses are divided by, a scalar above 0; the mean over a run's processes.
 
     For FCOS the sum of the centerness targets of the positives, and 1 in a batch without any, where the published floor
     of 1e-6 would make the class term a million times as large. For the others the sum over images of max(positives, 1).
@@ -161,10 +173,12 @@ def average_factor(student: DenseOutput, target: Targets) -> Tensor:
     Args:
         student: a one-stage detector's output.
         target: the transformed targets.
+        per_process: whether each process has its own.
     """
     head, matched = student.head, student.match(target)
     if head.family != "fcos":
-        return (torch.stack(matched) >= 0).sum(1).clamp(min=1).sum()
+        positive = (torch.stack(matched) >= 0) & student.in_image
+        return over_processes(positive.sum(1).clamp(min=1).sum(), per_process)
     shares = []
     for anchors, indices, boxes in zip(
         student.anchors, matched, (of_image["boxes"] for of_image in target), strict=True
@@ -172,7 +186,7 @@ def average_factor(student: DenseOutput, target: Targets) -> Tensor:
         positive = indices >= 0
         left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes[indices[positive]]).unbind(1)
         shares.append(_nearness(left, right) * _nearness(top, bottom))
-    total = torch.cat(shares).sqrt().sum()
+    total = over_processes(torch.cat(shares).sqrt().sum(), per_process)
     return torch.where(total > 0, total.clamp(min=EPS), 1.0)
 
 

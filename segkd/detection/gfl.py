@@ -6,9 +6,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from segkd.detection.atss import atss_assign
-from segkd.detection.gfl_head import GFLHead
+from segkd.detection.gfl_head import PADDING, GFLHead
 from segkd.detection.gfl_losses import distribution_focal_loss, integral, quality_focal_loss
-from segkd.detection.priors import SquarePriors, decode
+from segkd.detection.priors import SquarePriors, decode, in_image, own_size
 from segkd.detection.targets import check_batch
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
@@ -32,6 +32,7 @@ class GFL(nn.Module):
         nms_thresh: of two boxes of one class with a higher IoU the lower score is dropped.
         detections_per_img: how many of the best remain.
         topk_candidates: how many (prior, class) pairs per level enter the suppression.
+        per_process: whether each process of a distributed run divides its losses by its own figures.
 
     Raises:
         SegkdError: the backbone has no ``out_channels``, or not such a multiple, or there is no class.
@@ -63,6 +64,7 @@ class GFL(nn.Module):
         nms_thresh: float = 0.6,
         detections_per_img: int = 100,
         topk_candidates: int = 1000,
+        per_process: bool = False,
     ) -> None:
         super().__init__()
         channels = getattr(backbone, "out_channels", None)
@@ -72,25 +74,39 @@ class GFL(nn.Module):
             min_size, max_size, image_mean or [0.485, 0.456, 0.406], image_std or [0.229, 0.224, 0.225]
         )
         self.backbone = backbone
-        self.head = GFLHead(channels, num_classes)
+        self.head = GFLHead(channels, num_classes, per_process=per_process)
         self.anchor_generator = SquarePriors()
         self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
         self.detections_per_img, self.topk_candidates = detections_per_img, topk_candidates
 
     def match(
-        self, targets: list[dict[str, Tensor]], anchors: list[Tensor], num_anchors_per_level: list[int]
+        self,
+        targets: list[dict[str, Tensor]],
+        anchors: list[Tensor],
+        num_anchors_per_level: list[int],
+        image_shapes: list[tuple[int, int]] | None = None,
     ) -> list[Tensor]:
         """Return per image (N,) int64, the box that `atss_assign` gives each prior, -1 for none.
+
+        Priors in what a batch pads a smaller image with are no candidates, and have -2.
 
         Args:
             targets: per image ``"boxes"``, (M, 4), xyxy in pixels of the transformed image.
             anchors: the priors of each image, (N, 4).
             num_anchors_per_level: how many priors each level has.
+            image_shapes: (height, width) of each transformed image without its padding; None: there is no padding.
         """
-        return [
-            atss_assign(priors, num_anchors_per_level, target["boxes"])
-            for priors, target in zip(anchors, targets, strict=True)
-        ]
+        matched = []
+        for index, (priors, target) in enumerate(zip(anchors, targets, strict=True)):
+            if image_shapes is None:
+                matched.append(atss_assign(priors, num_anchors_per_level, target["boxes"]))
+                continue
+            own = in_image(priors, own_size(image_shapes[index], self.transform.size_divisible))
+            level_sizes = torch.stack([level.sum() for level in own.split(num_anchors_per_level)]).tolist()
+            box = torch.full((len(priors),), PADDING, device=priors.device)
+            box[own] = atss_assign(priors[own], level_sizes, target["boxes"])
+            matched.append(box)
+        return matched
 
     def compute_loss(
         self,
@@ -98,9 +114,10 @@ class GFL(nn.Module):
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         num_anchors_per_level: list[int],
+        image_shapes: list[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Return the head's losses on what `match` assigns, see `GFLHead.compute_loss`."""
-        matched_idxs = self.match(targets, anchors, num_anchors_per_level)
+        matched_idxs = self.match(targets, anchors, num_anchors_per_level, image_shapes)
         return self.head.compute_loss(targets, head_outputs, anchors, matched_idxs)
 
     def postprocess_detections(
@@ -171,7 +188,7 @@ class GFL(nn.Module):
         head_outputs = self.head(features)
         level_sizes = [x.shape[-2] * x.shape[-1] for x in features]
         if targets is not None:
-            return self.compute_loss(targets, head_outputs, anchors, level_sizes)
+            return self.compute_loss(targets, head_outputs, anchors, level_sizes, image_list.image_sizes)
         detections = self.postprocess_detections(
             {key: list(value.split(level_sizes, 1)) for key, value in head_outputs.items()},
             [list(priors.split(level_sizes)) for priors in anchors],

@@ -10,9 +10,11 @@ from segkd.detection.gfl_losses import BINS, distribution_focal_loss, quality_fo
 from segkd.detection.priors import STRIDES, decode, encode
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
-from segkd.losses._rows import weighted_sum
+from segkd.losses._rows import over_processes, weighted_sum
 
 BLOCKS = 4
+PADDING = -2
+"""What a prior in a batch's padding has in place of its box's index."""
 GIOU_WEIGHT, DFL_WEIGHT = 2.0, 0.25
 
 
@@ -52,6 +54,7 @@ class GFLHead(nn.Module):
         in_channels: channels of the FPN maps, and of the towers.
         num_classes: K, without background.
         groups: of the group normalisation; ``in_channels`` is a multiple of it, at least twice it.
+        per_process: whether each process of a distributed run divides its losses by its own figures.
 
     Attributes:
         class_tower: the four blocks before ``class_predictor`` (K channels).
@@ -62,7 +65,7 @@ class GFLHead(nn.Module):
         SegkdError: the channels do not make groups of two or more, or there is no class.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, groups: int = 32) -> None:
+    def __init__(self, in_channels: int, num_classes: int, groups: int = 32, per_process: bool = False) -> None:
         super().__init__()
         # A group of one channel has a single value on a 1x1 map, which PyTorch refuses to normalise.
         if in_channels % groups or in_channels < 2 * groups:
@@ -72,7 +75,7 @@ class GFLHead(nn.Module):
             )
         if num_classes < 1:
             raise SegkdError(f"num_classes counts the foreground and must be at least 1, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes, self.per_process = num_classes, per_process
         self.class_tower, self.box_tower = _tower(in_channels, groups), _tower(in_channels, groups)
         self.class_predictor = nn.Conv2d(in_channels, num_classes, 3, padding=1)
         self.box_predictor = nn.Conv2d(in_channels, 4 * BINS, 3, padding=1)
@@ -120,14 +123,15 @@ class GFLHead(nn.Module):
         """Return the three losses, weighted, in float32.
 
         QFL is divided by the sum over images of max(1, positives). GIoU and DFL are weighted by the positives' best
-        class score v and divided by max(1, sum of v). Each process of a distributed run divides by its own figures.
+        class score v and divided by max(1, sum of v). In a distributed run both figures are the mean over processes,
+        so that the losses' mean is divided by what all images together give, or with ``per_process`` each its own.
         Without any positive the box losses are 0 and still reach the parameters, so that such a run does not hang.
 
         Args:
             targets: per image ``"boxes"``, (M, 4), xyxy in pixels, and ``"labels"``, (M,) int64 in 1..K.
             head_outputs: what `forward` returns.
             anchors: the priors of each image, (N, 4).
-            matched_idxs: per image (N,) int64, the box of each prior or -1.
+            matched_idxs: per image (N,) int64, the box of each prior, -1 for none, -2 for a prior that takes no part.
 
         Returns:
             ``"classification"`` (QFL), ``"bbox_regression"`` (2 * GIoU) and ``"distribution"`` (0.25 * DFL).
@@ -146,7 +150,7 @@ class GFLHead(nn.Module):
             scores = torch.zeros_like(assigned, dtype=logits.dtype)
             scores[positive] = paired_iou(predicted.detach(), boxes)
             certainty = logits.detach()[positive].sigmoid().amax(1)
-            total = certainty.sum().clamp(min=1)
+            total = over_processes(certainty.sum(), self.per_process, least=1)
 
             giou = generalized_box_iou_loss(predicted, boxes)
             distances = encode(boxes, priors).clamp(0, BINS - 1.1)  # below the last bin, so that there is one above
@@ -155,7 +159,8 @@ class GFLHead(nn.Module):
                     logits.flatten(0, 1),
                     labels.flatten(),
                     scores.flatten(),
-                    avg_factor=positive.sum(1).clamp(min=1).sum(),
+                    (assigned != PADDING).flatten(),
+                    avg_factor=over_processes(positive.sum(1).clamp(min=1).sum(), self.per_process),
                 ),
                 "bbox_regression": GIOU_WEIGHT * weighted_sum(giou, certainty, total),
                 "distribution": DFL_WEIGHT

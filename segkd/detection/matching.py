@@ -11,7 +11,11 @@ from segkd.errors import SegkdError
 
 
 def match(
-    detector: nn.Module, targets: list[dict[str, Tensor]], anchors: list[Tensor], anchors_per_level: list[int]
+    detector: nn.Module,
+    targets: list[dict[str, Tensor]],
+    anchors: list[Tensor],
+    anchors_per_level: list[int],
+    image_shapes: list[tuple[int, int]] | None = None,
 ) -> list[Tensor]:
     """Return the box that each anchor is to learn.
 
@@ -23,6 +27,8 @@ def match(
         targets: per image ``"boxes"``, (M, 4), xyxy in pixels of the transformed image, and ``"labels"``, (M,).
         anchors: of each image, (N, 4), level by level.
         anchors_per_level: how many anchors each level has.
+        image_shapes: (height, width) of each transformed image without its padding, which GFL leaves out; None: there
+            is no padding.
 
     Returns:
         Per image (N,) int64: an index into the boxes, -1 for background, -2 for an anchor that takes no part.
@@ -33,8 +39,10 @@ def match(
     if not isinstance(detector, RetinaNet | FCOS | GFL):
         raise SegkdError(f"a {type(detector).__name__} matches no anchors to boxes: RetinaNet, FCOS and GFL do")
     compute_loss: Any = type(detector).compute_loss
-    levels = [] if isinstance(detector, RetinaNet) else [anchors_per_level]
-    return compute_loss(_UpToTheHead(detector), targets, {}, anchors, *levels)
+    more: list[Any] = [] if isinstance(detector, RetinaNet) else [anchors_per_level]
+    if isinstance(detector, GFL):
+        more.append(image_shapes)
+    return compute_loss(_UpToTheHead(detector), targets, {}, anchors, *more)
 
 
 class _UpToTheHead:

@@ -178,8 +178,8 @@ def _check_options(arch: str, options: Mapping[str, Any]) -> None:
         if key not in valid:
             raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, valid, limit=30)}")
         kind = kinds.get(key, str)
-        if isinstance(value, bool) or not isinstance(value, int | float if kind is float else kind):
-            expected = "a number" if kind is float else "a whole number"
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, int | float if kind is float else kind):
+            expected = "a number" if kind is float else "true or false" if kind is bool else "a whole number"
             raise SegkdError(f"{arch}: option {key} must be {expected}, got {value!r}")
     channels = options.get("out_channels", 256)
     # One channel per group on a map of one cell, which P7 of a small image is, leaves a single value to normalise.

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from segkd.detection.heads import DenseHead, Place
 from segkd.detection.matching import match
+from segkd.detection.priors import in_image, own_size
 from segkd.detection.targets import Targets
 from segkd.losses._common import full_precision
 
@@ -57,6 +59,18 @@ class DenseOutput(DetectorOutput):
         """Per image the anchors, priors or points (N, 4), see `DenseHead.anchors`."""
         return self.head.anchors(self.images, list(self.maps.values()))
 
+    @cached_property
+    def in_image(self) -> Tensor:
+        """(B, N) bool, which anchors lie in their image rather than in the batch's padding, see `priors.in_image`."""
+        height, width = self.images.tensors.shape[-2:]
+        divisible = self.head.detector.transform.size_divisible
+        sizes = [own_size(shape, divisible) for shape in self.images.image_sizes]
+        if all(own[0] >= height and own[1] >= width for own in sizes):
+            return torch.ones(
+                self.predictions["cls_logits"].shape[:2], dtype=torch.bool, device=self.images.tensors.device
+            )
+        return torch.stack([in_image(*pair) for pair in zip(self.anchors, sizes, strict=True)])
+
     def match(self, targets: Targets) -> list[Tensor]:
         """Return per image (N,) int64 the box that each anchor learns, see `segkd.detection.matching.match`.
 
@@ -67,7 +81,7 @@ class DenseOutput(DetectorOutput):
         """
         if self.matched is None:
             cells = [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
-            self.matched = match(self.head.detector, targets, self.anchors, cells)
+            self.matched = match(self.head.detector, targets, self.anchors, cells, self.images.image_sizes)
         return self.matched
 
     def loss(self, targets: Targets) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Square priors of fixed stride, and boxes as distances from their centres."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
@@ -55,6 +57,31 @@ class SquarePriors(nn.Module):
 def centres_and_strides(priors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the centres (..., 2) and strides (..., 1) of priors (..., 4), in pixels."""
     return (priors[..., :2] + priors[..., 2:]) / 2, (priors[..., 2:3] - priors[..., :1]) / SIDE
+
+
+def own_size(shape: tuple[int, int], divisible: int) -> tuple[int, int]:
+    """Return the height and width that an image has in a batch of its own: without padding, or up to a multiple.
+
+    Anchors in this padding belong to the image, as in the published code: a detector meets them again where it is used.
+
+    Args:
+        shape: height and width of the transformed image without padding.
+        divisible: what the sides of a batch are multiples of.
+    """
+    height, width = (math.ceil(side / divisible) * divisible for side in shape)
+    return height, width
+
+
+def in_image(anchors: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return (N,) bool, whether each anchor's centre lies in its image rather than in what a batch pads it with.
+
+    Args:
+        anchors: (N, 4), xyxy in pixels.
+        size: the image's `own_size`.
+    """
+    height, width = size
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    return (centres[:, 0] < width) & (centres[:, 1] < height)
 
 
 def decode(regression: Tensor, priors: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What the losses on rows share: checks, and the weighted sum over an average factor that detection normalises by."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from segkd.errors import SegkdError
@@ -31,6 +32,25 @@ def weighted_sum(rows: Tensor, weight: Tensor | float | None, avg_factor: Tensor
             raise SegkdError(f"the weight must broadcast to {tuple(rows.shape)}, got {tuple(weight.shape)}")
         rows = rows * weight
     return rows.sum() / avg_factor
+
+
+def over_processes(factor: Tensor, per_process: bool = False, least: float = 0.0) -> Tensor:
+    """Return the mean of what each process of a distributed run gives, a scalar, without gradient.
+
+    DDP takes the mean of the gradients: if each process divides its sum by this, all sums together are divided by all
+    factors together, as in one process with all images.
+
+    Args:
+        factor: this process's average factor, a scalar.
+        per_process: whether it is returned as it is. Otherwise every process must call this.
+        least: what the sum over processes is at least taken for.
+    """
+    factor = factor.detach() if factor.is_floating_point() else factor.float()
+    if per_process or not (dist.is_available() and dist.is_initialized()):
+        return factor.clamp(min=least)
+    total = factor.clone()
+    dist.all_reduce(total)
+    return total.clamp(min=least) / dist.get_world_size()
 
 
 def _broadcasts(given: torch.Size, shape: torch.Size) -> bool:

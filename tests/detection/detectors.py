@@ -89,16 +89,18 @@ def batch(count: int = 2) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 NO_BOXES = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
 
-def crosskd(index: int = 3, channels: tuple[int, int] | None = None) -> dict[str, Term]:
-    return {"class": Term(CrossKDClass(index, channels)), "box": Term(CrossKDBox(index, channels))}
+def crosskd(index: int = 3, channels: tuple[int, int] | None = None, per_process: bool = False) -> dict[str, Term]:
+    return {
+        name: Term(loss(index, channels, per_process)) for name, loss in (("class", CrossKDClass), ("box", CrossKDBox))
+    }
 
 
 def pkd(**settings: Any) -> dict[str, Term]:
     return {"pkd": Term(PKD(), student="fpn", teacher="fpn", weight=2.0, **settings)}
 
 
-def distil(student: nn.Module, teacher: nn.Module | None, terms: dict[str, Term]) -> Distiller:
-    return Distiller(student, teacher, terms, adapter=DetectionAdapter())
+def distil(student: nn.Module, teacher: nn.Module | None, terms: dict[str, Term], **settings: Any) -> Distiller:
+    return Distiller(student, teacher, terms, adapter=DetectionAdapter(), **settings)
 
 
 def assert_sound(distiller: Distiller, out: DistillOutput) -> None:

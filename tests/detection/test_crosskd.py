@@ -6,6 +6,7 @@ import pytest
 import torch
 from detection.detectors import CLASSES, DENSE, FAMILIES, NO_BOXES, batch, detector, records
 from recipe import normal
+from torch import Tensor
 
 from segkd.detection.crosskd import CrossKD, CrossKDBox, CrossKDClass, align_statistics, average_factor
 from segkd.detection.output import DenseOutput
@@ -13,6 +14,16 @@ from segkd.errors import SegkdError
 from segkd.losses import quality_focal_kd
 
 BRANCHES = {"class": CrossKDClass, "box": CrossKDBox}
+
+
+def taking_part(student: DenseOutput, targets: Any) -> Tensor:
+    """Return (B, N), the anchors that the assigner does not ignore and that are no padding of the batch."""
+    inside = []
+    for anchors, (height, width) in zip(student.anchors, student.images.image_sizes, strict=True):
+        x, y = (anchors[:, 0] + anchors[:, 2]) / 2, (anchors[:, 1] + anchors[:, 3]) / 2
+        inside.append((x < math.ceil(width / 32) * 32) & (y < math.ceil(height / 32) * 32))
+    assert not all(of_image.all() for of_image in inside)
+    return (torch.stack(student.match(targets)) != -2) & torch.stack(inside)
 
 
 class TestAlignStatistics:
@@ -127,6 +138,21 @@ class TestBothLosses:
         assert {value.dtype for value in found} == {torch.float32}
         torch.testing.assert_close(found, expected, rtol=0.1, atol=0.01)
 
+    def test_what_the_teacher_predicts_in_the_padding_does_not_count(self, kind: str) -> None:
+        losses = [loss() for loss in BRANCHES.values()]
+        student, teacher, targets = records(losses, detector(kind), detector(kind, 1))
+        before = [loss(student, teacher, targets) for loss in losses]
+        centres = (student.anchors[1][:, :2] + student.anchors[1][:, 2:]) / 2
+        assert student.images.image_sizes[1] == (128, 128)
+        assert student.images.tensors.shape[2:] == (192, 128)
+        padding = centres[:, 1] >= 128
+        assert 0 < padding.sum() < len(padding) / 2
+        for place in (padding, ~padding):
+            for name in ("cls_logits", "bbox_regression"):
+                teacher.predictions[name][1, place] += 1 + torch.rand_like(teacher.predictions[name][1, place])
+            after = [loss(student, teacher, targets) for loss in losses]
+            assert [a.item() == b.item() for a, b in zip(after, before, strict=True)] == [place is padding] * 2
+
     def test_a_connector_maps_other_channels_and_learns(self, kind: str) -> None:
         losses = [loss(3, channels=(64, 96)) for loss in BRANCHES.values()]
         student, teacher = detector(kind), detector(kind, 1, channels=96)
@@ -148,7 +174,7 @@ class TestClass:
         first = 0 if kind == "gfl" else 1
         r, t = (x["cls_logits"][..., first:] for x in (loss.cross(student, teacher), teacher.predictions))
         assert r.shape[-1] == CLASSES
-        keep = torch.stack(student.match(targets)) != -2
+        keep = taking_part(student, targets)
         entropy = -(t.sigmoid() * r.sigmoid().log() + (1 - t.sigmoid()) * (-r).sigmoid().log())
         expected = (entropy * (r.sigmoid() - t.sigmoid()).abs())[keep].sum() / average_factor(student, targets)
         torch.testing.assert_close(loss(student, teacher, targets), expected, rtol=1e-4, atol=1e-6)
@@ -186,7 +212,7 @@ class TestBox:
         hull = (high[..., 2:] - low[..., :2]).prod(-1)
         giou = inside / (union + 1e-7) - (hull - union) / (hull + 1e-7)
         v = teacher.predictions["cls_logits"][..., 1:].sigmoid().amax(-1)
-        v[torch.stack(student.match(targets)) == -2] = 0
+        v[~taking_part(student, targets)] = 0
         expected = ((1 - giou) * v).sum() / average_factor(student, targets)
         torch.testing.assert_close(loss(student, teacher, targets), expected)
 
@@ -197,7 +223,7 @@ class TestBox:
             x["bbox_regression"].unflatten(-1, (4, 17)).softmax(-1)
             for x in (loss.cross(student, teacher), teacher.predictions)
         )
-        v = teacher.predictions["cls_logits"].sigmoid().amax(-1)
+        v = teacher.predictions["cls_logits"].sigmoid().amax(-1) * taking_part(student, targets)
         expected = ((t * (t / r).log()).sum(-1).mean(-1) * v).sum() / v.sum()
         torch.testing.assert_close(loss(student, teacher, targets), expected)
 
@@ -214,7 +240,8 @@ class TestAverageFactor:
             images,
             [{key: target[key] for key in ("boxes", "labels")} for target in targets],
         )
-        counts = [int((indices >= 0).sum()) for indices in student.match(targets)]
+        positive = (torch.stack(student.match(targets)) >= 0) & taking_part(student, targets)
+        counts = positive.sum(1).tolist()
         assert counts[1] == 0 < min(counts[0], counts[2])
         assert average_factor(student, targets) == counts[0] + 1 + counts[2]
 

@@ -53,6 +53,37 @@ class TestTraining:
         assert torch.equal(matched[1], atss_assign(anchors[1], sizes, resized[1]["boxes"]))
         torch.testing.assert_close(model.head.compute_loss(resized, out, anchors, matched), expected, rtol=0, atol=0)
 
+    def test_priors_in_a_batchs_padding_take_no_part(self) -> None:
+        images, targets = rectangles(2)
+        images[0] = torch.cat([images[0], torch.rand(3, 64, 128)], 1)
+        model = detector()
+        image_list, resized = model.transform(images, targets)
+        height, _ = image_list.image_sizes[1]
+        assert height % 32 == 0
+        assert image_list.tensors.shape[2] > height
+        features = list(model.backbone(image_list.tensors).values())
+        (priors, _), sizes = model.anchor_generator(image_list, features), [x.shape[-2] * x.shape[-1] for x in features]
+        padding = (priors[:, 1] + priors[:, 3]) / 2 >= height
+        matched = model.match(resized, [priors] * 2, sizes, image_list.image_sizes)
+        assert torch.equal(matched[0], atss_assign(priors, sizes, resized[0]["boxes"]))
+        # Of the others each has the box that it has where the image is alone.
+        alone, theirs = model.transform(images[1:], targets[1:])
+        of_alone = list(model.backbone(alone.tensors).values())
+        own = model.anchor_generator(alone, of_alone)
+        assert torch.equal(own[0], priors[~padding])
+        assert torch.equal(
+            model.match(theirs, own, [x.shape[-2] * x.shape[-1] for x in of_alone])[0], matched[1][~padding]
+        )
+        assert matched[1][padding].unique().tolist() == [-2]
+
+        out = {key: value.detach().requires_grad_() for key, value in model.head(features).items()}
+        losses = model.compute_loss(resized, out, [priors] * 2, sizes, image_list.image_sizes)
+        torch.testing.assert_close(losses, model(images, targets))
+        sum(losses.values()).backward()
+        taught = out["cls_logits"].grad.abs().sum(-1)
+        assert taught[0].all()
+        assert torch.equal(taught[1] > 0, ~padding)
+
     def test_images_of_several_sizes_and_their_boxes_are_resized(self) -> None:
         images, targets = rectangles(2)
         larger = nn.functional.interpolate(images[1][None], size=(200, 150))[0]

@@ -12,7 +12,7 @@ KINDS = [("retinanet", "max_iou"), ("retinanet_v2", "max_iou"), ("fcos", None), 
 
 
 def composed(arch, assigner, *counts):
-    """A detector in training; and image list, targets, head outputs, anchors and anchors per level, made in parts."""
+    """A detector in training, its input, and what its parts give: targets, outputs, anchors, number a level, sizes."""
     torch.manual_seed(0)
     options = {"out_channels": 64, **({} if assigner is None else {"assigner": assigner})}
     model = build_detector(arch, "mobilenet_v3_small", 3, min_size=96, max_size=160, options=options)
@@ -23,14 +23,14 @@ def composed(arch, assigner, *counts):
     outputs, anchors = model.head(features), model.anchor_generator(image_list, features)
     cells = [x.shape[-2] * x.shape[-1] for x in features]
     per_level = [n * len(anchors[0]) // sum(cells) for n in cells]
-    return model, images, targets, resized, outputs, anchors, per_level
+    return model, images, targets, resized, outputs, anchors, per_level, image_list.image_sizes
 
 
 @pytest.mark.parametrize(("arch", "assigner"), KINDS)
 @pytest.mark.parametrize("counts", [(3, 1), (2, 0), (0, 0)], ids=str)
 def test_the_parts_give_the_losses_of_the_whole(arch, assigner, counts):
-    model, images, targets, resized, outputs, anchors, per_level = composed(arch, assigner, *counts)
-    matched = match(model, resized, anchors, per_level)
+    model, images, targets, resized, outputs, anchors, per_level, sizes = composed(arch, assigner, *counts)
+    matched = match(model, resized, anchors, per_level, sizes)
     assert [index.shape for index in matched] == [(len(anchors[0]),)] * len(counts)
     assert [int(index.max()) + 1 for index in matched] == list(counts)
     losses, expected = model.head.compute_loss(resized, outputs, anchors, matched), model(images, targets)
@@ -41,7 +41,7 @@ def test_the_parts_give_the_losses_of_the_whole(arch, assigner, counts):
 
 
 def test_by_iou():
-    model, _, _, resized, _, anchors, per_level = composed("retinanet", "max_iou", 3)
+    model, _, _, resized, _, anchors, per_level, _ = composed("retinanet", "max_iou", 3)
     (matched,) = match(model, resized, anchors, per_level)
     best, box = box_iou(resized[0]["boxes"], anchors[0]).max(0)
     torch.testing.assert_close(matched[best >= 0.5], box[best >= 0.5])
@@ -51,7 +51,7 @@ def test_by_iou():
 
 
 def test_fcos_matches_centres_inside_the_box_and_its_range():
-    model, _, _, resized, _, anchors, per_level = composed("fcos", None, 3)
+    model, _, _, resized, _, anchors, per_level, _ = composed("fcos", None, 3)
     (matched,) = match(model, resized, anchors, per_level)
     boxes = resized[0]["boxes"][matched.clamp(min=0)]
     centres = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
@@ -64,14 +64,14 @@ def test_fcos_matches_centres_inside_the_box_and_its_range():
 
 @pytest.mark.parametrize(("arch", "assigner"), [("gfl", None), ("retinanet", "atss")])
 def test_by_atss(arch, assigner):
-    model, _, _, resized, _, anchors, per_level = composed(arch, assigner, 3, 0)
+    model, _, _, resized, _, anchors, per_level, _ = composed(arch, assigner, 3, 0)
     first, second = match(model, resized, anchors, per_level)
     assert torch.equal(first, atss_assign(anchors[0], per_level, resized[0]["boxes"]))
     assert (second == -1).all()
 
 
 def test_the_detector_is_left_as_it_is():
-    model, _, _, resized, _, anchors, per_level = composed("fcos", None, 1)
+    model, _, _, resized, _, anchors, per_level, _ = composed("fcos", None, 1)
     head, attributes = model.head, dict(vars(model))
     match(model, resized, anchors, per_level)
     assert model.head is head

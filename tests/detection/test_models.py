@@ -212,6 +212,7 @@ def test_options_reach_the_model():
         ("fcos", {"options": {"score_thresh": "0.1"}}, "must be a number, got '0.1'"),
         ("fcos", {"options": {"out_channels": True}}, "must be a whole number, got True"),
         ("fcos", {"options": {"out_channels": 64.0}}, "must be a whole number, got 64.0"),
+        ("gfl", {"options": {"per_process": 1}}, "must be true or false, got 1"),
         ("fcos", {"options": {"out_channels": 48}}, "a multiple of 32"),
         ("gfl", {"options": {"out_channels": 32}}, "above it, got 32"),
         ("retinanet_v2", {"options": {"out_channels": 100}}, "got 100"),

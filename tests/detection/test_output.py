@@ -23,7 +23,12 @@ class TestDenseOutput:
         cells = [x.shape[2] * x.shape[3] * output.head.anchors_per_cell for x in output.maps.values()]
         assert output.matched is None
         matched = output.match(targets)
-        torch.testing.assert_close(matched, match(output.head.detector, targets, output.anchors, cells), rtol=0, atol=0)
+        torch.testing.assert_close(
+            matched,
+            match(output.head.detector, targets, output.anchors, cells, output.images.image_sizes),
+            rtol=0,
+            atol=0,
+        )
         assert any((indices >= 0).any() for indices in matched)
         assert output.match([NO_BOXES] * 2) is matched
         assert all(len(indices) == len(a) == sum(cells) for indices, a in zip(matched, output.anchors, strict=True))
