@@ -24,19 +24,29 @@ class DiskFull(OSError):
         return "; ".join(filter(None, (self.args[0], self.way_on)))
 
 
-def nearest(given: object, valid: Iterable[object], limit: int = 8) -> str:
+def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:
     """Return a hint such as ``did you mean 'conv1x1'?``, or the valid names when none is close.
 
     Args:
         given: what the user wrote.
         valid: the names that would have been accepted.
-        limit: how many names to list when none is close.
+        limit: when none is close, so many are listed in their order; of more, the nearest, those first.
     """
     names = [str(name) for name in valid]
-    close = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    wanted = str(given)[:100].lower()
+    spelled = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(wanted, spelled, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {spelled[close[0]]!r}?"
     if not names:
         return "there are none"
-    listed = ", ".join(names[:limit])
-    return f"valid: {listed}" + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    if len(names) <= limit:
+        return f"valid: {', '.join(names)}"
+
+    def likeness(name: str) -> float:
+        # A name that holds what was written, or is part of it, is nearer than one of as many letters.
+        part = wanted in name.lower() or name.lower() in wanted
+        return part + difflib.SequenceMatcher(None, wanted, name.lower()).ratio()
+
+    listed = sorted(names, key=likeness, reverse=True)[:limit]
+    return f"the nearest: {', '.join(listed)} ({len(names)} in all)"

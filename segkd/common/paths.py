@@ -1,9 +1,20 @@
-"""Names with accents: Unicode spells one in two ways (NFC and NFD), and systems differ in which they keep."""
+"""Paths as disks have them: accents, which Unicode spells in two ways (NFC and NFD), and what is there but no file."""
 
 import os
+import stat
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
+
+from segkd.errors import SegkdError
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a fifo"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def same_name(text: str) -> str:
@@ -27,3 +38,37 @@ def on_disk(path: Path) -> Path:
 def _names(folder: Path, _changed: int) -> dict[str, str]:
     """Return each name in a folder that has accents or the like, by its form in NFC; listed anew when it changes."""
     return {same_name(name): name for name in os.listdir(folder) if not name.isascii()}
+
+
+def check_regular(path: Path, kind: str) -> None:
+    """Raise `SegkdError` where a path is there but no file: to read a fifo or a device would wait for ever.
+
+    Args:
+        path: the path; that nothing is there is for the caller to say.
+        kind: what an error calls it, such as ``"image"``.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SegkdError(f"cannot read {kind} {shortened(path)}: {reason}") from None
+    if not stat.S_ISREG(mode):
+        what = next((name for test, name in _KINDS if test(mode)), "no file")
+        raise SegkdError(f"cannot read {kind} {path}: it is {what}")
+
+
+def shortened(path: object, most: int = 200) -> str:
+    """Return a path for a message of one line: printable, and not longer than a person reads."""
+    text = str(path).encode("unicode_escape").decode() if not str(path).isprintable() else str(path)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
+def plain_path(text: str) -> str:
+    """Return a path that a config names, or raise ValueError where no disk can have it."""
+    if "\0" in text:
+        raise ValueError("a path cannot hold a NUL character")
+    if len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
+        raise ValueError("a path has at most 4095 bytes, each of its parts at most 255")
+    return text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from segkd.common.paths import check_regular
 from segkd.errors import SegkdError
 
 DEEP = "16 bits a channel, scaled to 8 (65535 is white)"
@@ -19,7 +20,9 @@ def open_file(path: Path) -> Image.Image:
 
     Raises:
         OSError, SyntaxError, ValueError: as PIL.
+        SegkdError: it is there but no file.
     """
+    check_regular(path, "image")
     # PIL's limit is one for the whole process, which others may rely on: it is off for no longer than this.
     with _LOCK:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from segkd.common.orientation import UPRIGHT, orientation, upright
-from segkd.common.paths import same_name
+from segkd.common.paths import check_regular, same_name
 from segkd.common.pixels import check_pixels, conversions, open_file
 from segkd.common.specs import MAX_PIXELS
 from segkd.errors import SegkdError
@@ -80,6 +80,7 @@ def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
     Raises:
         SegkdError: missing, truncated or unknown file, or too large a one.
     """
+    check_regular(path, kind)
     try:
         with open_file(path) as image:
             check_pixels(image, path, kind, max_pixels)
@@ -101,6 +102,7 @@ def read_stems(path: Path) -> list[str]:
     Raises:
         SegkdError: there is no such file, or it is no text.
     """
+    check_regular(path, "list")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the text
     except FileNotFoundError:

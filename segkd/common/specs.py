@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from segkd.common.paths import check_regular, plain_path, shortened
+from segkd.common.plain import Checked, complaint
+from segkd.common.yaml_file import read_yaml
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 
@@ -17,17 +19,20 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 Spec = TypeVar("Spec", bound="BaseSpec")
 
+MAX_VALUES = 50_000
+"""The most keys and values of a description: room for the names and colours of 6,000 classes."""
 
-class ClassSpec(BaseModel):
+
+class ClassSpec(Checked):
     """One class: its name and the RGB colour (0 to 255) it is painted with."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    color: Color
+    color: Color = Field(description="[red, green, blue], each from 0 to 255")
 
 
-class BaseSpec(BaseModel):
+class BaseSpec(Checked):
     """What the data sets of all tasks have in common.
 
     Attributes:
@@ -46,6 +51,11 @@ class BaseSpec(BaseModel):
     splits: dict[str, Any] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1)
 
+    @field_validator("root", mode="before")
+    @classmethod
+    def _root_is_a_path(cls, root: Any) -> Any:
+        return plain_path(root) if isinstance(root, str) else root
+
     _max_pixels: int = PrivateAttr(MAX_PIXELS)
 
     @property
@@ -61,9 +71,11 @@ class BaseSpec(BaseModel):
 
     @model_validator(mode="after")
     def _each_class_once(self: Spec) -> Spec:
-        twice = [name for name in self.class_names if self.class_names.count(name) > 1]
-        if twice:
-            raise ValueError(f"class name {twice[0]!r} is used twice")
+        seen: set[str] = set()
+        for name in self.class_names:
+            if name in seen:
+                raise ValueError(f"class name {name!r} is used twice")
+            seen.add(name)
         return self
 
     @property
@@ -115,19 +127,17 @@ def read_spec(model: type[Spec], name_or_path: str | os.PathLike[str]) -> Spec:
             names the file, the key and the nearest valid choice.
     """
     text = os.fspath(name_or_path)
-    if text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text:
+    if is_spec_path(text):
         path = Path(text).expanduser()
+        check_regular(path, "the data-set file")
         if not path.is_file():
-            raise SegkdError(f"no data-set file {path}")
+            raise SegkdError(f"no data-set file {shortened(path)}")
     else:
         shipped = {file.stem: file for file in sorted(resource_dir("datasets").glob("*.yaml"))}
         if text not in shipped:
             raise SegkdError(f"no data set {text!r}; {nearest(text, shipped)}, or give the path of a .yaml file")
         path = shipped[text]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise SegkdError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, MAX_VALUES)
     if not isinstance(content, dict):
         raise SegkdError(f"{path}: expected keys such as name, splits and classes, got {type(content).__name__}")
     try:
@@ -139,19 +149,28 @@ def read_spec(model: type[Spec], name_or_path: str | os.PathLike[str]) -> Spec:
     return spec
 
 
+def is_spec_path(text: str) -> bool:
+    """Whether what a config names as its data set is the path of a file, not a shipped name."""
+    return text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text
+
+
 def _explain(error: ValidationError, model: type[BaseSpec]) -> str:
     """Put the first of pydantic's complaints into one line with the key and, for a typo, the nearest valid one."""
-    problems = error.errors()
-    first: dict[str, Any] = dict(problems[0])
+    problems = error.errors(include_url=False)
+    # A key that lacks is as a rule one that is misspelt.
+    first: dict[str, Any] = dict(next((p for p in problems if p["type"] == "extra_forbidden"), problems[0]))
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "the file"
+    part = model.parts.get(location[0]) if location else None
     if first["type"] == "extra_forbidden":
-        fields = (model if len(location) == 1 else model.parts[location[0]]).model_fields
+        fields = (model if len(location) == 1 or part is None else part).model_fields
         text = f"unknown key {key!r}; {nearest(location[-1], fields)}"
-    elif first["type"] == "missing":
+    elif first["type"] == "missing" and not isinstance(first["loc"][-1], int):
         text = f"key {key!r} is required"
     else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
-        if location and not isinstance(first["input"], dict | list):
-            text += f", got {first['input']!r}"
+        if first["type"] == "missing":  # an item of a list: the list is too short
+            location = location[:-1]
+            first["input"] = list(first["input"])
+        field = part.model_fields.get(location[-1]) if part is not None else None
+        text = f"{'.'.join(location) or 'the file'}: {complaint(first, field, part)}"
     return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from segkd.common.paths import check_regular
 from segkd.errors import SegkdError, nearest
 
 State = dict[str, Tensor]
@@ -60,6 +61,7 @@ def read_content(path: Path) -> object:
     Raises:
         SegkdError: the file is missing, unreadable, or of an unknown kind.
     """
+    check_regular(path, "weights")
     if not path.is_file():
         raise SegkdError(f"{path}: no such file (weights to load)")
     if path.suffix not in WEIGHT_SUFFIXES:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkd.errors import SegkdError
-from segkd.training.config import load_config
+from segkd.training.config import load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 from segkd.training.teacher import teacher_config
@@ -93,7 +93,7 @@ def check_comparable(first: Config, second: Config) -> None:
         ("data set", first.data.dataset, second.data.dataset),
         ("validation split", first.data.val_split, second.data.val_split),
     ):
-        if one != other:
+        if one != other and not (what == "data set" and same_dataset(one, other)):
             raise SegkdError(
                 f"{first.name} and {second.name} cannot be compared: their {what} is {one!r} and {other!r}"
             )

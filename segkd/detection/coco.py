@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from segkd.common.paths import on_disk
+from segkd.common.paths import check_regular, on_disk
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.masks import read_shape
@@ -64,6 +64,7 @@ def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) 
 
 
 def _load(path: Path) -> dict[str, Any]:
+    check_regular(path, "annotations")
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

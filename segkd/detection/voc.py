@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from segkd.common.orientation import upright_size
+from segkd.common.paths import check_regular
 from segkd.common.patterns import Files, Pattern, unclaimed
 from segkd.common.pixels import open_file
 from segkd.common.reading import read_stems
@@ -78,6 +79,7 @@ def _locate(label: str, pattern: Pattern, files: Files, stem: str, base: Path) -
 
 def _read_file(path: Path, image: Path, place: int, labels: dict[str, int]) -> tuple[tuple[int, int], list[Box]]:
     """Return height and width of one image, and its boxes."""
+    check_regular(path, "annotation")
     try:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
@@ -105,6 +107,7 @@ def _size(path: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]
         height, width = (int(_number(path, root, f"size/{key}")) for key in ("height", "width"))
         if height > 0 and width > 0:
             return height, width
+    check_regular(image, "image")
     try:
         with open_file(image) as opened:
             return upright_size(opened)

@@ -1,28 +1,27 @@
 """Loading a config: its bases, the merge, the overrides, and errors that name the file and the key."""
 
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from segkd.common.paths import check_regular, plain_path, shortened
+from segkd.common.plain import complaint
+from segkd.common.specs import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
+from segkd.training.layers import Layer, command_line, merge, read_layers, source
 from segkd.training.schema import WITHOUT_TORCH, Config, TermBlock
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 TASKS: dict[str, type[Config]] = {"segmentation": SegmentationConfig, "detection": DetectionConfig}
-
-Layer = tuple[str, dict[str, Any]]
-"""Where keys come from (a file's path, or "the command line") and the keys."""
-
-_ABSENT = object()
 
 
 def shipped_configs() -> list[Path]:
@@ -40,17 +39,29 @@ def describe(path: Path) -> str:
 def find_config(name: str, beside: Path | None = None) -> Path:
     """Return the path of a config: a file, one beside another config, or a shipped one by name.
 
+    The suffix ``.yaml`` may be left out.
+
     Raises:
-        SegkdError: there is none; the message has the nearest shipped name.
+        SegkdError: there is none; the message has the nearest name of those beside it and those shipped.
     """
-    candidates = [Path(name)] if beside is None else [beside / name, beside / f"{name}.yaml", Path(name)]
+    try:
+        plain_path(name)
+    except ValueError as error:
+        raise SegkdError(f"there is no config {shortened(name)!r}: {error}") from None
+    folders = [Path()] if beside is None else [beside, Path()]
+    candidates = [folder / spelled for folder in folders for spelled in (name, f"{name}.yaml")]
     shipped = resource_dir("configs") / Path(name).name
     if Path(name).name == name or Path(name).parent == Path("configs"):
         candidates += [shipped, shipped.with_name(f"{shipped.name}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise SegkdError(f"there is no config {name!r}: {nearest(Path(name).stem, [p.stem for p in shipped_configs()])}")
+    for candidate in candidates:
+        if candidate.exists() and not candidate.is_dir():
+            check_regular(candidate, "the config")
+    own = [path.stem for folder in folders for path in folder.glob("*.yaml")]
+    known = dict.fromkeys([*own, *(path.stem for path in shipped_configs())])
+    raise SegkdError(f"there is no config {name!r}: {nearest(Path(name).stem, known)}")
 
 
 def load_config(
@@ -73,123 +84,141 @@ def load_config(
         SegkdError: names the file and the key, and the nearest valid key.
     """
     path = find_config(name, beside)
-    layers = _layers(path, ())
+    layers = read_layers(path)
     if changes:
-        layers.append(("teacher.overrides", dict(changes)))
-    layers.append(("the command line", _parse_overrides(overrides)))
-    merged = _merge(path, layers)
-    teacher = merged.get("teacher")
-    if isinstance(teacher, dict) and isinstance(teacher.get("config"), str):
-        try:
-            found = find_config(teacher["config"], path.parent)
-        except SegkdError as error:
-            # An absolute one is a run's, perhaps of another machine: `teacher_config` asks for it where it is needed.
-            if not Path(teacher["config"]).is_absolute():
-                source = _source(["teacher", "config"], layers, str(path))
-                raise SegkdError(f"{source}: teacher.config: {error}") from None
-        else:
-            # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
-            is_shipped = found.resolve().parent == resource_dir("configs").resolve()
-            teacher["config"] = found.stem if is_shipped else str(found.resolve())
+        layers.append(Layer("teacher.overrides", dict(changes), Path()))
+    layers += command_line(overrides)
+    merged = merge(layers)
+    _place_paths(merged, path, layers)
     task = merged.get("task", "segmentation")
-    if task not in TASKS:
-        raise SegkdError(
-            f"{_source(['task'], layers, str(path))}: task: there is no task {task!r}, {nearest(task, TASKS)}"
-        )
+    if not isinstance(task, str) or task not in TASKS:
+        raise SegkdError(f"{source(['task'], layers).name}: task: there is no task {task!r}, {nearest(task, TASKS)}")
     try:
         # First without torch, which takes seconds to load: most of what is wrong is told before.
         config = TASKS[task].model_validate(merged, context=WITHOUT_TORCH)
         return TASKS[task].model_validate(merged) if build else config
     except ValidationError as error:
-        raise SegkdError(_explain(error, path, layers, TASKS[task])) from None
+        raise SegkdError(_explain(error, merged, layers, TASKS[task])) from None
 
 
 def dump_config(config: Config) -> str:
     """Return the whole config as YAML, every default included: what a run directory keeps."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(whole(config), sort_keys=False)
 
 
-def _layers(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
-    """Return a file's bases, in order, then the file itself."""
-    if path.resolve() in seen:
-        raise SegkdError(f"{path}: its bases go round in a circle")
+def whole(config: Config) -> dict[str, Any]:
+    """Return all that a config says as plain values; paths of data sets hold whatever the working directory is."""
+    content = config.model_dump(mode="json")
+    for node in (content, (content["teacher"] or {}).get("overrides", {})):
+        name = (node.get("data") or {}).get("dataset")
+        if isinstance(name, str) and is_spec_path(name):
+            node["data"]["dataset"] = os.path.abspath(os.path.expanduser(name))
+    return content
+
+
+def same_dataset(one: str, other: str) -> bool:
+    """Whether what two configs name as their data set is the same: of a file, also where other machines have it."""
+    if not (is_spec_path(one) and is_spec_path(other)):
+        return one == other
+    first, second = (Path(name).expanduser() for name in (one, other))
+    if first.is_file() and second.is_file():
+        return first.samefile(second) or (first.name, first.read_bytes()) == (second.name, second.read_bytes())
+    return first.name == second.name
+
+
+def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> None:
+    """Take the paths of the data set and of the teacher's config from where they are written, as ``base`` is."""
+    for keys in (["data", "dataset"], ["teacher", "overrides", "data", "dataset"]):
+        node: Any = merged
+        for key in keys[:-1]:
+            node = node.get(key) if isinstance(node, dict) else None
+        name = node.get(keys[-1]) if isinstance(node, dict) else None
+        if isinstance(name, str) and is_spec_path(name) and len(name) < 4096 and name.isprintable():
+            folder = source(keys, layers).folder
+            if folder != Path() and (folder / Path(name).expanduser()).exists():
+                node[keys[-1]] = str(folder / Path(name).expanduser())
+    teacher = merged.get("teacher")
+    if not isinstance(teacher, dict) or not isinstance(teacher.get("config"), str):
+        return
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SegkdError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SegkdError(f"{path} must hold keys and values, got {type(content).__name__}")
-    bases = content.pop("base", None) or []
-    layers: list[Layer] = []
-    for base in [bases] if isinstance(bases, str) else bases:
-        beside = path.parent / str(base)
-        if not beside.is_file():
-            names = [str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.yaml")]
-            raise SegkdError(f"{path}: base {str(base)!r} does not exist: {nearest(base, names)}")
-        layers += _layers(beside, (*seen, path.resolve()))
-    return [*layers, (str(path), content)]
+        found = find_config(teacher["config"], path.parent)
+    except SegkdError as error:
+        # An absolute one is a run's, perhaps of another machine: `teacher_config` asks for it where it is needed.
+        if not Path(teacher["config"]).is_absolute():
+            raise SegkdError(f"{source(['teacher', 'config'], layers).name}: teacher.config: {error}") from None
+    else:
+        # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
+        is_shipped = found.resolve().parent == resource_dir("configs").resolve()
+        teacher["config"] = found.stem if is_shipped else str(found.resolve())
 
 
-def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    for text in overrides:
-        if "=" not in text or not text.split("=")[0]:
-            raise SegkdError(f"an override is key.path=value, got {text!r}")
-    try:
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise SegkdError(f"the command line: {str(error).splitlines()[0]}") from None
-    assert isinstance(parsed, dict)
-    return {str(key): value for key, value in parsed.items()}
+# What pydantic puts into the path of an error where a value may be one of several types: no keys.
+_TYPES = re.compile(r"(int|float|str|bool|none|list|tuple|dict|literal|function|union|constrained|nullable)\b.*")
 
 
-def _merge(path: Path, layers: list[Layer]) -> dict[str, Any]:
-    try:
-        merged = OmegaConf.merge(*[OmegaConf.create(keys) for _, keys in layers])
-        assert isinstance(merged, DictConfig)
-        container = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise SegkdError(f"{path}: {str(error).splitlines()[0]}") from None
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def _explain(error: ValidationError, path: Path, layers: list[Layer], schema: type[Config]) -> str:
+def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer], schema: type[Config]) -> str:
     """Return one line for the first error: where the key stands, what is wrong, what would be right."""
-    first = error.errors()[0]
-    keys = [str(key) for key in first["loc"]]
-    # Where a block may be one of several types, pydantic puts the type's name into the path: it is no key.
-    keys = [key for key in keys if not key.startswith(("function-", "literal", "union", "constrained-"))]
-    source = _source(keys, layers, default=str(path))
-    dotted = ".".join(keys)
+    problems = error.errors()
+    # A key that lacks is as a rule one that is misspelt.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    keys: list[str | int] = []
+    node: Any = merged
+    for part in first["loc"]:
+        is_key = isinstance(node, dict) and not (_TYPES.fullmatch(str(part)) and part not in node)
+        if is_key or (isinstance(node, list) and isinstance(part, int)):
+            keys.append(part)
+            inner: dict[Any, Any] = node if isinstance(node, dict) else dict(enumerate(node))
+            node = inner.get(part)
+    if first["type"] == "missing" and keys and isinstance(keys[-1], int):
+        keys = keys[:-1]  # an item of a list: the list is too short
+        first["input"] = _at(merged, keys)
+    names = [str(key) for key in keys]
+    where, dotted = source(names, layers).name, ".".join(names)
+    field, block = _field(schema, names)
     if first["type"] == "extra_forbidden":
-        return f"{source}: there is no key {dotted!r}, {nearest(keys[-1], _valid_keys(schema, keys[:-1]))}"
-    if first["type"] == "missing":
-        return f"{source}: the key {dotted!r} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    shown = f", got {first['input']!r}" if isinstance(first["input"], (str, int, float, bool, list, type(None))) else ""
-    return f"{source}: {dotted}: {message}{shown}" if dotted else f"{source}: {message}"
+        return f"{where}: there is no key {shortened(dotted)!r}, {_nearest_key(schema, names)}"
+    if first["type"] == "missing" and not isinstance(first["input"], list):
+        return f"{where}: the key {dotted!r} is missing"
+    text = complaint(first, field, block)
+    return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
 
 
-def _source(keys: list[str], layers: list[Layer], default: str) -> str:
-    """Return the last layer that has the key, else the last that has the longest part of its path."""
-    for length in range(len(keys), 0, -1):
-        for name, content in reversed(layers):
-            node: Any = content
-            for key in keys[:length]:
-                node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
-            if node is not _ABSENT:
-                return name
-    return default
-
-
-def _valid_keys(schema: type[Config], keys: list[str]) -> list[str]:
-    model: Any = schema
+def _at(merged: dict[str, Any], keys: Sequence[Any]) -> Any:
+    node: Any = merged
     for key in keys:
+        node = node[key]
+    return node
+
+
+def _nearest_key(schema: type[Config], names: list[str]) -> str:
+    """Return a hint for a key that does not exist: a key of another block if it has this name, else of this one."""
+    elsewhere = [path for path in _all_keys(schema) if path.rpartition(".")[2] == names[-1]]
+    hint = min(elsewhere, key=lambda path: path.count("."), default=None)
+    return f"did you mean {hint!r}?" if hint else nearest(names[-1], _fields(schema, names[:-1]))
+
+
+def _all_keys(model: Any, path: str = "") -> list[str]:
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        dotted = f"{path}.{name}" if path else name
+        block = None if name == "terms" else _block(field.annotation)
+        found += [dotted] if block is None else _all_keys(block, dotted)
+    return found
+
+
+def _field(schema: type[Config], names: list[str]) -> tuple[FieldInfo | None, type[BaseModel] | None]:
+    """Return the field that a path of keys leads to, and the block that it holds, if any."""
+    field = _fields(schema, names[:-1]).get(names[-1]) if names else None
+    return field, None if field is None else _block(field.annotation)
+
+
+def _fields(schema: type[Config], names: list[str]) -> dict[str, FieldInfo]:
+    model: Any = schema
+    for name in names:
         fields = getattr(model, "model_fields", {})
         # A name that is no field is a term's: the terms are the only open mapping of blocks.
-        model = _block(fields[key].annotation) if key in fields else TermBlock
-    return list(getattr(model, "model_fields", {}))
+        model = _block(fields[name].annotation) if name in fields else TermBlock
+    return dict(getattr(model, "model_fields", {}))
 
 
 def _block(annotation: Any) -> Any:

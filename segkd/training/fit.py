@@ -146,7 +146,8 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
                 **arguments,
             }
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    # What a kind of device needs may not be installed, and Lightning refuses some in ways of its own.
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 
+from segkd.common.plain import Checked, complaint
 from segkd.errors import SegkdError, nearest
 from segkd.schedules import Linear, alw
 from segkd.training.signatures import header
@@ -128,6 +129,11 @@ def check(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[
     Raises:
         SegkdError: no such method or option (with the nearest name), or a value of another type.
     """
+    if ":" in name:
+        raise SegkdError(
+            f"a {kind} of one's own cannot be named in a config yet, as {name!r} does; what is possible now is to pass "
+            "it to segkd.Distiller in Python (docs/custom-models.md)"
+        )
     if name not in methods:
         raise SegkdError(f"there is no {kind} {name!r}, {nearest(name, methods)}")
     header = methods[name].header
@@ -139,8 +145,10 @@ def check(kind: str, methods: Mapping[str, Method], name: str, options: Mapping[
         return _options_model(header).model_validate(dict(options)).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
-        text = f"{kind} {name!r}, option {first['loc'][0]!r}: {first['msg']}, got {first['input']!r}"
-        raise SegkdError(text) from None
+        option = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part == first["loc"][0])
+        if first["type"] == "missing" and len(first["loc"]) == 1:
+            raise SegkdError(f"{kind} {name!r}: its option {option!r} is missing") from None
+        raise SegkdError(f"{kind} {name!r}, option {option!r}: {complaint(first)}") from None
 
 
 def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
@@ -149,4 +157,4 @@ def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
         key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
         for key, parameter in options_of(build).items()
     }
-    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model("Options", __base__=Checked, **fields)

@@ -34,7 +34,10 @@ trainer: {max_steps: 300, threads: 2}
 - `base` is a file or a list of files, relative to this one. Later ones win, this file last. The run goes to
   `runs/my_run`.
 - Blocks are merged key by key; a list replaces a list. `null` takes out what a base names: a term (`kd: null`), the
-  teacher (`teacher: null`), all that is distilled (`distill: null`).
+  teacher (`teacher: null`), all that is distilled (`distill: null`). `{}` empties a block: `student: {options: {}}`.
+  What belongs to a choice goes with it: another `arch` leaves the base's `options` out, another `loss` its loss's.
+- A data set that is a file (`dataset: my_set.yaml`) is looked for beside the config that names it, then in the working
+  directory. Other paths are of the working directory.
 - On the command line a change is `key.path=value`, the value written as in YAML: `optimizer.lr=0.01`,
   `data.crop=[256,512]`, `"distill.schedule={alw: {rise: [task], fall: [kd]}}"`.
 - `${...}` refers to another key, `${oc.env:NAME,default}` to the environment (OmegaConf's interpolation).
@@ -174,7 +177,7 @@ def _type(schema: Schema) -> str:
         count = f"{schema['minItems']} " if "minItems" in schema else ""
         return f"list of {count}" + re.sub("(text|number|null)", r"\1s", _type(items))
     noun = NOUNS[schema["type"]]
-    if schema.get("minimum") == 0 and "maximum" in schema:
+    if schema.get("minimum") == 0 and schema.get("maximum", 1e9) <= 1:
         return f"{noun} from 0 to {schema['maximum']:g}"
     if "minimum" in schema:
         return f"{noun} ≥ {schema['minimum']:g}"

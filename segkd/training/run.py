@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from segkd.common.files import write_text
 from segkd.errors import DiskFull, SegkdError
-from segkd.training.config import dump_config, load_config
+from segkd.training.config import dump_config, load_config, same_dataset, whole
 from segkd.training.results import without_nan
 from segkd.training.schema import Config
 
@@ -170,12 +170,15 @@ def changed_keys(mine: Config, theirs: Config) -> list[str]:
     left, right = settings(mine), settings(theirs)
     harmless = ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels")
     keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
+    for key in ("data.dataset", "teacher.overrides.data.dataset"):
+        if key in keys and same_dataset(str(left.get(key)), str(right.get(key))):
+            keys.remove(key)
     return [key for key in keys if key not in harmless]
 
 
 def settings(config: Config) -> dict[str, Any]:
     """Return the values of a config by their dotted keys; a method that is named without options is ``defaults``."""
-    dump = config.model_dump(mode="json")
+    dump = whole(config)
     for key in ("schedule", "pixel_weighting"):
         named = dump["distill"][key] or {}
         dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}

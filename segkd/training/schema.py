@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from segkd.common.plain import Checked
 from segkd.common.specs import MAX_PIXELS
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
 from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, check, make
+from segkd.training.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
 
 if TYPE_CHECKING:
     from segkd.weighting import RelativeDifficulty
@@ -15,21 +17,8 @@ if TYPE_CHECKING:
 WITHOUT_TORCH = {"without_torch": True}
 """Pydantic's context that leaves out what only building a loss or weighting tells, such as the range of its options."""
 
-Pixels = Annotated[int, Field(ge=1)]
-HeightWidth = tuple[Pixels, Pixels]
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < scale[0] <= scale[1]:
-        raise ValueError("expected [smallest, largest] with 0 < smallest <= largest")
-    return scale
-
-
-Scale = Annotated[tuple[float, float], AfterValidator(_ordered)]
-
-
-class Block(BaseModel):
+class Block(Checked):
     """A block of a config: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
@@ -38,19 +27,21 @@ class Block(BaseModel):
 class Data(Block):
     """What is trained on; how it is augmented is the task's."""
 
-    dataset: str = Field(description="name of a shipped data set, or path of a description of one's own")
-    root: str | None = Field(None, description="where it lies; default `$SEGKD_DATA/<name>`, else `datasets/<name>`")
+    dataset: PathText = Field(description="name of a shipped data set, or path of a description of one's own")
+    root: PathText | None = Field(
+        None, description="where it lies; default `$SEGKD_DATA/<name>`, else `datasets/<name>`"
+    )
     train_split: str = Field("train", description="split that is trained on")
     val_split: str = Field("val", description="split that is measured")
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="train on so many images; default all")
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
+    limit: Count | None = Field(None, description="train on so many images; default all")
+    max_pixels: Annotated[int, Field(ge=1, le=2**62)] = Field(
         MAX_PIXELS, description="an image of more pixels is refused: it may be meant to fill the memory"
     )
     flip: Share = Field(0.5, description="probability of a horizontal flip")
     color_jitter: Share = Field(0.0, description="largest change of brightness, contrast and saturation; 0: none")
     blur: Share = Field(0.0, description="probability of a Gaussian blur, its sigma from 0 to 1 pixels")
-    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step and process")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="loader processes; 0 loads in the main one")
+    batch_size: BatchSize = Field(8, description="images per step and process")
+    workers: Annotated[int, Field(ge=0, le=512)] = Field(2, description="loader processes; 0 loads in the main one")
 
 
 class Normalization(Block):
@@ -66,32 +57,40 @@ class Model(Block):
     """The student; what model that is, is the task's."""
 
     normalization: Normalization | None = Field(None, description="default: what the pretrained part was trained with")
-    checkpoint: str | None = Field(None, description="weights to start from: a file or a run directory")
+    checkpoint: PathText | None = Field(None, description="weights to start from: a file or a run directory")
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
 
 
 class Teacher(Block):
     """The teacher: a config of its own, or an architecture and its weights."""
 
-    needed: ClassVar[tuple[str, ...]] = ()
-    """What must be given where no config is."""
+    of_weights: ClassVar[tuple[str, ...]] = ()
+    """What describes a file of weights; a run says it itself."""
 
-    config: str | None = Field(
+    config: PathText | None = Field(
         None, description="a config that trains it; its finished run is used, and made first where there is none"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
-    arch: str | None = Field(None, description="its architecture; options, normalization and checkpoint go with it")
+    arch: ModelName | None = Field(
+        None, description="its architecture; options, normalization and checkpoint go with it"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
     normalization: Normalization | None = Field(None, description="default: what its architecture's weights expect")
-    checkpoint: str | None = Field(None, description="its weights: a file or a run directory")
+    checkpoint: PathText | None = Field(None, description="its weights: a file or a run directory")
 
     @model_validator(mode="after")
-    def _complete(self) -> "Teacher":
-        if self.config is None:
-            missing = [key for key in self.needed if getattr(self, key) is None]
-            if missing:
-                *most, last = self.needed
-                raise ValueError(f"a teacher needs a config, or {', '.join(most)} and {last}: {missing[0]} is missing")
+    def _one_teacher(self) -> "Teacher":
+        if self.config is None and self.checkpoint is None:
+            raise ValueError("a teacher needs a config, or a checkpoint: weights, or the run that they are of")
+        if self.config is not None:
+            said = [key for key in (*self.of_weights, "options", "normalization") if getattr(self, key)]
+            if "checkpoint" in said:
+                raise ValueError("config and checkpoint name two teachers: leave one of them out")
+            if said:
+                raise ValueError(
+                    f"its config says what the teacher is, so {said[0]} counts for nothing here: change it by "
+                    f"teacher.overrides.student.{said[0]}, or name a checkpoint instead of a config"
+                )
         return self
 
 
@@ -221,51 +220,47 @@ class Optimizer(Block):
         "poly", description="the learning rate's course over the steps"
     )
     power: Annotated[float, Field(gt=0)] = Field(0.9, description="of poly")
-    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+    milestones: list[Count] = Field(
         default_factory=list, description="of multistep: after these steps a tenth of the rate before"
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up before all but onecycle")
+    warmup_steps: Natural = Field(0, description="linear warm-up before all but onecycle")
 
 
 class Validation(Block):
     """When the student is measured; how is the task's."""
 
-    every: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="steps between two validations; default a tenth of all"
-    )
-    batch_size: Annotated[int, Field(ge=1)] = Field(
-        1, description="images at once; above 1, those of segmentation must have one size"
-    )
-    pictures: Annotated[int, Field(ge=0)] = Field(4, description="images shown in TensorBoard")
+    every: Count | None = Field(None, description="steps between two validations; default a tenth of all")
+    batch_size: BatchSize = Field(1, description="images at once; above 1, those of segmentation must have one size")
+    pictures: Natural = Field(4, description="images shown in TensorBoard")
 
 
 class Trainer(Block):
     """What PyTorch Lightning's Trainer is told."""
 
-    max_steps: Annotated[int, Field(ge=1)] = Field(40000, description="optimiser steps")
+    max_steps: Count = Field(40000, description="optimiser steps")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="mixed: autocast")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field("auto", description="kind of device")
-    devices: int | str | list[int] = Field("auto", description="how many, or which")
-    num_nodes: Annotated[int, Field(ge=1)] = Field(1, description="machines")
+    devices: Devices = Field("auto", description="how many, or which")
+    num_nodes: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="machines")
     strategy: str = Field("auto", description="such as ddp")
     sync_batchnorm: bool = Field(True, description="batch statistics over all processes, on GPUs")
-    accumulate: Annotated[int, Field(ge=1)] = Field(1, description="batches per optimiser step")
+    accumulate: Count = Field(1, description="batches per optimiser step")
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
-    checkpoint_every: Annotated[int, Field(ge=1)] | None = Field(
+    checkpoint_every: Count | None = Field(
         None, description="steps between two checkpoints; one is also written after each validation"
     )
-    log_every: Annotated[int, Field(ge=1)] = Field(10, description="steps between two entries in TensorBoard")
+    log_every: Count = Field(10, description="steps between two entries in TensorBoard")
     compile: bool = Field(False, description="torch.compile the distiller")
-    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="CPU threads; default torch's")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads; default torch's")
 
 
 class Config(Block):
     """A whole experiment."""
 
     task: str = Field(description="what is trained")
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="of the run directory")]
-    runs: str = Field("runs", description="where run directories are made")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, order and augmentation")
+    name: RunName = Field(description="of the run directory")
+    runs: PathText = Field("runs", description="where run directories are made")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="of weights, order and augmentation")
     data: Data
     student: Model
     teacher: Teacher | None = None

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from segkd.common.specs import BaseSpec
+from segkd.common.specs import MAX_VALUES, BaseSpec
+from segkd.common.yaml_file import read_yaml
+from segkd.errors import SegkdError
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.schema import Config
@@ -65,8 +65,8 @@ def bare_dataset(name: str) -> BaseSpec | None:
         if path.stem != name or not path.is_file():
             return None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        content = read_yaml(path, MAX_VALUES)
+    except SegkdError:
         return None  # read as a config, it is told what is wrong with it
     if not isinstance(content, dict) or "splits" not in content:
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segkd.errors import SegkdError
-from segkd.training.config import find_config, load_config
+from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 
@@ -32,7 +32,7 @@ def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | No
     if Run.of(own).directory in pupils:
         raise SegkdError(f"{config.name}: teacher.config: {block.config} is its own teacher ({Run.of(own).directory})")
     teacher_config(own, pupils)
-    if config.data.root is not None and own.data.root is None and own.data.dataset == config.data.dataset:
+    if config.data.root is not None and own.data.root is None and same_dataset(own.data.dataset, config.data.dataset):
         own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
     return own
 

@@ -62,7 +62,10 @@ def test_unknown_name_and_missing_file():
     ("changes", "message"),
     [
         ({"nmae": "x"}, r"unknown key 'nmae'; did you mean 'name'\?"),
-        ({"classes": [{"name": "cat", "colour": [1, 2, 3]}]}, r"key 'classes.0.color' is required \(and 1 more\)"),
+        (
+            {"classes": [{"name": "cat", "colour": [1, 2, 3]}]},
+            r"'classes.0.colour'; did you mean 'color'\? \(and 1 more\)",
+        ),
         ({"classes": [{"name": "cat", "color": [1, 2, 3], "colr": 1}]}, r"'classes.0.colr'; did you mean 'color'\?"),
         ({"classes": [{"name": "cat", "color": [1, 2, 300]}]}, r"classes\.0\.color\.2: .*255, got 300"),
         ({"classes": CONTENT["classes"] * 2}, r"class name 'cat' is used twice"),

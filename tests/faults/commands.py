@@ -1,9 +1,6 @@
 """Faults of the command line itself."""
 
-import os
-from pathlib import Path
-
-from faults.row import Fault
+from faults.row import Fault, fifo
 
 FAULTS = [
     ("an unknown command", "trian", ("No such command 'trian'", "train", "segkd --help")),
@@ -111,11 +108,6 @@ FAULTS = [
         "a run directory that is a fifo",
         "train tiny.yaml",
         ("runs/tiny",),
-        prepare=lambda here: _fifo(here / "runs/tiny"),
+        prepare=fifo("runs/tiny"),
     ),
 ]
-
-
-def _fifo(path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    os.mkfifo(path)

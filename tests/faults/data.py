@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faults.row import Fault, remove
+from faults.config import BOMB
+from faults.row import Fault, fifo, remove
 
 SPLITS = {
     "train": {"images": "train/*.png", "masks": "trainannot/*.png"},
@@ -62,7 +63,7 @@ FAULTS = [
     Fault(
         "a labelled image of another suffix",
         "train tiny.yaml",
-        ("train/0001TP_000001.JPEG has a mask", 'write "train/*.{{png,jpeg}}"'),
+        ("train/0001TP_000001.JPEG has a mask", 'write "train/*.{png,jpeg}"'),
         prepare=lambda here: (here / "data/train/0001TP_000001.png").rename(here / "data/train/0001TP_000001.JPEG"),
     ),
     Fault(
@@ -134,5 +135,114 @@ FAULTS = [
     ),
     Fault(
         "check finds an empty file", "data check tiny.yaml", ("1 problem(s)",), {"data/train/0001TP_000002.png": b""}
+    ),
+    described(
+        "classes as names alone",
+        {**SET, "classes": ["a", "b"]},
+        "classes.0: expected keys and values such as {name: ..., color: ...}, got 'a'",
+    ),
+    described("classes as a number", {**SET, "classes": 3}, "classes: expected a list, got 3"),
+    described(
+        "a colour as a word",
+        {**SET, "classes": [{"name": "a", "color": "red"}]},
+        "classes.0.color: expected [red, green, blue], got 'red'",
+    ),
+    described(
+        "a colour of two numbers",
+        {**SET, "classes": [{"name": "a", "color": [1, 2]}]},
+        "classes.0.color: expected [red, green, blue], got [1, 2]",
+    ),
+    described(
+        "a colour of true", {**SET, "classes": [{"name": "a", "color": [True, 2, 3]}]}, "classes.0.color", "true"
+    ),
+    described(
+        "a class called no",
+        "name: x\nclasses: [{name: no, color: [1, 2, 3]}]\nsplits: {train: {images: a*, masks: b*}}\n",
+        "classes.0.name: expected text, got false",
+    ),
+    described("splits as a list", {**SET, "splits": ["train"]}, "splits"),
+    described(
+        "a split as a word", {**SET, "splits": {"train": "train/*.png"}}, "splits.train", "{images: ..., masks: ...}"
+    ),
+    described("an ignored id of true", {**SET, "ignore_index": True}, "ignore_index", "true"),
+    described("a root with NUL", {**SET, "root": "a\0b"}, "root", "NUL"),
+    described("a root that is too long", {**SET, "root": "a" * 300}, "root", "255"),
+    described("a raw id twice", "name: x\nlabel_map: {1: 1, 1: 2}\n", "line 2", "'label_map.1'", "twice"),
+    described(
+        "a class's key twice",
+        "name: x\nclasses:\n  - {name: a, color: [1, 2, 3], name: b}\n",
+        "line 3",
+        "'classes.0.name'",
+        "twice",
+    ),
+    described(
+        "a split twice",
+        "name: x\nsplits:\n  train: {images: a*, masks: b*}\n  train: {images: c*, masks: b*}\n",
+        "line 4",
+        "'splits.train'",
+        "line 3",
+    ),
+    described("an alias bomb of classes", BOMB, "more than 50000", seconds=2),
+    described(
+        "sixty thousand keys of a data set",
+        "".join(f"key{i}: 1\n" for i in range(60_000)),
+        "more than 50000 keys",
+        seconds=2,
+    ),
+    described("a data set that nests deeply", f"name: {'[' * 3000}{']' * 3000}\n", "nest", seconds=2),
+    described("a data set of itself", "name: &a [*a]\n", "refers to itself", seconds=2),
+    Fault(
+        "a data set that is a fifo",
+        "train tiny.yaml data.dataset=mine.yaml",
+        ("mine.yaml", "fifo"),
+        prepare=fifo("mine.yaml"),
+        seconds=2,
+    ),
+    Fault("a data set that is a folder", "train tiny.yaml data.dataset=./data", ("data", "a folder")),
+    Fault(
+        "a data set that is a device", "train tiny.yaml data.dataset=/dev/zero", ("/dev/zero", "a device"), seconds=2
+    ),
+    Fault(
+        "check of a fifo among the images",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=fifo("data/train/0001TP_000001.png"),
+    ),
+    Fault(
+        "check of a fifo among the masks",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=fifo("data/trainannot/0001TP_000001.png"),
+    ),
+    Fault(
+        "a fifo among the masks",
+        "train tiny.yaml",
+        ("0001TP_000001.png",),
+        prepare=fifo("data/trainannot/0001TP_000001.png"),
+    ),
+    Fault(
+        "show of a fifo among the images",
+        "data show tiny.yaml",
+        ("0001TP_000001.png", "fifo"),
+        prepare=fifo("data/train/0001TP_000001.png"),
+    ),
+    Fault(
+        "a fifo among the images",
+        "train tiny.yaml validation.pictures=1",
+        ("val/0001TP_000000.png", "fifo"),
+        prepare=fifo("data/val/0001TP_000000.png"),
+    ),
+    Fault(
+        "check of a raw id twice",
+        "data check mine.yaml",
+        ("mine.yaml", "line 2", "'label_map.1'"),
+        {"mine.yaml": "name: x\nlabel_map: {1: 1, 1: 2}\nsplits: {}\n"},
+    ),
+    Fault(
+        "check of an alias bomb",
+        "data check mine.yaml",
+        ("mine.yaml", "more than"),
+        {"mine.yaml": BOMB + "splits: {}\n"},
+        seconds=2,
     ),
 ]

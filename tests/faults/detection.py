@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from faults.row import Fault, remove
+from faults.row import Fault, fifo, remove
 
 
 def override(name: str, text: str, *texts: str, config: str = "tiny.yaml") -> Fault:
@@ -47,7 +47,6 @@ FAULTS = [
     override("an unknown option of a detector", "student.options.out_chanels=64", "out_chanels", "'out_channels'"),
     override("channels that no group divides", "student.options.out_channels=65", "out_channels", "32"),
     override("a word for channels", "student.options.out_channels=many", "out_channels", "'many'"),
-    override("an unknown norm", "student.norm=instance", "student.norm", "frozen"),
     override("a shorter side of 0", "data.min_size=0", "data.min_size", "0"),
     override("a key of segmentation", "student.encoder=resnet18", "student.encoder"),
     override("a checkpoint of nothing", "student.checkpoint=none.pth", "none.pth"),
@@ -108,4 +107,38 @@ FAULTS = [
     coco("COCO with a class that is none", lists(categories=({"id": 3, "name": "dog"},)), "'dog'"),
     coco("COCO with a box of three numbers", lists(annotations=({**THING, "bbox": [1, 2, 3]},)), "bbox"),
     coco("COCO with a box of words", lists(annotations=({**THING, "bbox": list("abcd")},)), "bbox"),
+    override("an infinite option", "student.options.score_thresh=.inf", "student.options", "finite"),
+    override("true for an option", "student.options.out_channels=true", "out_channels", "a whole number"),
+    override("a shorter side of a million", "data.min_size=1000000", "data.min_size", "32768"),
+    override("a detector of one's own", "student.arch=mymod:Net", "student.arch", "next version"),
+    override("a backbone of one's own", "student.backbone=mymod:net", "student.backbone", "next version"),
+    Fault(
+        "COCO that is a fifo",
+        "train tiny.yaml data.dataset=mine.yaml",
+        ("a.json", "fifo"),
+        coco("", {}).files,
+        fifo("a.json"),
+        "detection",
+    ),
+    Fault(
+        "an annotation that is a fifo",
+        "train tiny.yaml",
+        ("2007_000001.xml", "fifo"),
+        prepare=fifo(XML),
+        folder="detection",
+    ),
+    Fault(
+        "a list that is a fifo",
+        "train tiny.yaml",
+        ("train.txt", "fifo"),
+        prepare=fifo("data/ImageSets/Main/train.txt"),
+        folder="detection",
+    ),
+    Fault(
+        "check of a fifo among photos",
+        "data check tiny.yaml",
+        ("1 problem(s)",),
+        prepare=fifo("data/JPEGImages/2007_000001.jpg"),
+        folder="detection",
+    ),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from faults.row import Fault, remove
+from faults.row import Fault, fifo, remove
 
 MODEL, DESCRIPTION = "runs/tiny/student/model.safetensors", "runs/tiny/student/config.json"
 BEST, LAST = "runs/tiny/checkpoints/best.ckpt", "runs/tiny/checkpoints/last.ckpt"
@@ -217,5 +217,14 @@ FAULTS = [
             folder="run",
         )
         for text in ("[]", '{"student": 5}', '{"student": {"miou": "high"}}')
+    ),
+    Fault(
+        "weights that are a fifo", "train tiny.yaml student.checkpoint=a.pth", ("a.pth", "fifo"), prepare=fifo("a.pth")
+    ),
+    Fault(
+        "encoder weights that are a fifo",
+        "train tiny.yaml student.encoder_weights=a.pth",
+        ("a.pth", "fifo"),
+        prepare=fifo("a.pth"),
     ),
 ]

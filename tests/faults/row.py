@@ -1,5 +1,6 @@
 """One row of the table, and the folders that rows start from."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ class Fault:
     Attributes:
         name: what is wrong, in a few words; each name once.
         command: what follows ``segkd``, in the row's folder; relative paths, quotes as in a shell.
-        texts: what the one line must hold, ``{here}`` being the folder.
+        texts: what the one line must hold.
         files: path in the folder -> text, bytes, or what is written as YAML, before the command.
         prepare: does what files cannot (a fifo, a folder in the way); called with the folder.
         folder: what the row starts from. ``segmentation`` and ``detection``: tiny.yaml and distilled.yaml beside
@@ -82,6 +83,17 @@ def make_run(folder: Path) -> Path:
     outcome = segkd("train", "tiny.yaml", "trainer.max_steps=1", "validation.pictures=0", "data.root=data")
     assert outcome.status == 0, outcome.err
     return folder
+
+
+def fifo(name: str) -> Callable[[Path], None]:
+    """Return what puts a fifo in a place: to read one waits for ever."""
+
+    def prepare(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(folder / name)
+
+    return prepare
 
 
 def remove(*names: str) -> Callable[[Path], None]:

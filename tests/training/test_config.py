@@ -37,6 +37,12 @@ class TestFind:
         write(folder / "quickstart.yaml", SMALL)
         assert find_config("quickstart.yaml", beside=folder) == folder / "quickstart.yaml"
 
+    def test_one_of_the_working_directory_without_its_suffix(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(folder)
+        assert find_config("small") == Path("small.yaml")
+        with pytest.raises(SegkdError, match=r"did you mean 'small'\?"):
+            find_config("smal")
+
     @pytest.mark.parametrize("name", ["quickstrat", "nowhere/quickstrat.yaml"])
     def test_none_names_the_nearest(self, name: str):
         with pytest.raises(SegkdError, match=rf"there is no config '{name}': did you mean 'quickstart'\?"):
@@ -80,6 +86,67 @@ class TestMerge:
         assert config.distill.build_terms() == {}
         assert config.teacher is None
 
+    def test_an_empty_block_takes_out_what_a_base_has(self, folder: Path):
+        write(folder / "base.yaml", {**SMALL, "student": {**SMALL["student"], "options": {"decoder_channels": 8}}})
+        path = write(folder / "top.yaml", {"base": "base.yaml"})
+        assert load_config(str(path)).student.options == {"decoder_channels": 8}
+        assert load_config(str(path), ["student.options={}"]).student.options == {}
+        both = ["student.options={}", "student.options.encoder_output_stride=8"]
+        assert load_config(str(path), both).student.options == {"encoder_output_stride": 8}
+        assert load_config(str(path), both[::-1]).student.options == {}
+        cleared = write(folder / "cleared.yaml", {"base": "base.yaml", "student": {"options": {}}})
+        assert load_config(str(cleared)).student.options == {}
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_another_architecture_leaves_the_options_of_the_base_out(self, folder: Path, order: int):
+        write(folder / "base.yaml", {**SMALL, "student": {**SMALL["student"], "options": {"decoder_channels": 8}}})
+        path = write(folder / "top.yaml", {"base": "base.yaml", "student": {"arch": "Unet"}})
+        assert load_config(str(path)).student.options == {}
+        changes = ["student.arch=Unet", "student.options.encoder_depth=4"][::order]
+        assert load_config(str(folder / "base.yaml"), changes).student.options == {"encoder_depth": 4}
+        assert load_config(str(folder / "base.yaml"), ["student.arch=deeplabv3plus"]).student.options != {}
+
+    def test_another_loss_leaves_the_options_of_the_base_out(self, folder: Path):
+        term = {"loss": "pixel_kd", "temperature": 2.0, "weight": 3.0}
+        teacher = {"config": "small.yaml"}
+        path = write(folder / "kd.yaml", {"base": "small.yaml", "teacher": teacher, "distill": {"terms": {"kd": term}}})
+        block = load_config(str(path), ["distill.terms.kd.loss=cwd"]).distill.named_terms()["kd"]
+        assert (block.loss, block.weight, block.options) == ("cwd", 3.0, {})
+
+    def test_a_teacher_of_another_kind_leaves_that_of_the_base_out(self, folder: Path):
+        path = write(folder / "top.yaml", {"base": "small.yaml", "teacher": {"config": "small.yaml"}})
+        teacher = load_config(str(path), ["teacher.checkpoint=runs/big"]).teacher
+        assert teacher is not None
+        assert (teacher.config, teacher.checkpoint) == (None, "runs/big")
+        write(path, {"base": "small.yaml", "teacher": {"arch": "Unet", "encoder": "resnet18", "checkpoint": "a.pth"}})
+        teacher = load_config(str(path), [f"teacher.config={folder / 'small.yaml'}"]).teacher
+        assert teacher is not None
+        assert (teacher.config, teacher.checkpoint, teacher.arch) == (str(folder / "small.yaml"), None, None)
+
+    def test_a_data_set_is_named_relative_to_its_config(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        write(folder / "deep" / "set.yaml", "name: x")
+        write(folder / "deep" / "base.yaml", {**SMALL, "data": {"dataset": "set.yaml", "crop": [8, 8]}})
+        path = write(folder / "top.yaml", {"base": "deep/base.yaml"})
+        assert Path(load_config(str(path)).data.dataset) == folder / "deep" / "set.yaml"
+        monkeypatch.chdir(folder)
+        config = load_config("top.yaml")
+        assert config.data.dataset == "deep/set.yaml"
+        # What a run directory keeps holds from everywhere.
+        kept = write(folder / "runs" / "x" / "config.yaml", dump_config(config))
+        monkeypatch.chdir("/")
+        assert load_config(str(kept)).data.dataset == str(folder / "deep" / "set.yaml")
+
+    def test_a_data_set_of_the_command_line_or_of_no_file_beside_is_of_the_working_directory(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        write(folder / "set.yaml", "name: x")
+        path = write(folder / "deep" / "a.yaml", {**SMALL, "data": {"dataset": "set.yaml", "crop": [8, 8]}})
+        monkeypatch.chdir(folder)
+        assert load_config(str(path)).data.dataset == "set.yaml"
+        write(folder / "deep" / "set.yaml", "name: x")
+        assert load_config(str(path)).data.dataset == str(folder / "deep" / "set.yaml")
+        assert load_config(str(path), ["data.dataset=./set.yaml"]).data.dataset == "./set.yaml"
+
     def test_interpolation_reads_other_keys_and_the_environment(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("SEGKD_TEST_ROOT", "/somewhere")
         path = write(
@@ -117,24 +184,24 @@ class TestErrors:
         [
             ("trainer.max_step=4", ["there is no key 'trainer.max_step'", "did you mean 'max_steps'?"]),
             ("tariner.max_steps=4", ["there is no key 'tariner'", "did you mean 'trainer'?"]),
-            ("trainer.max_steps=many", ["trainer.max_steps", "integer", "'many'"]),
-            ("trainer.max_steps=0", ["trainer.max_steps", "greater than or equal to 1", "got 0"]),
+            ("trainer.max_steps=many", ["trainer.max_steps", "expected a whole number", "'many'"]),
+            ("trainer.max_steps=0", ["trainer.max_steps", "at least 1", "got 0"]),
             ("trainer.max_steps=2.5", ["trainer.max_steps", "2.5"]),
             ("trainer.precision=fp8", ["trainer.precision", "'bf16-mixed'", "'fp8'"]),
             ("optimizer.schedule=step", ["optimizer.schedule", "'poly'", "'step'"]),
-            ("optimizer=sgd", ["optimizer", "'sgd'"]),
-            ("data.crop=[4]", ["data.crop", "missing"]),
+            ("optimizer=sgd", ["optimizer: expected keys and values such as {name: ..., lr: ...}, got 'sgd'"]),
+            ("data.crop=[4]", ["data.crop: expected [height, width], got [4]"]),
             ("data.crop=[4,0]", ["data.crop.1", "got 0"]),
-            ("data.crop=4", ["data.crop", "got 4"]),
+            ("data.crop=4", ["data.crop: expected [height, width], got 4"]),
             ("data.scale=[2.0,0.5]", ["data", "scale", "smallest"]),
             ("data.scale=[0,0.5]", ["data", "scale"]),
             ("validation.mode=tiles", ["validation.mode", "'sliding'"]),
-            ("data.flip=1.5", ["data.flip", "less than or equal to 1", "1.5"]),
+            ("data.flip=1.5", ["data.flip", "at most 1", "1.5"]),
             ("name=a/b", ["name", "'a/b'"]),
             ("name=..", ["name", "'..'"]),
             ("seed=-1", ["seed", "-1"]),
             ("student.normalization.mean=[0.5]", ["student.normalization"]),
-            ("data=null", ["data", "None"]),
+            ("data=null", ["data: expected keys and values such as {dataset: ..., crop: ...}, got null"]),
             ("trainer.accelerator=gpuu", ["trainer.accelerator"]),
         ],
     )
@@ -167,7 +234,7 @@ class TestErrors:
         path = write(folder / "top.yaml", {**SMALL, "teacher": {"arch": "Unet", "encoder": "resnet18"}})
         message = error(str(path))
         assert message.startswith(f"{path}: teacher: ")
-        assert "checkpoint is missing" in message
+        assert "a teacher needs a config, or a checkpoint" in message
 
     @pytest.mark.parametrize(
         ("distill", "texts"),
@@ -229,11 +296,11 @@ class TestErrors:
     def test_bytes_that_are_no_text(self, folder: Path):
         path = folder / "bad.yaml"
         path.write_bytes(b"\xff\xfe\x00name")
-        assert f"{path} cannot be read" in error(str(path))
+        assert f"{path}: cannot be read" in error(str(path))
 
     def test_nothing_is_unpickled(self, folder: Path):
         path = write(folder / "bad.yaml", "name: !!python/object/apply:os.system ['exit 1']\n")
-        assert f"{path} cannot be read" in error(str(path))
+        assert f"{path}: cannot be read" in error(str(path))
 
     def test_bases_in_a_circle(self, folder: Path):
         write(folder / "a.yaml", {"base": "b.yaml"})

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from segkd.common.plain import Checked
 from segkd.errors import SegkdError
 from segkd.segmentation.streets.scene import SCENE_VERSION, draw_scene
 
@@ -17,7 +18,7 @@ _MARKER = "streets.json"
 _CITIES = ("ahorn", "birke", "eiche", "linde")
 
 
-class Drawing(BaseModel):
+class Drawing(Checked):
     """How many scenes are drawn, how large and from which seed.
 
     Attributes:

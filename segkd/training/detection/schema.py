@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from segkd.training import schema
-from segkd.training.schema import HeightWidth, Pixels, Scale
+from segkd.training.values import HeightWidth, ModelName, PathText, Pixels, Scale
 
 
 class Data(schema.Data):
@@ -38,9 +38,9 @@ class Data(schema.Data):
 class Model(schema.Model):
     """A detector: its architecture, and the backbone under its FPN."""
 
-    arch: str = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
-    backbone: str = Field(description="such as resnet50; a timm network after tu-")
-    backbone_weights: str | None = Field(None, description="default for torchvision's, a local file, or null")
+    arch: ModelName = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
+    backbone: ModelName = Field(description="such as resnet50; a timm network after tu-")
+    backbone_weights: PathText | None = Field(None, description="default for torchvision's, a local file, or null")
     norm: Literal["batch", "eval", "frozen"] = Field(
         "batch", description="the backbone's batch norm: trained; with its statistics as they are; or all of it frozen"
     )
@@ -49,9 +49,9 @@ class Model(schema.Model):
 class Teacher(schema.Teacher):
     """The teacher: a config of its own, or an architecture and its weights."""
 
-    needed: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
+    of_weights: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
 
-    backbone: str | None = Field(None, description="as the student's")
+    backbone: ModelName | None = Field(None, description="as the student's")
 
 
 class Config(schema.Config):

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from segkd.training import schema
-from segkd.training.schema import Block, HeightWidth, Scale
+from segkd.training.schema import Block
+from segkd.training.values import Count, HeightWidth, ModelName, PathText, Scale
 
 
 class Data(schema.Data):
@@ -19,9 +20,9 @@ class Data(schema.Data):
 class Model(schema.Model):
     """A model of segmentation-models-pytorch."""
 
-    arch: str = Field(description="such as DeepLabV3Plus, Unet or Segformer")
-    encoder: str = Field(description="such as resnet18; a timm network after tu-")
-    encoder_weights: str | None = Field(None, description="hub name such as imagenet, a local file, or null")
+    arch: ModelName = Field(description="such as DeepLabV3Plus, Unet or Segformer")
+    encoder: ModelName = Field(description="such as resnet18; a timm network after tu-")
+    encoder_weights: PathText | None = Field(None, description="hub name such as imagenet, a local file, or null")
     auxiliary: bool = Field(False, description="add an FCN head on encoder stage 4")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
 
@@ -29,16 +30,16 @@ class Model(schema.Model):
 class AuxiliaryFit(Block):
     """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
 
-    steps: Annotated[int, Field(ge=1)] = Field(300, description="optimiser steps")
+    steps: Count = Field(300, description="optimiser steps")
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="learning rate")
 
 
 class Teacher(schema.Teacher):
     """The teacher: a config of its own, or an architecture and its weights."""
 
-    needed: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
+    of_weights: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
 
-    encoder: str | None = Field(None, description="as the student's")
+    encoder: ModelName | None = Field(None, description="as the student's")
     auxiliary: bool | Literal["fit"] = Field(
         False, description="true: it has an FCN head, in its weights; fit: train one on the frozen teacher"
     )

@@ -1,0 +1,134 @@
+"""What a person wrote, checked by pydantic, and its complaints in plain words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from segkd.errors import nearest
+
+
+class Checked(BaseModel):
+    """A block of keys; true and false are no numbers, and every number is finite, also in blocks of free keys."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if not _mentions(annotation, BaseModel):  # which has this check of its own
+            _check_finite(value, "")
+            if not _mentions(annotation, bool) and not _mentions(annotation, Any):
+                _check_no_bool(value, annotation)
+        return value
+
+
+def _check_finite(value: Any, place: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "{place}", {"place": f" as {place}" if place else ""})
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        _check_finite(inner, f"{place}.{key}" if place else str(key))
+
+
+def _check_no_bool(value: Any, annotation: Any) -> None:
+    if isinstance(value, bool):
+        kinds = {int: "a whole number", float: "a number"}
+        expected = next((text for kind, text in kinds.items() if _mentions(annotation, kind)), "text")
+        raise PydanticCustomError("no_bool", "{expected}", {"expected": expected})
+    for inner in value if isinstance(value, list | tuple) else ():
+        _check_no_bool(inner, annotation)
+
+
+def _mentions(annotation: Any, kind: Any) -> bool:
+    if annotation is kind or (kind is BaseModel and isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return True
+    return any(_mentions(inner, kind) for inner in get_args(annotation))
+
+
+def complaint(error: Mapping[str, Any], field: FieldInfo | None = None, block: type[BaseModel] | None = None) -> str:
+    """Return one of pydantic's errors in plain words: what was expected, and what was given.
+
+    Args:
+        error: of ``ValidationError.errors()``.
+        field: the key that is wrong, whose description may begin with the form of its value: ``[height, width]``.
+        block: what the key holds, where it holds a block.
+    """
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return lower(error["msg"].removeprefix("Value error, "))
+    return f"expected {_expected(kind, given, context, field, block) or lower(error['msg'])}, got {written(given)}"
+
+
+def _expected(
+    kind: str, given: Any, context: Mapping[str, Any], field: FieldInfo | None, block: type[BaseModel] | None
+) -> str | None:
+    if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+        return "keys and values" + (f" such as {_form_of(block)}" if block is not None else ", as {key: value}")
+    if kind in ("tuple_type", "list_type", "too_long", "too_short", "missing"):
+        description = (field.description if field is not None else None) or ""
+        if description.startswith("["):
+            return description.partition("]")[0] + "]"
+        if kind in ("too_long", "too_short"):
+            least, most = context.get("min_length"), context.get("max_length")
+            count, word = (least, "least") if kind == "too_short" else (most, "most")
+            return f"at {word} {count} item{'s' * (count != 1)}"
+        return "a list"
+    if kind == "literal_error":
+        choices = [text.strip("'") for text in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        hint = nearest(given, choices)
+        is_typo = len(choices) > 1 and isinstance(given, str) and hint.startswith("did you mean")
+        return f"{context['expected']}" + (f" ({hint})" if is_typo else "")
+    limits = {"greater_than_equal": "at least", "greater_than": "more than"}
+    limits |= {"less_than_equal": "at most", "less_than": "less than"}
+    if kind in limits:
+        limit = next(value for key, value in context.items() if key in ("ge", "gt", "le", "lt"))
+        return f"{limits[kind]} {int(limit) if float(limit).is_integer() else limit}"
+    if kind == "finite_number":
+        return f"a finite number{context.get('place', '')}"
+    if kind == "no_bool":
+        return str(context["expected"])
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "string": "text",
+        "bool": "true or false",
+        "path": "a path",
+    }
+    if kind == "string_pattern_mismatch":
+        return "letters, digits, _, - and ., no other character first than a letter, digit or _"
+    if kind == "string_too_long":
+        return f"at most {context['max_length']} characters"
+    return words.get(kind.split("_")[0])
+
+
+def _form_of(block: type[BaseModel]) -> str:
+    required = [name for name, field in block.model_fields.items() if field.is_required()]
+    names = required or list(block.model_fields)[:2]
+    return "{" + ", ".join(f"{name}: ..." for name in names) + "}"
+
+
+def lower(text: str) -> str:
+    """Return a message with a small first letter, to go on after a colon."""
+    return text[:1].lower() + text[1:]
+
+
+def written(value: Any, most: int = 80) -> str:
+    """Return a value as YAML writes it, cut short where it is long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: ".inf", -math.inf: "-.inf"}.get(value, ".nan")
+    if isinstance(value, str):
+        text = repr(value)
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in list(value.items())[:20]) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(written(inner) for inner in value[:20]) + "]"
+    else:
+        text = f"{value:.4g}" if isinstance(value, int) and abs(value) > 10**20 else str(value)
+    return text if len(text) <= most else f"{text[:most]}..."

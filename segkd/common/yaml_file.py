@@ -1,0 +1,154 @@
+"""Reading YAML that others wrote: every key once, no more values than a person writes, and nothing that runs code."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segkd.common.paths import check_regular
+from segkd.errors import SegkdError
+
+MAX_VALUES = 5_000
+"""The most keys and values of a config; the longest shipped one has about a hundred."""
+MAX_DEPTH = 30
+"""How deep lists and mappings may stand in each other."""
+MAX_BYTES = 10_000_000
+
+# libyaml where there is one, which reads ten times faster.
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Parser):
+    """Reads 1e-3 as a number, as YAML 1.2 does, and leaves dates as they are written."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if not pair[0].endswith(":timestamp")]
+    for first, pairs in _Parser.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+def read_yaml(path: Path, most: int = MAX_VALUES) -> Any:
+    """Return what a YAML file holds.
+
+    Args:
+        path: the file.
+        most: so many keys and values at most, those that an alias (``*name``) repeats counted each time.
+
+    Raises:
+        SegkdError: no file, no YAML, a key that stands twice, more values or deeper ones than allowed; one line that
+            names the file, and the line and key where there is one.
+    """
+    check_regular(path, "the YAML file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SegkdError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if len(data) > MAX_BYTES:
+        raise SegkdError(f"{path}: cannot be read as YAML: it has more than {MAX_BYTES // 1_000_000} MB")
+    try:
+        return parse_yaml(text, most)
+    except SegkdError as error:
+        raise SegkdError(f"{path}{error}") from None
+
+
+def parse_yaml(text: str, most: int = MAX_VALUES) -> Any:
+    """Return what YAML text says; see `read_yaml`. Messages begin with the place: what has the text goes before it."""
+    try:
+        _count(text, most)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _Walk(most).measure(node, "")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        reason = error.problem or error.context
+        raise SegkdError(f": cannot be read as YAML: {place}{' '.join(str(reason).split())}") from None
+    # Numbers of five thousand digits and characters that YAML does not know are refused in other ways.
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+        if isinstance(error, SegkdError):
+            raise
+        raise SegkdError(f": cannot be read as YAML: {' '.join(str(error).split())}") from None
+
+
+def _count(text: str, most: int) -> None:
+    """Raise where the text alone is too much, before anything is built of it."""
+    count = depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise SegkdError(f": {_line(event)}: lists and mappings nest more than {MAX_DEPTH} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        count += isinstance(event, yaml.NodeEvent)
+        if count > most:
+            raise SegkdError(f": {_line(event)}: more than {most} keys and values")
+
+
+class _Walk:
+    """Goes through what the text says, each node once, and knows how large it is with its aliases written out."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.sizes: dict[yaml.Node, tuple[int, int]] = {}
+        self.open: set[yaml.Node] = set()
+
+    def measure(self, node: yaml.Node, path: str) -> tuple[int, int]:
+        """Return how many values a node stands for, and how deep; path is the dotted key that leads to it."""
+        if node in self.sizes:
+            return self.sizes[node]
+        if node in self.open:
+            raise SegkdError(f": {_line(node)}: {path or 'the file'} refers to itself")
+        if node.tag not in _TAGS:
+            shown = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise SegkdError(f": cannot be read as YAML: {_line(node)}: the tag {shown} is not read here")
+        self.open.add(node)
+        size, depth = 1, 0
+        for child, name in self._children(node, path):
+            of_child, deep = self.measure(child, name)
+            size, depth = size + of_child, max(depth, deep + 1)
+            if size > self.most:
+                raise SegkdError(f": {_line(node)}: {path or 'the file'} has more than {self.most} keys and values")
+            if depth > MAX_DEPTH:
+                raise SegkdError(f": {_line(node)}: {path or 'the file'} nests more than {MAX_DEPTH} deep")
+        self.open.remove(node)
+        self.sizes[node] = size, depth
+        return size, depth
+
+    def _children(self, node: yaml.Node, path: str) -> list[tuple[yaml.Node, str]]:
+        if isinstance(node, yaml.SequenceNode):
+            return [(child, f"{path}.{index}" if path else str(index)) for index, child in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return []
+        seen: dict[tuple[str, str], yaml.Node] = {}
+        children = []
+        for key, value in node.value:
+            name = f"{path}.{key.value}" if path else str(key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                raise SegkdError(f": {_line(key)}: a list or mapping cannot be a key")
+            same = (key.tag, key.value)
+            if same in seen and not key.tag.endswith(":merge"):
+                first = seen[same].start_mark.line + 1
+                raise SegkdError(f": {_line(key)}: the key {name!r} stands twice, first in line {first}")
+            seen[same] = key
+            children += [(key, name), (value, name)]
+        return children
+
+
+def _line(node: yaml.Node | yaml.Event) -> str:
+    return f"line {node.start_mark.line + 1}"

@@ -1,0 +1,218 @@
+"""What a config says before it is checked: its bases, itself, and what changes it, laid over each other."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segkd.common.paths import check_regular, plain_path, shortened
+from segkd.common.yaml_file import parse_yaml, read_yaml
+from segkd.errors import SegkdError, nearest
+
+MAX_FILES = 50
+"""So many files at most make a config, each counted as often as it is a base."""
+MAX_REFERENCES = 1000
+"""So many values at most may one value stand for, through ``${...}`` and what that refers to."""
+
+_ABSENT = object()
+_REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.-]+)\s*\}")
+
+
+class Layer(NamedTuple):
+    """Some keys, and where they come from.
+
+    Attributes:
+        name: a file's path, or ``the command line``.
+        keys: nested as in a file.
+        folder: what paths in it are relative to.
+    """
+
+    name: str
+    keys: dict[str, Any]
+    folder: Path
+
+
+def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """Return a file's bases, in order, then the file itself.
+
+    Raises:
+        SegkdError: a file is missing, cannot be read or is its own base.
+    """
+    if path.resolve() in seen:
+        raise SegkdError(f"{path}: its bases go round in a circle")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise SegkdError(f"{path} must hold keys and values, got {type(content).__name__}")
+    _check_keys(str(path), content)
+    bases = content.pop("base", None)
+    bases = [] if bases is None else bases if isinstance(bases, list) else [bases]
+    layers: list[Layer] = []
+    for base in bases:
+        layers += read_layers(_base(path, base), (*seen, path.resolve()))
+        if len(layers) > MAX_FILES:
+            raise SegkdError(f"{path}: base: more than {MAX_FILES} files make this config")
+    return [*layers, Layer(str(path), content, path.parent)]
+
+
+def _base(path: Path, base: Any) -> Path:
+    if not isinstance(base, str):
+        raise SegkdError(f"{path}: base: expected the path of a file or a list of them, got {base!r:.80}")
+    try:
+        beside = path.parent / plain_path(base)
+    except ValueError as error:
+        raise SegkdError(f"{path}: base: {error}") from None
+    check_regular(beside, "the base")
+    if not beside.is_file():
+        names = [str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.yaml")]
+        raise SegkdError(f"{path}: base {base!r} does not exist: {nearest(base, names)}")
+    return beside
+
+
+def command_line(overrides: Sequence[str]) -> list[Layer]:
+    """Return the changes of ``key.path=value`` texts; a later one wins.
+
+    Blocks that are emptied (``student.options={}``) come first, so that ``student.options.x=1`` can go beside.
+
+    Raises:
+        SegkdError: a text is none, or its value is no YAML.
+    """
+    keys: dict[str, Any] = {}
+    emptied: dict[str, Any] = {}
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise SegkdError(f"an override is key.path=value, got {text[:100]!r}")
+        parts = path.strip().split(".")
+        if not all(parts):
+            raise SegkdError(f"the command line: {path!r}: a key between two dots is missing")
+        try:
+            given: Any = "" if not value else parse_yaml(value)
+        except SegkdError as error:
+            raise SegkdError(f"the command line: {path}{error}") from None
+        change = given
+        for part in reversed(parts):
+            change = {part: change}
+        keys = overlay(keys, change)
+        emptied = overlay(emptied, change) if given == {} else emptied
+    _check_keys("the command line", keys)
+    return [Layer("the command line", changes, Path()) for changes in (emptied, keys)]
+
+
+def merge(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Lay the layers over each other, and put what ``${...}`` refers to in its place.
+
+    Raises:
+        SegkdError: a reference that leads nowhere, to itself, or to too much.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = overlay(merged, layer.keys)
+    if not any(isinstance(value, str) and "${" in value for value in _leaves(merged, "").values()):
+        return merged
+    name = layers[-1].name if len(layers) == 1 else next(layer.name for layer in reversed(layers) if layer.keys)
+    _check_references(name, merged)
+    from omegaconf import OmegaConf  # here, since few configs need it
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise SegkdError(f"{name}: {str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of both; blocks are merged key by key, and where both have a value that of ``above`` stands.
+
+    An empty block (``{}``) takes out what the lower one has. What belongs to a choice goes with it: another ``arch``
+    leaves the ``options`` of the lower one out, another ``loss`` its loss's, and a teacher's checkpoint and config each
+    leave the other out.
+    """
+    merged = _without_outdated(below, above)
+    for key, value in above.items():
+        lower: Any = merged.get(key)
+        if isinstance(value, Mapping) and value and isinstance(lower, Mapping):
+            merged[key] = overlay(lower, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+# What a term says beside the options of its loss.
+_OF_TERMS = ("loss", "weight", "student", "teacher", "connector", "size")
+_OF_WEIGHTS = ("checkpoint", "arch", "encoder", "backbone", "options", "normalization")
+
+
+def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(below)
+
+    def is_other(key: str) -> bool:
+        old, new = below.get(key), above.get(key)
+        return isinstance(old, str) and isinstance(new, str) and old.lower() != new.lower()
+
+    if is_other("arch"):
+        kept.pop("options", None)
+    if is_other("loss"):
+        kept = {key: value for key, value in kept.items() if key in _OF_TERMS}
+    if above.get("checkpoint") is not None and "config" not in above:
+        kept.pop("config", None)
+        kept.pop("overrides", None)
+    if above.get("config") is not None and "checkpoint" not in above:
+        kept = {key: value for key, value in kept.items() if key not in _OF_WEIGHTS}
+    return kept
+
+
+def source(keys: Sequence[str], layers: Sequence[Layer]) -> Layer:
+    """Return the last layer that has the key, else the last that has the longest part of its path, else the last."""
+    for length in range(len(keys), 0, -1):
+        for layer in reversed(layers):
+            node: Any = layer.keys
+            for key in keys[:length]:
+                node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
+            if node is not _ABSENT:
+                return layer
+    return next(layer for layer in reversed(layers) if layer.name != "the command line")
+
+
+def _check_keys(name: str, node: Any, path: str = "") -> None:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if not isinstance(key, str):
+            raise SegkdError(f"{name}: {path}{str(key).lower()}: a key is text; this one needs quotes to be that")
+        if not key.isprintable():
+            raise SegkdError(f"{name}: {path}{shortened(key)}: a key is text of one line")
+        _check_keys(name, value, f"{path}{key}.")
+
+
+def _leaves(node: Any, path: str) -> dict[str, Any]:
+    if not isinstance(node, dict | list):
+        return {path: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    found: dict[str, Any] = {}
+    for key, value in items:
+        found |= _leaves(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def _check_references(name: str, merged: dict[str, Any]) -> None:
+    """Raise where a value stands for too many others: references that double thirty times over never end."""
+    leaves, weights = _leaves(merged, ""), dict[str, int]()
+
+    def weigh(path: str, way: tuple[str, ...]) -> int:
+        if path in way:
+            raise SegkdError(f"{name}: {path}: refers to itself")
+        if path not in weights:
+            below = [leaf for leaf in leaves if leaf == path or leaf.startswith(f"{path}.")]
+            weights[path] = 1 + sum(of_leaf(leaf, (*way, path)) for leaf in below)
+        if weights[path] > MAX_REFERENCES:
+            raise SegkdError(f"{name}: {path}: stands for more than {MAX_REFERENCES} values, by what it refers to")
+        return weights[path]
+
+    def of_leaf(leaf: str, way: tuple[str, ...]) -> int:
+        value = leaves[leaf]
+        targets = _REFERENCE.findall(value) if isinstance(value, str) else []
+        parents = leaf.split(".")
+        return 1 + sum(weigh(".".join([*parents[: -len(dots)], key]) if dots else key, way) for dots, key in targets)
+
+    for leaf in leaves:
+        of_leaf(leaf, (leaf,))

@@ -1,0 +1,71 @@
+"""The kinds of values that configs hold: numbers in a range that a machine can bear, paths, sizes, devices."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from segkd.common.paths import plain_path
+from segkd.common.plain import written
+
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Natural = Annotated[int, Field(ge=0, le=2**31 - 1)]
+BatchSize = Annotated[int, Field(ge=1, le=65536)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, AfterValidator(plain_path)]
+Pixels = Annotated[int, Field(ge=1, le=32768)]
+RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=200)]
+# Ten times either side is a hundred times the memory.
+MAX_SCALE = 10.0
+
+
+def _fits_memory(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > 2**28:
+        raise ValueError(f"expected at most {2**28} pixels in all, got {list(size)}")
+    return size
+
+
+HeightWidth = Annotated[tuple[Pixels, Pixels], AfterValidator(_fits_memory)]
+
+
+def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < scale[0] <= scale[1] <= MAX_SCALE:
+        raise ValueError(
+            f"expected [smallest, largest] with 0 < smallest <= largest <= {MAX_SCALE:g}, got {written(scale)}"
+        )
+    return scale
+
+
+Scale = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+def _of_the_library(name: str) -> str:
+    if ":" in name:
+        raise ValueError(
+            f"a model of one's own, as {name!r} is, cannot be named in a config yet: that comes with the next version. "
+            "Possible now: an architecture and encoder that the package knows, or segkd.Distiller with the model in "
+            "Python (docs/custom-models.md)"
+        )
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_of_the_library)]
+
+
+_DEVICES = "expected auto, how many (1 to 1024; -1 for all), or a list of their numbers such as [0, 1]"
+
+
+def _devices(devices: int | str | list[int]) -> int | str | list[int]:
+    if devices in ("auto", -1, "-1"):
+        return devices
+    text = ",".join(map(str, devices)) if isinstance(devices, list) else str(devices)
+    is_count = not isinstance(devices, list) and "," not in text
+    numbers = [int(part) for part in text.split(",") if part] if re.fullmatch(r"\d{1,4}(,\d{1,4})*,?", text) else []
+    if not numbers or max(numbers) > 1024 or (is_count and 0 in numbers):
+        raise ValueError(f"{_DEVICES}, got {written(devices)}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"names a device twice: {written(devices)}")
+    return devices
+
+
+Devices = Annotated[int | str | list[int], AfterValidator(_devices)]
