@@ -104,7 +104,7 @@ FAULTS = [
     Fault(
         "one class alone in all masks",
         "train tiny.yaml data.dataset=mine.yaml",
-        ("mine train: class 'class_1' has no pixel in any of", "label_map: {{0: 0, 255: 1}}"),
+        ("mine train: class 'class_1' has no pixel in any of", "label_map: {0: 0, 255: 1}"),
         {"mine.yaml": {**SET, "classes": COLORS[:2]}},
         prepare=lambda here: [
             Image.fromarray(np.array([[0, 255]], np.uint8).repeat(64, 0).repeat(48, 1)).save(path)
