@@ -25,7 +25,12 @@ def train(
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with the run in this directory, where it stopped.")
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with the run in this directory, where it stopped; with more trainer.max_steps a finished one "
+            "too. It takes changes to how far, where and how it is computed, measured and logged.",
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -39,13 +44,15 @@ def train(
       segkd train quickstart
       segkd train quickstart name=short trainer.max_steps=100 seed=1
       segkd train --resume runs/quickstart
+      segkd train --resume runs/quickstart trainer.max_steps=2000
     """
     if resume is not None:
-        if config is not None:
+        changes = [*([config] if config is not None else []), *(overrides or [])]
+        if config is not None and "=" not in config:
             raise SegkdError(f"segkd train takes a CONFIG, or --resume RUN, not both: {config!r} and {str(resume)!r}")
         from segkd.training import train as training
 
-        result = training.resume(resume, console)
+        result = training.resume(resume, console, changes)
     elif config is not None:
         loaded = read_config(config, overrides)
         from segkd.training import train as training

@@ -1,5 +1,6 @@
 """The Lightning module: one distilled step, one validation step, what is logged."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,26 @@ class DistillModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the last validation measured, which ends the result of a run that is resumed after its last step."""
         checkpoint["measured"] = self.measured
+        checkpoint["max_steps"] = self.config.trainer.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back; where the run is to be of another length now, put the rates of such a run in."""
         self.measured = checkpoint["measured"]
+        if checkpoint.get("max_steps") != self.config.trainer.max_steps:
+            self._set_course(checkpoint)
+
+    def _set_course(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the learning rates and their schedule by what they are at this step in a run of this length."""
+        fresh = self.configure_optimizers()
+        scheduler = fresh["lr_scheduler"]["scheduler"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, that the optimiser has done no step
+            for _ in range(checkpoint["global_step"]):
+                scheduler.step()
+        checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        for old, new in zip(groups, fresh["optimizer"].param_groups, strict=True):
+            old.update({key: value for key, value in new.items() if key != "params"})
 
     def scalars(self) -> dict[str, float]:
         """Return what the last validation measured by the names under which it is logged; NaN for an absent class."""

@@ -44,6 +44,12 @@ trainer: {max_steps: 300, threads: 2}
 - A key that does not exist, or a value that does not fit, is an error of one line that names the file, the key and the
   nearest valid one.
 - A run directory keeps the whole config, every default written out, as `config.yaml`.
+- `segkd train --resume runs/my_run trainer.max_steps=600` goes further, also with a finished run. Besides, it takes
+  what changes nothing that is learnt (`trainer.accelerator`, `devices`, `threads`, `log_every`, `checkpoint_every`;
+  `validation.every`, `batch_size`, `pictures`; `data.root`, `workers`, `max_pixels`); any other key is refused. With
+  another number of steps the learning rate, the schedules of the terms and ALW go on as at that step of a run of the
+  new length: a rate that had decayed rises again, so the result is not that of a run which was so long from its start.
+  With another number of devices a step sees another number of images: `batch_size` is of each.
 
 Below, **required** keys have no default. The tables of a block hold the keys of both tasks first, then those that only
 segmentation or only detection has, or has otherwise.

@@ -157,6 +157,12 @@ class Run:
         except OSError as error:
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
 
+    def change(self, config: Config) -> None:
+        """Replace the config of a run that goes on, if it is another; what was finished is so no longer."""
+        if config != self.config():
+            write_text(self.config_file, dump_config(config))
+        self.result_file.unlink(missing_ok=True)
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``, which says that the run is finished; what is not a number stands there as null."""
         write_text(self.result_file, json.dumps(without_nan(dict(result)), indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from segkd.errors import DiskFull, SegkdError
 from segkd.training.cost import environment
 from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
+from segkd.training.resuming import resumed_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import measure
@@ -86,6 +87,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     # Before the teacher is trained: what does not fit together is found now.
     distiller = task.distiller(student, teacher)
     fit = Fit(task, run, console)
+    if is_resumed:
+        _check_goes_on(run, config, fit.done)
     # Labels are read for these: what is wrong with them is known before anything is written.
     remarks = [*task.remarks(fit.train_set), *task.remarks(fit.val_set)]
     if own is not None:
@@ -102,6 +105,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
 
     module = DistillModule(task, distiller)
     with run.locked() if is_first else contextlib.nullcontext():
+        if is_resumed and is_first:
+            run.change(config)
         best = fit(module)
         if is_first:
             best_weights = read_state_dict(run.best)
@@ -128,19 +133,30 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     return run.result()
 
 
-def resume(directory: str | Path, console: Console) -> dict[str, Any]:
+def resume(directory: str | Path, console: Console, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Go on with a run that was begun, exactly where its last checkpoint stands.
 
+    Args:
+        directory: of the run.
+        console: where progress is shown.
+        overrides: ``key.path=value`` changes, see `segkd.training.resuming.resumed_config`. With other
+            ``trainer.max_steps`` the learning rate and all schedules go on as at this step of a run of that length.
+
     Raises:
-        SegkdError: this is no run, or it is finished.
+        SegkdError: this is no run, it is finished, or it does not take such a change.
     """
     run = Run(directory)
-    config = run.config()
-    if run.finished:
-        run.result()  # a damaged one is named
-        raise SegkdError(f"{run.directory} is finished: there is nothing to resume")
+    config = resumed_config(run, overrides)
     # The run goes on in the directory that was named, wherever it was moved to.
     return train(config, console, resume=run)
+
+
+def _check_goes_on(run: Run, config: Config, done: int) -> None:
+    """Raise where a run was given fewer steps than it has done, or a finished one has lost its checkpoint."""
+    if run.finished and done == 0:
+        raise SegkdError(f"{run.directory} cannot go further: there is no {run.last}")
+    if done >= config.trainer.max_steps != run.config().trainer.max_steps:
+        raise SegkdError(f"{run.directory} has done {done} steps: trainer.max_steps must be more, to go further")
 
 
 def _train_teacher(config: Config, own: Config, console: Console, begun: Run | None) -> None:

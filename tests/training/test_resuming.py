@@ -1,0 +1,87 @@
+"""Going on with changes: further than planned, elsewhere, and never as another run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from experiments import cut_at, make_experiment, measured, refused, same, segkd, train, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from segkd.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the finished run `tiny` of 4 steps; each test's runs have names of their own."""
+    folder = make_experiment(tmp_path_factory.mktemp("resuming"))
+    train(folder / "tiny.yaml")
+    return folder
+
+
+def rates(run: Path) -> dict[int, float]:
+    """Return the learning rate of each step, the last that was written."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {scalar.step: scalar.value for scalar in events.Scalars("lr/head")}
+
+
+@pytest.mark.parametrize("schedule", ["poly", "onecycle"])
+def test_a_finished_run_goes_further_with_the_rates_of_a_run_of_that_length(folder: Path, schedule: str):
+    options = [f"optimizer.schedule={schedule}", "optimizer.warmup_steps=1"]
+    train(folder / "tiny.yaml", f"name={schedule}", "trainer.max_steps=4", *options)
+    train(folder / "tiny.yaml", f"name={schedule}_long", "trainer.max_steps=8", *options)
+    run, long = (folder / "runs" / name for name in (schedule, f"{schedule}_long"))
+    train("--resume", run, "trainer.max_steps=8")
+    found, expected = rates(run), rates(long)
+    assert [found[step] for step in (5, 6, 7, 8)] == pytest.approx([expected[step] for step in (5, 6, 7, 8)])
+    assert [row["step"] for row in measured(run)] == ["2", "4", "6", "8"]
+    assert json.loads((run / "result.json").read_text())["steps"] == 8
+    assert Run(run).config().trainer.max_steps == 8
+
+
+def test_what_is_extended_and_stopped_is_unfinished_until_it_is_resumed(folder: Path):
+    run = folder / "runs/extended"
+    train(folder / "tiny.yaml", "name=extended")
+    with cut_at(5):
+        segkd("train", "--resume", run, "trainer.max_steps=6", "trainer.checkpoint_every=1")
+    assert not Run(run).finished
+    assert (run / "student/model.safetensors").is_file()
+    outcome = train("--resume", run)
+    assert "extended: training on cpu, 5 images, from step 5 to 6" in outcome.out
+    train(folder / "tiny.yaml", "name=extended_at_once")
+    train("--resume", folder / "runs/extended_at_once", "trainer.max_steps=6")
+    of_both = [weights(folder / "runs" / name / "checkpoints/last.ckpt") for name in ("extended", "extended_at_once")]
+    assert same(*of_both)
+
+
+def test_harmless_changes_change_nothing_that_is_learnt(folder: Path):
+    run = folder / "runs/changed"
+    with cut_at(3):
+        segkd("train", folder / "tiny.yaml", "name=changed", "trainer.checkpoint_every=1")
+    changes = ["data.workers=1", "trainer.log_every=7", "trainer.devices=1", "validation.batch_size=1"]
+    train("--resume", run, *changes)
+    assert same(weights(run / "checkpoints/last.ckpt"), weights(folder / "runs/tiny/checkpoints/last.ckpt"))
+    config = Run(run).config()
+    assert (config.data.workers, config.trainer.log_every, config.validation.batch_size) == (1, 7, 1)
+
+
+def test_refused(folder: Path):
+    run = folder / "runs/tiny"
+    before = (run / "config.yaml").read_text()
+    for changes, texts in (
+        (["optimizer.lr=0.1", "data.crop=[32,32]"], ["another data.crop, optimizer.lr", "segkd train", "name=..."]),
+        (["name=other"], ["another name"]),
+        (["trainer.max_step=9"], ["'trainer.max_step'", "did you mean 'max_steps'?"]),
+        (["trainer.max_steps=4"], ["is finished, after 4 steps", "trainer.max_steps=8"]),
+        (["trainer.max_steps=2"], ["is finished"]),
+        ([], ["is finished"]),
+    ):
+        refused(segkd("train", "--resume", run, *changes), *texts)
+    with cut_at(3):
+        segkd("train", folder / "tiny.yaml", "name=stopped", "trainer.checkpoint_every=1")
+    refused(segkd("train", "--resume", folder / "runs/stopped", "trainer.max_steps=2"), "has done 3 steps")
+    (run / "checkpoints").rename(run / "kept")
+    refused(segkd("train", "--resume", run, "trainer.max_steps=8"), "cannot go further", "last.ckpt")
+    (run / "kept").rename(run / "checkpoints")
+    assert (run / "config.yaml").read_text() == before
+    assert Run(run).finished
