@@ -79,8 +79,9 @@ def predict(
     """Run a student on images and videos, and write what it finds.
 
     Written are ``overlays``, of each image a JPEG (a PNG where a side is too long for one) and of each video an MP4
-    (of the same rate and size, without sound), and ``masks`` (see `Masks`) or ``detections.json`` (see `Boxes`). A file
-    that cannot be read is left out. Images are read upright, by their orientation tag: so are all results.
+    that browsers play (of the same times and size, without sound, see `video_writer`), and ``masks`` (see `Masks`) or
+    ``detections.json`` (see `Boxes`). A file that cannot be read is left out. Images are read upright, by their
+    orientation tag: so are all results.
 
     Args:
         target: a run directory, or the ``student`` folder in it.
@@ -226,11 +227,12 @@ class _Job:
                     return
                 self._expect(reader.count - 1)
                 for batch in _chunks(reader, self.batch_size):
-                    for image, found in zip(batch, self._find(batch), strict=True):
+                    images = [image for image, _ in batch]
+                    for (image, seconds), found in zip(batch, self._find(images), strict=True):
                         if isinstance(found, _Refused):
                             raise found
                         number += 1
-                        write(self.results.add(source, number, image, found))
+                        write(self.results.add(source, number, image, found), seconds)
                         self.bar.advance(self.task)
         except _Refused as error:
             self._expect(number - reader.count + 1)

@@ -1,9 +1,12 @@
-"""Reading and writing videos with OpenCV: an error of one line where it cannot, and no file that is half a video."""
+"""Reading videos and writing such as browsers play: an error of one line where that fails, and no half a file."""
 
+import contextlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +19,11 @@ from segkd.errors import SegkdError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-_CODEC = "mp4v"  # MPEG-4 part 2, which every wheel of OpenCV can write
+# What plays in browsers, the best first: PyAV's wheels bring the first, OpenCV's can write the last, ten times slower.
+_ENCODERS = ("libx264", "libopenh264", "libvpx-vp9")
+_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18"}}
+_CODEC = "vp09"
+_TICKS = 90000  # of a second, in which PyAV is told when a frame is shown
 
 
 class VideoReader:
@@ -27,7 +34,7 @@ class VideoReader:
 
     Attributes:
         count: how many frames the file says it has, at least 1.
-        rate: frames per second; 25 where the file does not say.
+        rate: frames per second, the mean where they vary; 25 where the file does not say.
         size: height and width of the frames.
 
     Raises:
@@ -44,36 +51,103 @@ class VideoReader:
         self.rate = rate if rate > 0 else 25.0
         self.size = (self._first.shape[0], self._first.shape[1])
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield frames, uint8 RGB (H, W, 3), until the last that can be read."""
-        there, frame = True, self._first
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
+        """Yield frames, uint8 RGB (H, W, 3), until the last that can be read, and how many seconds after the first."""
+        there, frame, before, first = True, self._first, None, 0.0
         while there:
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if before is None:
+                first, before = seconds, 0.0
+            else:  # where the file does not say when, at the mean rate
+                before = seconds - first if seconds - first > before else before + 1 / self.rate
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), before
             there, frame = self._capture.read()
         self._capture.release()
 
 
-@contextmanager
-def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Callable[[Picture], object]]:
+@contextlib.contextmanager
+def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Callable[[Picture, float], object]]:
     """Give a function that adds a frame, uint8 RGB (H, W, 3), to a video; the file is there when all frames are.
+
+    It is called with the frame and how many seconds after the first it is shown, more for each. With PyAV the codec is
+    H.264. Without it OpenCV writes VP9, which takes longer and has one rate: where that of the source varies, frames
+    are repeated or left out, so that what is shown when stays the same. Browsers play both.
 
     Args:
         path: the file, ``.mp4``; its folder is made if absent.
-        rate: frames per second.
-        size: height and width of the frames; of odd ones the last row or column is lost, as the codec has none.
+        rate: frames per second, the mean where they vary.
+        size: height and width of the frames; of odd ones the last row or column is lost, as the codecs have none.
 
     Raises:
-        SegkdError: OpenCV cannot write such a video.
+        SegkdError: the video cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = (side // 2 * 2 for side in size)
+    if not (height and width):
+        raise SegkdError(f"cannot write video {path}: its frames are {size[1]}x{size[0]}, the least is 2x2")
+    make = _by_opencv if importlib.util.find_spec("av") is None else _by_pyav
+    with replacing(path, sync=False) as scratch, make(path, scratch, rate, (height, width)) as add:
+        yield lambda frame, seconds: add(np.ascontiguousarray(frame[:height, :width]), seconds)
+
+
+@contextlib.contextmanager
+def _by_pyav(
+    path: Path, scratch: Path, rate: float, size: tuple[int, int]
+) -> Iterator[Callable[[Picture, float], object]]:
+    import av
+
+    names = [name for name in _ENCODERS if name in av.codecs_available]
+    if not names:
+        raise SegkdError(f"cannot write video {path}: this PyAV has none of {', '.join(_ENCODERS)}")
+    try:
+        # The index in front: a browser plays before all is loaded.
+        with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as file:
+            stream: Any = file.add_stream(names[0], rate=Fraction(rate).limit_denominator(_TICKS))
+            stream.height, stream.width = size
+            stream.pix_fmt = "yuv420p"
+            stream.options = _OPTIONS.get(names[0], {})
+            stream.codec_context.time_base = Fraction(1, _TICKS)
+            last = -1
+
+            def add(frame: Picture, seconds: float) -> None:
+                nonlocal last
+                last = max(round(seconds * _TICKS), last + 1)
+                image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                image.pts, image.time_base = last, Fraction(1, _TICKS)
+                file.mux(stream.encode(image))
+
+            yield add
+            file.mux(stream.encode(None))
+    except av.FFmpegError as error:
+        raise SegkdError(
+            f"cannot write video {path}: {names[0]} of {size[1]}x{size[0]} at {rate:g} frames/s: {error.strerror}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _by_opencv(
+    path: Path, scratch: Path, rate: float, size: tuple[int, int]
+) -> Iterator[Callable[[Picture, float], object]]:
     height, width = size
-    with replacing(path, sync=False) as scratch:
-        writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*_CODEC), rate, (width, height))
-        try:
-            if not writer.isOpened():
-                raise SegkdError(
-                    f"cannot write video {path}: OpenCV has no codec {_CODEC} for {width}x{height} at {rate:g} frames/s"
-                )
-            yield lambda frame: writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        finally:
-            writer.release()
+    writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*_CODEC), rate, (width, height))
+    written, latest = 0, None
+
+    def add(frame: Picture, seconds: float) -> None:
+        nonlocal written, latest
+        latest = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if latest is None else latest
+        while written < round(seconds * rate):
+            writer.write(latest)
+            written += 1
+        latest = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+
+    try:
+        if not writer.isOpened():
+            raise SegkdError(
+                f"cannot write video {path}: OpenCV has no codec that browsers play for {width}x{height} at {rate:g} "
+                'frames/s: pip install "segkd[video]" brings one'
+            )
+        yield add
+        if latest is not None:
+            writer.write(latest)
+    finally:
+        writer.release()
