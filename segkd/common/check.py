@@ -76,6 +76,12 @@ def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
     return f"width x height {listed or 'unknown'}{more}"
 
 
+def classes_have(names: Sequence[str], most: int = 5) -> str:
+    """Return ``class 'a' has``, or ``classes 'a', 'b' and 3 more have``, for one or more names."""
+    listed = ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f"class {listed} has" if len(names) == 1 else f"classes {listed} have"
+
+
 def turned_lines(turned: int, labels: str) -> list[str]:
     """Say how many images an orientation tag has turned, and which ``labels`` with them; nothing of none."""
     return [f"    turned upright by their orientation tag: {turned} images, and {labels} with them"] if turned else []

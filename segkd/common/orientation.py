@@ -1,10 +1,14 @@
 """The orientation tag of a camera (EXIF): how an image is stored, and how pixels and boxes are turned upright."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+
+# PIL says of which byte it stumbles, not in which file; the image is read all the same.
+warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", module=r"PIL\.")
 
 UPRIGHT = 1
 """The tag of an image that is stored as it is meant to be seen."""

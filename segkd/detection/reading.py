@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segkd.common.check import classes_have
 from segkd.common.orientation import UPRIGHT, swaps_sides, upright, upright_boxes
 from segkd.common.reading import read_photo, refuse
 from segkd.detection.annotations import Annotations, Found, Objects
@@ -55,7 +56,11 @@ def scan_annotations(
         found = read_coco(spec, split, base, masks) if spec.format == "coco" else read_voc(spec, split, base)
     except SegkdError as error:
         found = Found(problems=[str(error)])
-    return Annotations(found, spec.max_pixels), found.problems
+    annotations = Annotations(found, spec.max_pixels)
+    unseen = [name for name, label in spec.label_of.items() if label not in annotations.objects.labels]
+    if unseen and len(annotations):
+        annotations.remarks.append(f"{spec.name} {split}: {classes_have(unseen)} no box")
+    return annotations, found.problems
 
 
 class Tagged(NamedTuple):

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from segkd.common.check import read_all
+from segkd.common.check import classes_have, read_all
 from segkd.common.loading import spread
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.reading import read_mask
@@ -13,7 +13,6 @@ from segkd.segmentation.splits import Pair
 
 #: How many masks training looks at before it starts; the second where a class is not in the first ones.
 _LOOKS = (32, 256)
-_LISTED = 5
 
 
 def look(pairs: Sequence[Pair], spec: DatasetSpec) -> tuple[np.ndarray, int]:
@@ -53,10 +52,7 @@ def missing(counts: np.ndarray, spec: DatasetSpec, masks: str) -> str:
     absent = np.flatnonzero(counts[: spec.num_classes] == 0).tolist()
     if not absent:
         return ""
-    names = ", ".join(repr(spec.class_names[number]) for number in absent[:_LISTED])
-    more = f" and {len(absent) - _LISTED} more" if len(absent) > _LISTED else ""
-    text = f"class {names} has" if len(absent) == 1 else f"classes {names}{more} have"
-    text += f" no pixel in {masks}"
+    text = f"{classes_have([spec.class_names[number] for number in absent])} no pixel in {masks}"
     present = [name for number, name in enumerate(spec.class_names) if number not in absent]
     if len(present) < 2:
         text += ": every pixel is " + (f"{present[0]!r} or ignored" if present else "ignored")

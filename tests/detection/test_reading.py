@@ -65,6 +65,20 @@ def test_every_image_must_be_there(spec):
         read_annotations(spec, "train")
 
 
+def test_classes_without_a_box_are_said(spec):
+    annotations = read_annotations(spec, "val")
+    without = [name for name, label in spec.label_of.items() if label not in annotations.objects.labels]
+    first = ", ".join(map(repr, without[:5]))
+    assert annotations.remarks == [f"{spec.name} val: classes {first} and {len(without) - 5} more have no box"]
+    present = [item for item in spec.classes if item.name not in without]
+    spec = spec.model_copy(update={"classes": present})
+    assert read_annotations(spec, "val").remarks == []
+    extra = present[0].model_copy(update={"name": "rarity"})
+    spec = spec.model_copy(update={"classes": [extra, *present]})
+    assert read_annotations(spec, "val").remarks == [f"{spec.name} val: class 'rarity' has no box"]
+    assert f"    {spec.name} val: class 'rarity' has no box\n" in str(check_dataset(spec))
+
+
 def test_splits_and_roots_that_are_not_there(spec, tmp_path):
     with pytest.raises(SegkdError, match=r"has no split 'trian'; did you mean 'train'\?"):
         scan_annotations(spec, "trian")
