@@ -204,6 +204,8 @@ def run_python(page: Path, slow: bool, shelf: Shelf, folder: Path) -> dict[str, 
     found = [block for block in blocks("python") if block.page == page and (slow or not block.slow)]
     for run in {run for block in found for run in re.findall(r"runs/(\w+)", block.text)}:
         shelf.run(run, folder)
+        if any(f"runs/{run}/export/student.onnx" in block.text for block in found):
+            assert segkd("export", f"runs/{run}").status == 0
     torch.manual_seed(0)
     batch = (torch.randn(2, 3, 64, 64), torch.randint(0, 11, (2, 64, 64)))
     namespace: dict[str, Any] = {

@@ -24,6 +24,20 @@ from segkd.training.tasks import task_of
 Size = tuple[int, int]
 
 
+#: What `Student.predict` does with an image as a whole, in this order; the names are keys of what is recorded.
+STEPS = (
+    "read the image as uint8 RGB, upright",
+    "resize it, still uint8, to resize (height, width): by interpolation.smaller (OpenCV's INTER_AREA) if either side "
+    "gets smaller, else by interpolation.larger (INTER_LINEAR); not at all if resize is null",
+    "divide by 255, subtract mean, divide by std, in float32",
+    "repeat the last row and column at the bottom and on the right, up to multiples of size_multiple",
+    "run the file",
+    "cut off of the logits what was added",
+    "resize the logits to the image's own size (bilinear, half-pixel centres: INTER_LINEAR)",
+    "take the class of the largest logit",
+)
+
+
 class Subject(ABC):
     """A student as it is exported.
 
@@ -129,6 +143,9 @@ class SegmentationSubject(Subject):
             "size": list(self.size),
             "size_multiple": self.multiple,
             "dynamic": list(axes.values()),
+            "resize": self._recorded.get("size"),
+            "interpolation": {"smaller": "area", "larger": "linear"},
+            "steps": list(STEPS),
             "input": "images: float32 (batch, 3, height, width), RGB; pixels / 255, less mean, over std",
             "output": "logits: float32 (batch, classes, height, width); the largest is the pixel's class",
         }

@@ -2,22 +2,25 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 from experiments import refused, segkd, train
+from pages import blocks
 from PIL import Image
 from torch import Tensor
 
 from segkd.deployment.export import export
-from segkd.deployment.formats import FORMATS, read_info
+from segkd.deployment.formats import FORMATS, read_info, write_onnx_info
 from segkd.detection.models import detect
 from segkd.errors import SegkdError
 from segkd.students import load_student
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -59,6 +62,34 @@ class TestFormats:
         expected = load_student(run).predict(pixels)
         assert (alone(result.path, pixels) == expected).mean() > 0.999
 
+    def test_the_lines_of_the_docs_give_what_predict_gives(
+        self, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (block,) = (block for block in blocks("python") if block.page.name == "export.md")
+        assert len([line for line in block.text.splitlines() if line.strip()]) <= 16
+        run, picture = copy(shipped / "runs/distilled", tmp_path / "runs"), tmp_path / "photos/0.png"
+        run.rename(tmp_path / "runs/quickstart")
+        picture.parent.mkdir()
+        monkeypatch.chdir(tmp_path)
+        file = export("runs/quickstart", "onnx").path
+        student = load_student("runs/quickstart")
+        found = set()
+        for size in (None, [48, 64], [96, 160], [48, 160]):
+            # As a student of another validation.resize has it recorded, itself and in its file.
+            student.info["size"] = size
+            model = onnx.load(file)
+            write_onnx_info(model, {**read_info(file), "resize": size})
+            onnx.save(model, file)
+            for seed, shape in enumerate([(64, 96), (50, 71), (33, 130)]):
+                noise = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+                cv2.imwrite(str(picture), cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, 32))
+                names: dict[str, Any] = {}
+                exec(compile(block.text, str(block), "exec"), names)
+                expected = student.predict(Image.open(picture))
+                np.testing.assert_array_equal(names["classes"], expected)
+                found |= set(np.unique(expected))
+        assert len(found) > 1
+
     def test_what_is_recorded(self, shipped: Path, tmp_path: Path):
         run = copy(shipped / "runs/distilled", tmp_path)
         info = export(run, "torchscript").info
@@ -66,6 +97,9 @@ class TestFormats:
         for key in ("version", "classes", "colors", "ignore_index", "mean", "std", "dataset"):
             assert info[key] == recorded[key], key
         assert (info["size"], info["size_multiple"]) == ([64, 96], 32)
+        assert (info["resize"], info["interpolation"]) == (recorded["size"], {"smaller": "area", "larger": "linear"})
+        words = ["read", "resize", "divide", "repeat", "run", "cut", "resize", "take"]
+        assert [step.split()[0] for step in info["steps"]] == words
 
     def test_of_a_student_with_an_auxiliary_head_the_inner_model(self, shipped: Path, tmp_path: Path):
         train(
