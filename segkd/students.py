@@ -1,9 +1,9 @@
 """Opening a saved student of either task."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from segkd.common.description import read_description
 from segkd.common.student import CONFIG_FILE, INFO_KEY, student_dir
 
 if TYPE_CHECKING:
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 def load_student(path: str | Path) -> "Student | DetectionStudent":
     """Open a student: a run directory, or the ``student`` folder in it.
 
+    Folders of strangers may be opened: nothing in one can name code to run or a place to fetch something from.
+
     Raises:
-        SegkdError: there is no student, or its files are unreadable or do not belong together.
+        SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
+            none that a student has.
     """
     folder = student_dir(path)
     try:
-        description: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        task = description[INFO_KEY]["task"]
-    except (OSError, ValueError, KeyError, TypeError):
+        task = read_description(folder / CONFIG_FILE)[INFO_KEY]["task"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         task = "segmentation"  # which says in one line what is wrong with the file
     if task == "detection":
         from segkd.detection.student import load_student as load_detector

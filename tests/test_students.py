@@ -1,4 +1,7 @@
+import json
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,3 +31,80 @@ def test_a_description_that_is_none(tmp_path: Path, text: str):
     (tmp_path / "student/config.json").write_text(text)
     with pytest.raises(SegkdError, match=r"config\.json does not describe a model"):
         segkd.load_student(tmp_path)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was asked of the network, every call of which fails."""
+    asked: list[Any] = []
+
+    def refuse(*arguments: Any, **named: Any) -> None:
+        asked.append(arguments)
+        raise OSError("the network was asked")
+
+    for owner, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(owner, name, refuse)
+    return asked
+
+
+class TestNothingReachesTheNetwork:
+    """Each of these would be fetched if what the description says were handed on to the libraries."""
+
+    def opened(self, folder: Path, changes: dict[str, Any]) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        segkd.load_student(folder)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"encoder_name": "tu-hf_hub:timm/resnet18.a1_in1k"},
+            {"encoder_name": "tu-hf-hub:timm/resnet18.a1_in1k"},
+            {"encoder_name": "tu-HF-Hub:timm/resnet18.a1_in1k"},
+            {"encoder_name": "hf-hub:timm/resnet18.a1_in1k"},
+            {"encoder_name": "tu-local-dir:."},
+            {"encoder_name": "tu-https://127.0.0.1/resnet18"},
+            {"encoder_name": "tu-resnet18", "pretrained": True},
+            {"encoder_name": "tu-resnet18", "pretrained_cfg": {"url": "http://127.0.0.1/a.pth"}},
+            {"encoder_name": "tu-resnet18", "pretrained_cfg_overlay": {"hf_hub_id": "timm/resnet18.a1_in1k"}},
+            {"encoder_name": "tu-resnet18", "checkpoint_path": "http://127.0.0.1/a.pth"},
+            {"encoder_weights": {"url": "http://127.0.0.1/a.pth"}},
+            {"_model_class": "from_pretrained"},
+        ],
+        ids=str,
+    )
+    def test_of_a_segmenter(self, changes: dict[str, Any], calls: list[Any], tmp_path: Path):
+        save_student(build_model("Unet", "tu-mobilenetv3_small_050", 2), tmp_path, info={})
+        with pytest.raises(SegkdError, match=r"config\.json does not describe a model: "):
+            self.opened(tmp_path, changes)
+        assert calls == []
+
+    @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18", "tu-resnet18.a1_in1k"])
+    @pytest.mark.parametrize("weights", ["imagenet", True])
+    def test_of_a_segmenter_that_was_trained_from_fetched_weights(
+        self, encoder: str, weights: Any, calls: list[Any], tmp_path: Path
+    ):
+        save_student(build_model("Linknet", encoder, 2), tmp_path, info={})
+        self.opened(tmp_path, {"encoder_weights": weights})
+        assert calls == []
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"backbone": "tu-hf_hub:timm/resnet18.a1_in1k"},
+            {"backbone": "tu-hf-hub:timm/resnet18.a1_in1k"},
+            {"backbone": "tu-local-dir:."},
+            {"backbone_weights": "default"},
+            {"backbone_weights": "IMAGENET1K_V1"},
+            {"weights": "default"},
+            {"options": {"weights_backbone": "DEFAULT"}},
+            {"options": {"pretrained": 1}},
+        ],
+        ids=str,
+    )
+    def test_of_a_detector(self, changes: dict[str, Any], calls: list[Any], tmp_path: Path):
+        detector = build_detector("retinanet", "mobilenet_v3_small", 2, options={"out_channels": 64})
+        save_detector(detector, tmp_path, info={})
+        with pytest.raises(SegkdError, match=r"config\.json does not describe a detector: "):
+            self.opened(tmp_path, changes)
+        assert calls == []

@@ -12,6 +12,7 @@ import safetensors.torch
 from PIL import Image
 from torch import nn
 
+from segkd.common.description import no_larger_than, read_description
 from segkd.common.files import replacing, write_text
 from segkd.common.orientation import orientation, upright
 from segkd.common.reading import COLOUR_MODES
@@ -98,11 +99,14 @@ def read_student(path: str | Path, kind: str, build: Callable[[dict[str, Any]], 
     folder = student_dir(path)
     file = folder / CONFIG_FILE
     try:
-        return folder, build(json.loads(file.read_text(encoding="utf-8")))
+        config = read_description(file)
+        with no_larger_than(folder / STUDENT_FILE):
+            return folder, build(config)
     # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise SegkdError(f"{file} does not describe a {kind}: {type(error).__name__}: {reason}") from error
+        reason = str(error).strip().split("\n")[0][:400]
+        name = "" if isinstance(error, SegkdError) else f"{type(error).__name__}: "
+        raise SegkdError(f"{file} does not describe a {kind}: {name}{reason}") from error
 
 
 def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:

@@ -79,7 +79,8 @@ def read_content(path: Path) -> object:
 def check_finite(state: State, path: Path) -> None:
     """Raise `SegkdError` at the first tensor that holds NaN or infinity, and name the file that it comes from."""
     for key, value in state.items():
-        bad = 0 if not value.is_floating_point() else int((~torch.isfinite(value)).sum())
+        # As the model will hold it: types of 8 bits have no such test, and float64 goes beyond.
+        bad = 0 if not value.is_floating_point() else int((~torch.isfinite(value.float())).sum())
         if bad:
             raise SegkdError(f"{path}: {key!r} is not finite: {bad} of {value.numel()} values are NaN or infinite")
 
@@ -119,6 +120,13 @@ def check_fit(
             counts = f"the file has {classes(key, state[key])} classes, the model {classes(key, wanted[key])}"
             raise SegkdError(f"{path} does not fit: {counts} ({shapes})")
         raise SegkdError(f"{path} is not of this {name}: {shapes}")
+    for key, value in wanted.items():
+        # Quantised or complex weights would be taken as if their numbers were the weights.
+        if key in state and value.is_floating_point() and not state[key].is_floating_point():
+            raise SegkdError(
+                f"{path} is not of this {name}: {prefix + key!r} is {_type(state[key])} in the file and "
+                f"{_type(value)} in the model"
+            )
     if unexpected:
         key = unexpected[0]
         raise SegkdError(
@@ -193,3 +201,7 @@ def _stem(key: str, parts: int) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "a scalar"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -2,17 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import nn
 
+from segkd.common.description import Deviation, Mean, NetworkName, Pixels, Text, check_info, check_keys, setting
 from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, rgb_pixels, write_student
 from segkd.detection.models import build_detector, detect
 from segkd.detection.weights import load_weights
 from segkd.errors import SegkdError
+
+# What config.json may say of a detector; weights to start from, which could be fetched, are not among it.
+_KINDS: dict[str, Any] = {
+    "arch": Text,
+    "backbone": NetworkName,
+    "num_classes": Annotated[int, Field(ge=1, le=2**16)],
+    "min_size": Pixels | Annotated[list[Pixels], Field(min_length=1, max_length=64)],
+    "max_size": Pixels,
+    "normalization": tuple[Mean, Deviation],
+    "norm": Text,
+    "options": setting(dict[Text, int | float | str]),
+}
 
 
 class DetectionStudent(nn.Module):
@@ -95,8 +109,11 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
 def load_student(path: str | Path) -> DetectionStudent:
     """Open a student: a run directory, or the ``student`` folder in it.
 
+    Folders of strangers may be opened: nothing in one can name code to run or a place to fetch something from.
+
     Raises:
-        SegkdError: there is no student, or its files are unreadable or do not belong together.
+        SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
+            none that a student has.
     """
     folder, (model, info) = read_student(path, "detector", _build)
     load_weights(model, folder)
@@ -104,8 +121,10 @@ def load_student(path: str | Path) -> DetectionStudent:
 
 
 def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    info = dict(config.pop(INFO_KEY))
-    return build_detector(**config), info
+    given = {key: value for key, value in config.items() if key != INFO_KEY}
+    check_keys(given, _KINDS, required=("arch", "backbone", "num_classes"))
+    info = check_info(config.get(INFO_KEY), INFO_KEY, "detection", given["num_classes"])
+    return build_detector(**given), info
 
 
 def _as_arrays(found: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

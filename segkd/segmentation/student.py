@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 
+from segkd.common.description import check_info
 from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, rgb_pixels, write_student
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.segmentation.description import CLASS_KEY, build
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.inference import Size, predict_classes
 from segkd.segmentation.transforms import eval_transform
@@ -158,7 +159,7 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
         **inner.config,
         # The weights are in the file: opening it must not fetch the encoder's first.
         "encoder_weights": None,
-        "_model_class": type(inner).__name__,
+        CLASS_KEY: type(inner).__name__,
         # smp passes over keys with a leading underscore.
         INFO_KEY: _complete(info, inner.config["encoder_name"]),
     }
@@ -169,8 +170,11 @@ def save_student(model: nn.Module, directory: str | Path, *, info: Mapping[str, 
 def load_student(path: str | Path) -> Student:
     """Open a student: a run directory, or the ``student`` folder in it.
 
+    Folders of strangers may be opened: nothing in one can name code to run or a place to fetch something from.
+
     Raises:
-        SegkdError: there is no student, or its files are unreadable or do not belong together.
+        SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
+            none that a student has.
     """
     folder, (model, info) = read_student(path, "model", _build)
     load_weights(model, folder)
@@ -178,10 +182,9 @@ def load_student(path: str | Path) -> Student:
 
 
 def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    architecture = smp.MODEL_ARCHITECTURES_MAPPING[config["_model_class"].lower()]
-    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
-    model = architecture(**{**arguments, "encoder_weights": None})
-    return model, _complete(config.get(INFO_KEY, {}), arguments["encoder_name"])
+    info = config.get(INFO_KEY, {})
+    model = build(config)
+    return model, _complete(check_info(info, INFO_KEY, "segmentation", config["classes"]), config["encoder_name"])
 
 
 def _complete(info: Mapping[str, Any], encoder: str) -> dict[str, Any]:

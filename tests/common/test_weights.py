@@ -99,6 +99,25 @@ def test_what_fits_is_no_error_with_or_without_batch_norms_counter(tmp_path):
     check_fit(frozen, net().state_dict(), tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_numbers_of_another_kind_are_not_taken_for_weights(dtype, tmp_path):
+    state = net().state_dict()
+    expected = f"'p.stem.weight' is {str(dtype).removeprefix('torch.')} in the file and float32 in the model"
+    with pytest.raises(SegkdError, match=expected):
+        check_fit(net(), {**state, "stem.weight": state["stem.weight"].to(dtype)}, tmp_path / "a.pth", "p.")
+    for precision in (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float64):
+        check_fit(net(), {**state, "stem.weight": state["stem.weight"].to(precision)}, tmp_path / "a.pth")
+
+
+def test_weights_are_finite_in_the_models_own_precision(tmp_path):
+    state = {"a": torch.tensor([1e39, 1.0], dtype=torch.float64)}
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(SegkdError, match="'a' is not finite: 1 of 2"):
+        read_state_dict(tmp_path / "a.safetensors")
+    safetensors.torch.save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    assert read_state_dict(tmp_path / "a.safetensors")["a"].float().tolist() == [1, 1]
+
+
 def features(module):
     return nn.ModuleDict({key: part for key, part in module.items() if key != "head"})
 

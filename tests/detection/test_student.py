@@ -145,6 +145,6 @@ def test_what_is_no_student(tmp_path):
         with pytest.raises(SegkdError, match=r"config\.json does not describe a detector") as error:
             load_student(tmp_path)
         assert "\n" not in str(error.value)
-    config.write_text(json.dumps({**good, "num_classes": 7}))
+    config.write_text(json.dumps({**good, "num_classes": 7, "_segkd": {"task": "detection"}}))
     with pytest.raises(SegkdError, match="the file has 2 classes, the model 7"):
         load_student(tmp_path)

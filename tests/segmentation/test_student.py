@@ -60,7 +60,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     assert (tmp_path / "student" / "auxiliary.safetensors").exists()
     (tmp_path / "student" / "notes.txt").write_text("kept")
     again = build_model("Unet", "resnet18", 4)
-    save_student(again, tmp_path / "student", info=INFO)
+    save_student(again, tmp_path / "student", info={**INFO, "classes": list("abcd"), "colors": [[0, 0, 0]] * 4})
     names = {file.name for file in (tmp_path / "student").iterdir()}
     assert names == {"model.safetensors", "config.json", "notes.txt"}
     assert [file.name for file in tmp_path.iterdir()] == ["student"]
@@ -87,7 +87,7 @@ def test_what_is_no_student(tmp_path):
         config.write_text(text)
         with pytest.raises(SegkdError, match=r"config\.json does not describe a model"):
             load_student(tmp_path)
-    config.write_text(json.dumps({**good, "classes": 7}))
+    config.write_text(json.dumps({**good, "classes": 7, "_segkd": {"classes": list("abcdefg")}}))
     with pytest.raises(SegkdError, match="the file has 3 classes, the model 7"):
         load_student(tmp_path)
 
