@@ -9,7 +9,8 @@ import typer
 
 import segkd
 from segkd.commands import deploy, look, train
-from segkd.errors import DiskFull, SegkdError
+from segkd.errors import DiskFull, Interrupted, SegkdError
+from segkd.signals import interruptible
 
 app = typer.Typer(
     name="segkd",
@@ -57,7 +58,11 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        status = app(prog_name="segkd", standalone_mode=False)
+        with interruptible():
+            status = app(prog_name="segkd", standalone_mode=False)
+    except Interrupted as stop:
+        print(f"segkd: {stop}", file=sys.stderr)
+        sys.exit(stop.status)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:  # the last resort: whatever it is, a person gets a line, not a traceback

@@ -1,6 +1,7 @@
-"""The errors that a person meets: of the input, of a full disk; and the hint that names the nearest valid choice."""
+"""What a person meets: errors of the input, a full disk, being interrupted; and a hint at the nearest valid choice."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -22,6 +23,31 @@ class DiskFull(OSError):
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (self.args[0], self.way_on)))
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to end. The message is one line: which signal, and how to go on.
+
+    As `KeyboardInterrupt` it is no `Exception`. The command line exits with `status`.
+
+    Args:
+        number: of the signal.
+    """
+
+    way_on = ""
+    """How to go on with what was stopped, where that is known."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """Return the exit status that shells give to an end by this signal."""
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (f"interrupted by {signal.Signals(self.number).name}", self.way_on)))
 
 
 def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:

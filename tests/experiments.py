@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import json
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -139,6 +140,30 @@ def measured(run: Path) -> list[dict[str, str]]:
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def expect_same(run: Path, reference: Path) -> None:
+    """Assert that a run ended as another, bit for bit: checkpoints, metrics.csv and result.json."""
+    for name in ("last", "best"):
+        ours, theirs = (torch.load(path / f"checkpoints/{name}.ckpt", weights_only=True) for path in (run, reference))
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "measured"):
+            assert identical(ours[key], theirs[key]), (name, key)
+    assert measured(run) == measured(reference)
+    results = [json.loads((path / "result.json").read_text()) for path in (run, reference)]
+    for result in results:
+        del result["run"], result["seconds"], result["peak_memory"]
+    assert results[0] == results[1]
+
+
+def identical(left: Any, right: Any) -> bool:
+    """Return whether two values are equal bit for bit: tensors in dicts and lists too, NaN equal to NaN."""
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(identical(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(identical, left, right))
+    return left == right or (left != left and right != right)
 
 
 @contextlib.contextmanager

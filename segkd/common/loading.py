@@ -1,5 +1,6 @@
 """Samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -181,6 +182,10 @@ def _loader(dataset: SeededDataset, sampler: Sampler[Any], batch_size: int, work
 def _quiet_worker(_worker: int) -> None:
     # Each worker is one of many: OpenCV's own thread pool on top would only make them fight for cores.
     cv2.setNumThreads(0)
+    # Ctrl-C in a terminal and a job's end reach workers too: they must go on until the step is finished.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _check_rank(size: int, rank: int, world: int) -> None:

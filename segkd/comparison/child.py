@@ -1,22 +1,29 @@
 """The command line in a process that ends with the one that started it, however that ends: a comparison's runs.
 
-Run as a program, ``python -m segkd.comparison.child train CONFIG``, its standard input a pipe that nobody writes to. A
-run that outlived its comparison would be in the way of the next.
+Run as a program, ``python -m segkd.comparison.child train CONFIG``, its standard input a pipe. A byte on it asks the
+run to finish its step and end. A run that outlived its comparison would be in the way of the next.
 """
 
 import os
 import runpy
+import signal
 import threading
+
+from segkd import signals
 
 
 def end_with_parent() -> None:
     """Leave this process when the other end of standard input closes, as it does when the parent is killed."""
+    for name in ("SIGINT", "SIGHUP"):  # of the terminal, which the parent has too, and passes on
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_wait, daemon=True).start()
 
 
 def _wait() -> None:
     while os.read(0, 1):
-        pass
+        if signals.asked() is None:  # else a signal to all processes has come here as well, and a second would kill
+            os.kill(os.getpid(), signal.SIGTERM)
     os._exit(1)  # all that a run writes is moved into place when it is whole
 
 

@@ -10,7 +10,8 @@ from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
-from segkd.errors import SegkdError
+from segkd.errors import Interrupted, SegkdError
+from segkd.signals import interruptible
 from segkd.training.config import load_config
 from segkd.training.run import Run
 
@@ -46,7 +47,26 @@ def compare(
 
     Raises:
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the run that was trained has finished its step.
     """
+    try:
+        with interruptible():
+            return _compare(names, overrides, console, seeds, budget, out, baseline, pictures)
+    except Interrupted as stop:
+        stop.way_on = "the same command goes on where this stopped"
+        raise
+
+
+def _compare(
+    names: Sequence[str],
+    overrides: Sequence[str],
+    console: Console,
+    seeds: int,
+    budget: str,
+    out: Path | None,
+    baseline: str | None,
+    pictures: int,
+) -> int:
     if not names:
         raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
     asked = parse_budget(budget)

@@ -1,5 +1,6 @@
 """Doing the runs of a comparison: each in a process of its own, none twice, however many share the directory."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from segkd.common.files import write_text
 from segkd.comparison.plan import Budget, Job
-from segkd.errors import SegkdError
+from segkd.errors import Interrupted, SegkdError
 from segkd.training.config import dump_config
 from segkd.training.schema import Config
 
@@ -182,7 +183,11 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> tuple
 
 
 def _trained(place: Workplace, job: Job) -> bool:
-    """Run ``segkd train`` for one job; what it says, errors too, it says itself. It ends when this process does."""
+    """Run ``segkd train`` for one job; what it says, errors too, it says itself. It ends when this process does.
+
+    Raises:
+        Interrupted: a signal came; the run has then finished its step and ended.
+    """
     if job.run.config_file.is_file():
         arguments = ["--resume", str(job.run.directory)]
     else:
@@ -190,4 +195,12 @@ def _trained(place: Workplace, job: Job) -> bool:
     with subprocess.Popen(
         [sys.executable, "-m", "segkd.comparison.child", "train", *arguments], stdin=subprocess.PIPE
     ) as child:
-        return child.wait() == 0
+        try:
+            return child.wait() == 0
+        except Interrupted:
+            assert child.stdin is not None
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                child.stdin.write(b"x")
+                child.stdin.flush()
+            child.wait()
+            raise

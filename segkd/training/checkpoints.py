@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from segkd import signals
 from segkd.common.files import replacing
 from segkd.common.weights import check_finite, read_content
 from segkd.errors import SegkdError
@@ -34,7 +35,8 @@ class Checkpoints(pl.Callback):
     """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when the score rises, each moved into place when it is whole.
 
     The ``last.ckpt`` before stays as ``previous.ckpt``. A step that is validated is saved after its validation, so that
-    resuming never passes over one.
+    resuming never passes over one. A signal that asks for the end is followed after a step or, in one process, within
+    a validation: ``last.ckpt`` is then written, and says whether its validation is still to be done.
 
     Args:
         run: where they go; a run that is resumed has its best validation there.
@@ -60,51 +62,94 @@ class Checkpoints(pl.Callback):
         self.best: dict[str, Any] = read_best(run.best, score) if run.best.is_file() else {}
         """What the best validation measured, and its ``step``; empty before the first."""
         self.files = _Taken()
+        self.pending: bool = self.found is not None and bool(_part(self.found[1], "callbacks.Checkpoints.pending"))
+        """Whether the last step was to be validated and is not yet."""
+        self._unvalidated: dict[str, Any] | None = None
         self.is_restored = False
         # A damaged file must not take the place of the one before it.
         self._keep_last = self.found is not None and self.found[0] == run.last
-        self._saved = 0
+        self._seen = 0 if self.found is None else self.found[1]["global_step"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the best validation measured, for `read_best`."""
-        return {"best": self.best}
+        """Return what the best validation measured, for `read_best`, and whether the last one is still to be done."""
+        return {"best": self.best, "pending": self.pending}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note that Lightning has taken back all that a checkpoint holds."""
+        """Note that Lightning has taken back all that a checkpoint holds; do the validation that it was stopped in."""
         self.is_restored = True
+        signals.claim()  # Lightning's own handler ends the run without a checkpoint
+        if self.pending:
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            trainer.validating, loop.restarting = True, False
+            loop.run()
+            trainer.training = True
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take the signals, also where nothing is trained."""
+        signals.claim()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write ``last.ckpt`` when it is time and no validation follows."""
+        """Write ``last.ckpt`` when it is time and no validation follows, or when a signal asks for the end."""
         step = trainer.global_step
+        if step == self._seen:  # of several batches that make a step this is not the last
+            return
+        self._seen = step
         is_validated = step % self.validate_every == 0 or step == self.max_steps
-        if step % self.every == 0 and step != self._saved and not is_validated:
-            self._saved = step
+        number = self._asked(trainer)
+        if is_validated:
+            self.pending = True
+            self._unvalidated = self._take(trainer, self.run.last)
+        if number is not None or (step % self.every == 0 and not is_validated):
             self._save(trainer, self.run.last)
+        signals.raise_if_asked(number)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """End within a validation when a signal asks for it, with the checkpoint from before the validation."""
+        # Processes have different numbers of batches: several could not agree on one of them.
+        if trainer.world_size == 1 and signals.asked() is not None:
+            if self._unvalidated is not None:  # else it was that checkpoint which the run went on from
+                self._write(self._unvalidated, self.run.last)
+            signals.raise_if_asked()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
         assert isinstance(module, DistillModule)
+        self.pending, self._unvalidated = False, None
         if not self.best or module.measured[self.score] > self.best[self.score]:
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
         self._save(trainer, self.run.last)
+        signals.raise_if_asked(self._asked(trainer))
+
+    def _asked(self, trainer: pl.Trainer) -> int | None:
+        """Return the signal that asks for the end, the same in all processes, whichever of them it came to."""
+        number = signals.asked()
+        if trainer.world_size > 1:
+            numbers = torch.tensor(number or 0, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+            number = int(numbers) or None
+        return number
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write a checkpoint, whole or not at all, and never one with weights that are not finite."""
+        """Write a checkpoint, whole or not at all."""
+        content = self._take(trainer, path)
+        if trainer.is_global_zero:
+            self._write(content, path)
+
+    def _take(self, trainer: pl.Trainer, path: Path) -> dict[str, Any]:
+        """Return what a checkpoint of now holds, in the first process; never one with weights that are not finite."""
         module = trainer.lightning_module
         assert isinstance(module, DistillModule)
         module.stop_if_bad()
         trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            content = self.files.content
-            try:
-                check_finite(content["state_dict"], path)
-            except SegkdError as error:
-                raise SegkdError(
-                    f"step {trainer.global_step}: {error}: training stops, the file is as it was; lower the learning "
-                    "rate, or set trainer.gradient_clip"
-                ) from None
-            self._write(content, path)
+        try:
+            check_finite(self.files.content.get("state_dict", {}), path)
+        except SegkdError as error:
+            raise SegkdError(
+                f"step {trainer.global_step}: {error}: training stops, the file is as it was; lower the learning "
+                "rate, or set trainer.gradient_clip"
+            ) from None
+        return self.files.content
 
     def best_is_last(self) -> None:
         """Make the best validation that of the last step, where its file was removed from a run that is at its end."""
@@ -128,7 +173,8 @@ class Checkpoints(pl.Callback):
 class _Taken(TorchCheckpointIO):
     """Holds what the Trainer would write: its own way leads over the folder for temporary files, which may be small."""
 
-    content: dict[str, Any]
+    def __init__(self) -> None:
+        self.content: dict[str, Any] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Keep the checkpoint; in the first process alone this is called."""

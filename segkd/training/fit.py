@@ -79,7 +79,7 @@ class Fit:
             check_fit(module, self.last["state_dict"], self.path)
             if self.checkpoints.best:
                 check_fit(module.distiller.student, read_state_dict(self.run.best), self.run.best)
-            if self.done >= settings.max_steps:  # it stopped after its last validation
+            if self.done >= settings.max_steps and not self.checkpoints.pending:  # it stopped after its last validation
                 module.on_load_checkpoint(self.last)
                 self.cost.load_state_dict(self.last["callbacks"]["Cost"])
                 if not self.checkpoints.best:
@@ -95,9 +95,8 @@ class Fit:
             module.distiller.compile()
         try:
             self.trainer.fit(module, loader, validation, ckpt_path=self.path, weights_only=True)
-        except SystemExit:  # how Lightning ends after Ctrl-C
-            self.console.print(f"interrupted: go on with 'segkd train --resume {self.run.directory}'", soft_wrap=True)
-            raise
+            if self.checkpoints.pending:  # the last step is validated, however many steps lie between two validations
+                self.trainer.validate(module, validation, verbose=False)
         except Exception as error:
             if "more than 1 value per channel" in str(error):
                 raise SegkdError(f"{self.config.name}: data.batch_size: batch norm needs 2 images at least") from None
@@ -110,8 +109,6 @@ class Fit:
                 reason = " ".join(str(error).split())[:120]
                 raise SegkdError(f"{self.path} is not of this run: {type(error).__name__}: {reason}") from error
             raise
-        if settings.max_steps % self.val_every:
-            self.trainer.validate(module, validation, verbose=False)
         return self.checkpoints.best
 
 

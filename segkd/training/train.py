@@ -12,7 +12,8 @@ from rich.console import Console
 
 from segkd.common.files import disk_full, is_disk_full
 from segkd.common.weights import check_fit, read_state_dict
-from segkd.errors import DiskFull, SegkdError
+from segkd.errors import DiskFull, Interrupted, SegkdError
+from segkd.signals import held_back, interruptible
 from segkd.training.cost import environment
 from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
@@ -41,15 +42,16 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
         DiskFull: a file of the run could not be written; what was written before is whole.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the step was finished and written.
     """
     run = resume or Run.of(config)
-    with _full_disk_named(run):
+    with interruptible(), _stops_named(run):
         return _train(config, console, run, resume is not None)
 
 
 @contextlib.contextmanager
-def _full_disk_named(run: Run) -> Iterator[None]:
-    """Within this a full disk is one `DiskFull`, wherever it is met, and says how the run goes on."""
+def _stops_named(run: Run) -> Iterator[None]:
+    """Within this a signal or a full disk, wherever it is met, is one error that says how the run goes on."""
     hook = threading.excepthook
 
     def of_thread(arguments: threading.ExceptHookArgs) -> None:
@@ -67,6 +69,12 @@ def _full_disk_named(run: Run) -> Iterator[None]:
         if run.config_file.is_file():
             full.way_on = f"free some, then go on with 'segkd train --resume {run.directory}'"
         raise full from None
+    except Interrupted as stop:
+        if getattr(rank_zero_only, "rank", 0) != 0:  # the first process says it
+            raise SystemExit(0) from None
+        begun = run.config_file.is_file()
+        stop.way_on = f"go on with 'segkd train --resume {run.directory}'" if begun else "the same command goes on"
+        raise
     finally:
         threading.excepthook = hook
 
@@ -107,7 +115,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     with run.locked() if is_first else contextlib.nullcontext():
         if is_resumed and is_first:
             run.change(config)
-        best = fit(module)
+        with held_back():
+            best = fit(module)
         if is_first:
             best_weights = read_state_dict(run.best)
             check_fit(student, best_weights, run.best)

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -175,6 +176,21 @@ class TestProcesses:
         assert "run 1 of 1, tiny_seed0, goes on" in printed
         assert "being trained by another process" not in printed
         assert json.loads((out / "tiny_seed0" / "result.json").read_text())["steps"] == 40
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_an_interrupted_comparison_passes_it_on(self, experiment: Path, number: signal.Signals):
+        out = experiment / "out"
+        arguments = [experiment / "tiny.yaml", "--seeds", 1, "--out", out, "--budget", "100000steps"]
+        process = start("compare", *arguments)
+        while not list((out / "tiny_seed0").glob("events*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        printed = process.communicate(timeout=100)[0]
+        assert process.returncode == 128 + number, printed
+        assert printed.endswith(f"interrupted by {number.name}: the same command goes on where this stopped\n")
+        assert (out / "tiny_seed0" / "checkpoints" / "last.ckpt").is_file()  # long before the first that is due
+        assert not (out / "report.md").exists()
 
     def test_one_failing_method_does_not_stop_the_others(self, experiment: Path):
         write(experiment / "bad.yaml", {"base": "tiny.yaml", "name": "bad", "optimizer": {"lr": 1e30}})

@@ -1,6 +1,5 @@
 """Stopping and resuming: whatever stops a run, resuming it gives what an uninterrupted run gives."""
 
-import json
 import os
 import re
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import cut, make_experiment, measured, refused, same, segkd, train, weights
+from experiments import cut, expect_same, make_experiment, refused, segkd, train
 from rich.console import Console
 
 from segkd.training.callbacks import Watch
@@ -80,19 +79,6 @@ def test_killed_and_resumed_in_processes_of_their_own(whole: Path):
     refused(segkd("train", *arguments), "not finished", f"segkd train --resume {run}")
 
 
-def test_interrupted_by_the_keyboard(whole: Path):
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with cut(*CUTS["between two validations"], error=KeyboardInterrupt):
-            stopped = segkd("train", whole / "distilled.yaml", "name=ctrl_c", *STEPS)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    assert stopped.status != 0
-    assert f"segkd train --resume {whole / 'runs' / 'ctrl_c'}" in stopped.out
-    train("--resume", whole / "runs/ctrl_c")
-    expect_same(whole / "runs/ctrl_c", whole / "runs/whole")
-
-
 def test_a_teacher_that_was_stopped_is_resumed(whole: Path):
     names = ["teacher.overrides.name=cut_teacher", "name=of_cut_teacher", "trainer.max_steps=1"]
     with cut(*CUTS["between two validations"]):
@@ -149,13 +135,3 @@ def test_a_log_shows_that_something_moves_before_the_first_validation(whole: Pat
 def test_lines_between_validations_are_half_a_minute_apart(whole: Path):
     lines = train(whole / "tiny.yaml", "name=quick", "validation.every=4").out.splitlines()
     assert [line.split()[2] for line in lines if "quick: step" in line] == ["1/4", "4/4"]
-
-
-def expect_same(run: Path, reference: Path) -> None:
-    for name in ("last", "best"):
-        assert same(weights(run / f"checkpoints/{name}.ckpt"), weights(reference / f"checkpoints/{name}.ckpt")), name
-    assert measured(run) == measured(reference)
-    results = [json.loads((path / "result.json").read_text()) for path in (run, reference)]
-    for result in results:
-        del result["run"], result["seconds"], result["peak_memory"]
-    assert results[0] == results[1]

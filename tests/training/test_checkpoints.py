@@ -1,6 +1,5 @@
 """Checkpoints: on a full disk the last good one stays, a damaged one is named, and the one before it is used."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,12 @@ import torch
 from experiments import (
     cut,
     cut_at,
+    expect_same,
     files_of_at_most,
     make_experiment,
-    measured,
     refused,
-    same,
     segkd,
     train,
-    weights,
 )
 
 from segkd.training.callbacks import MetricsFile
@@ -222,13 +219,3 @@ def test_weights_that_became_infinite_are_not_saved(home: Path, tmp_path: Path, 
     outcome = segkd("train", home / "tiny.yaml", f"runs={tmp_path}", "trainer.checkpoint_every=1", "validation.every=4")
     refused(outcome, "step 2: ", "last.ckpt: 'distiller.student.encoder", "not finite", "learning rate")
     assert step(Run(tmp_path / "tiny").last) == 1
-
-
-def expect_same(run: Path, reference: Path) -> None:
-    for name in ("last", "best"):
-        assert same(weights(run / f"checkpoints/{name}.ckpt"), weights(reference / f"checkpoints/{name}.ckpt")), name
-    assert measured(run) == measured(reference)
-    results = [json.loads((path / "result.json").read_text()) for path in (run, reference)]
-    for result in results:
-        del result["run"], result["seconds"], result["peak_memory"]
-    assert results[0] == results[1]
