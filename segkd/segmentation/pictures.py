@@ -65,9 +65,14 @@ def overlay(
     """
     pixels, classes = np.asarray(image), np.asarray(mask)
     _same_size("overlay", pixels, classes)
-    blended = (1 - alpha) * pixels + alpha * colorize(classes, colors, ignore_index)
-    known = (classes >= 0) & (classes < len(colors)) & (classes != ignore_index)
-    return np.where(known[..., None], blended.round(), pixels).astype(np.uint8)
+    laid = np.empty(pixels.shape, dtype=np.uint8)
+    for top in range(0, len(pixels), 256):  # as float64 a large image would fill the memory
+        rows = slice(top, top + 256)
+        of_rows, below = classes[rows], pixels[rows]
+        blended = (1 - alpha) * below + alpha * colorize(of_rows, colors, ignore_index)
+        known = (of_rows >= 0) & (of_rows < len(colors)) & (of_rows != ignore_index)
+        laid[rows] = np.where(known[..., None], blended.round(), below)
+    return laid
 
 
 def error_map(pred: ArrayLike, target: ArrayLike, ignore_index: int = 255, teacher: ArrayLike | None = None) -> Picture:
