@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
-from segkd.losses._common import class_ids, resize
+from segkd.losses._common import class_ids, resize, share_of_all
 from segkd.term import Term
 
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -184,12 +184,12 @@ class Adapter(nn.Module):
         if target.dim() != 3 or target.shape[0] != logits.shape[0]:
             raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
         size = self.label_size(target)
-        counts = _counts(loss, target) if weights is None else None
-        if counts is not None:
+        count = _count(loss, target) if weights is None else None
+        if count is not None:
             # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
             # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
-            target = torch.where(counts, target, loss.ignore_index)  # type: ignore[attr-defined]
-            return torch.where(counts, loss(resize(logits, size), target), 0.0)
+            target = torch.where(count > 0, target, loss.ignore_index)  # type: ignore[attr-defined]
+            return torch.where(count > 0, loss(resize(logits, size), target), 0.0) * share_of_all(count)
         value = loss(resize(logits, size), target)
         if weights is not None:
             if value.shape != weights.shape:
@@ -220,16 +220,16 @@ class Adapter(nn.Module):
         return zeros if parameter is None else zeros.to(parameter)
 
 
-def _counts(loss: Any, target: Tensor) -> Tensor | None:
-    """Return whether any pixel counts in a loss that averages over those that do; None for other losses."""
+def _count(loss: Any, target: Tensor) -> Tensor | None:
+    """Return how many pixels count, or the sum of their weights, in a loss that averages over those; else None."""
     ignored = getattr(loss, "ignore_index", None)
     if not isinstance(ignored, int) or getattr(loss, "reduction", "") != "mean":
         return None
     counted, of_classes = target != ignored, getattr(loss, "weight", None)
     if isinstance(of_classes, Tensor) and of_classes.dim() == 1:
         # A label that is no class is the loss's to refuse.
-        counted = counted & (of_classes != 0)[target.clamp(0, len(of_classes) - 1)]
-    return counted.any()
+        return (counted * of_classes[target.clamp(0, len(of_classes) - 1)]).sum()
+    return counted.sum()
 
 
 def _groups(class_map: Sequence[int | None]) -> list[list[int]]:

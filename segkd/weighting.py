@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
-from segkd.losses._common import class_ids, full_precision, resize
+from segkd.losses._common import class_ids, full_precision, resize, share_of_all
 from segkd.losses.pixel_kd import pixel_kl
 
 Variant = Literal["paper", "released"]
@@ -21,6 +21,7 @@ class PixelWeights(NamedTuple):
     Attributes:
         map: (B, H, W) in [0, 1], 0 where ignored: what pictures show.
         scaled: (B, H, W), the map over its normaliser: the task loss is the sum of ``scaled`` times the pixels' losses.
+            In a distributed run that trains, pixels are counted over all processes, so that each counts alike.
     """
 
     map: Tensor
@@ -258,18 +259,18 @@ class RelativeDifficulty(nn.Module):
         valid = _valid(target, teacher.shape[1], self.ignore_index)
         return self._scale(weights * valid, valid, "valid" if self.variant == "paper" else "all")
 
-    @torch.no_grad()
     def _second(self, student: Tensor, teacher: Tensor, target: Tensor) -> PixelWeights:
         size, aligned = (target.shape[1], target.shape[2]), self.variant == "released"
-        kept = teacher_student_difficulty(
-            resize(student, size, aligned),
-            resize(teacher, size, aligned),
-            target,
-            self.threshold,
-            self.min_kept,
-            self.combine,
-            self.ignore_index,
-        )
+        with torch.no_grad():
+            kept = teacher_student_difficulty(
+                resize(student, size, aligned),
+                resize(teacher, size, aligned),
+                target,
+                self.threshold,
+                self.min_kept,
+                self.combine,
+                self.ignore_index,
+            )
         valid = _valid(target, student.shape[1], self.ignore_index)
         return self._scale(kept.float(), valid, "valid" if self.variant == "paper" else "kept")
 
@@ -278,7 +279,7 @@ class RelativeDifficulty(nn.Module):
         if normalize == "all":
             return PixelWeights(weights, weights / max(weights.numel(), 1))
         count = (weights > 0).sum() if normalize == "kept" else valid.sum()
-        return PixelWeights(weights, weights / count.clamp(min=1))
+        return PixelWeights(weights, weights * (share_of_all(count) / count.clamp(min=1)))
 
     def extra_repr(self) -> str:
         """Show the settings in ``print``."""

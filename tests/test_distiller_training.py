@@ -20,10 +20,15 @@ LABELLED = MASKS.masked_fill(MASKS == 255, 0)
 """As many labels in each part of the batch, so that the parts' means average to the whole's."""
 
 
-def make(norm: bool = True, **arguments: object) -> Distiller:
+def make(
+    norm: bool = True,
+    task_loss: nn.Module | None = None,
+    ignore_index: int | None = None,
+    **arguments: object,
+) -> Distiller:
     terms = {
-        "icsd": Term(ICSD(), weight=0.1),
-        "kd": Term(PixelKD(), weight=2.0),
+        "icsd": Term(ICSD(ignore_index=ignore_index), weight=0.1),
+        "kd": Term(PixelKD(ignore_index=ignore_index), weight=2.0),
         "features": Term(CWD(), student="encoder", teacher="encoder", weight=3.0, connector="conv1x1"),
     }
     with torch.random.fork_rng():
@@ -32,7 +37,7 @@ def make(norm: bool = True, **arguments: object) -> Distiller:
             Net(norm=norm),
             WithAux(width=9),
             terms,
-            cross_entropy(),
+            task_loss or cross_entropy(),
             schedule=alw(rise=("task", "icsd"), fall=("kd",)),
             **arguments,  # type: ignore[arg-type]
         )
@@ -197,18 +202,43 @@ class TestCompiled:
         assert len(compilations) <= 5
 
 
+def unequal() -> Tensor:
+    """Labels of which the second half of the batch has few."""
+    masks = MASKS.clone()
+    masks[2], masks[3, 2:] = 255, 255
+    return masks
+
+
+def counting(weighting: str) -> Distiller:
+    """Return a distiller whose means are over labelled pixels; no batch norm: its statistics are each process's own."""
+    class_weights = torch.arange(1.0, CLASSES + 1) if weighting == "classes" else None
+    return make(
+        norm=False,
+        task_loss=nn.CrossEntropyLoss(weight=class_weights, ignore_index=255),
+        ignore_index=255,
+        pixel_weighting=RelativeDifficulty(normalize="kept", transition="linear") if weighting == "rdd" else None,
+    )
+
+
+WEIGHTINGS = ["none", "classes", "rdd"]
+
+
 def worker(rank: int, port: int, folder: Path) -> None:
     """Run one step on this process's half of the batch and keep the gradients."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
     try:
-        distiller = make(norm=False)  # batch norm's statistics would be each process's own
-        wrapped = DistributedDataParallel(distiller)
-        half = slice(2 * rank, 2 * rank + 2)
-        for progress in (0.2, 0.6):
-            wrapped(IMAGES[half], LABELLED[half], progress=progress).loss.backward()
-        assert not any(parameter.requires_grad for parameter in wrapped.module.teacher.parameters())
-        torch.save(gradients(distiller), folder / f"{rank}.pt")
+        for weighting in WEIGHTINGS:
+            distiller = counting(weighting)
+            wrapped = DistributedDataParallel(distiller)
+            half = slice(2 * rank, 2 * rank + 2)
+            for progress in (0.2, 0.6):
+                wrapped(IMAGES[half], unequal()[half], progress=progress).loss.backward()
+            assert not any(parameter.requires_grad for parameter in wrapped.module.teacher.parameters())
+            torch.save(gradients(distiller), folder / f"{weighting}{rank}.pt")
+            if rank == 0:  # what one process alone looks at waits for no other
+                with torch.no_grad():
+                    distiller(IMAGES, MASKS, progress=0.5)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -219,15 +249,17 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
-    single = make(norm=False)
-    for progress in (0.2, 0.6):
-        single(IMAGES, LABELLED, progress=progress).loss.backward()
-    expected = gradients(single)
-    for rank in range(2):
-        theirs = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert set(theirs) == set(expected)
-        for name, gradient in expected.items():
-            torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    for weighting in WEIGHTINGS:
+        single = counting(weighting)
+        for progress in (0.2, 0.6):
+            single(IMAGES, unequal(), progress=progress).loss.backward()
+        expected = gradients(single)
+        for rank in range(2):
+            theirs = torch.load(tmp_path / f"{weighting}{rank}.pt", weights_only=True)
+            assert set(theirs) == set(expected)
+            for name, gradient in expected.items():
+                message = f"{weighting}, {name}"
+                torch.testing.assert_close(theirs[name], gradient, rtol=1e-4, atol=1e-6, msg=message)
 
 
 def test_the_example_of_the_readme_kind() -> None:

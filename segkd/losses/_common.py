@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import SegkdError
+from segkd.losses._rows import over_processes
 
 
 @contextmanager
@@ -70,6 +71,21 @@ def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) 
     if target.dim() != 3 or target.shape[0] != like.shape[0]:
         raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
     return resize_labels(class_ids(target), (like.shape[-2], like.shape[-1])) != ignore_index
+
+
+def share_of_all(count: Tensor) -> Tensor:
+    """Return what a mean over ``count`` pixels is multiplied with, so that DDP's mean over processes is that of all.
+
+    1 in a run of one process. Otherwise this process's count over the mean of all: a process with few labelled pixels
+    then counts for as much as they are, as in one process with all images. Every process must call it. Where no
+    gradient is wanted it is 1: what one process alone looks at waits for no other.
+
+    Args:
+        count: a scalar, at least 0: how many pixels of this process the mean is over, or the sum of their weights.
+    """
+    per_process = not torch.is_grad_enabled()
+    mean = over_processes(count, per_process)
+    return torch.where(mean > 0, count / mean, 1.0)
 
 
 def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:

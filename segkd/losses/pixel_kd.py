@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from segkd.losses._common import check_pair, check_temperature, full_precision, soften, valid_pixels
+from segkd.losses._common import check_pair, check_temperature, full_precision, share_of_all, soften, valid_pixels
 
 
 class _PixelKL(torch.autograd.Function):
@@ -73,7 +73,8 @@ def pixel_kd(
     valid = valid_pixels(target, ignore_index, student)
     if valid is None:
         return kl.mean() * temperature**2
-    return (kl * valid).sum() / valid.sum().clamp(min=1) * temperature**2
+    count = valid.sum()
+    return (kl * valid).sum() / count.clamp(min=1) * (temperature**2 * share_of_all(count))
 
 
 class PixelKD(nn.Module):
@@ -83,7 +84,8 @@ class PixelKD(nn.Module):
 
     Args:
         temperature: divides the logits, above 0.
-        ignore_index: leave pixels with this label out, when labels are given; None (the field's habit) keeps them.
+        ignore_index: leave pixels with this label out, when labels are given; None (the field's habit) keeps them. In a
+            distributed run their number is averaged over processes, so that each pixel counts alike.
 
     Shape:
         student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``.

@@ -123,6 +123,8 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
     warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")
+    # DDP says so of 1x1xN kernels, whose strides may be written in two ways.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     try:
         return pl.Trainer(
             **{

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from segkd.distiller import Distiller, DistillOutput
 from segkd.errors import SegkdError
+from segkd.losses._rows import over_processes
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
 from segkd.training.task import Task
 
@@ -109,7 +111,15 @@ class DistillModule(pl.LightningModule):
 
     def stop_if_bad(self) -> None:
         """Raise `SegkdError` if a term was not finite, at the first such step; reads from the device."""
-        steps = {name: int(step) for name, step in self._first_bad.items() if int(step) >= 0}
+        if not self._first_bad:
+            return
+        found = torch.stack(list(self._first_bad.values()))
+        if dist.is_available() and dist.is_initialized():
+            # Of all processes: one that stops alone would leave the others waiting for it.
+            found = torch.where(found < 0, torch.iinfo(found.dtype).max, found)
+            dist.all_reduce(found, dist.ReduceOp.MIN)
+            found = torch.where(found == torch.iinfo(found.dtype).max, -1, found)
+        steps = {name: step for name, step in zip(self._first_bad, found.tolist(), strict=True) if step >= 0}
         if not steps:
             return
         first = min(steps.values())
@@ -121,13 +131,15 @@ class DistillModule(pl.LightningModule):
 
     def _log_training(self, out: DistillOutput, step: int) -> None:
         self.stop_if_bad()
-        values = {"train/loss": float(out.loss.detach())}
-        values |= {f"train/{name}": float(value) for name, value in out.terms.items()}
+        measured = {"train/loss": out.loss.detach()}
+        measured |= {f"train/{name}": value for name, value in out.terms.items()}
         if len(out.parts) > 1:
-            values |= {f"train/task_{name}": float(value) for name, value in out.parts.items()}
-        values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
+            measured |= {f"train/task_{name}": value for name, value in out.parts.items()}
         if out.pixel_weights is not None:
-            values["train/pixel_weight"] = float(out.pixel_weights.mean())
+            measured["train/pixel_weight"] = out.pixel_weights.mean()
+        means = over_processes(torch.stack([value.float() for value in measured.values()]))
+        values = dict(zip(measured, means.tolist(), strict=True))
+        values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
         for group in self.trainer.optimizers[0].param_groups:
             values[f"lr/{group['name']}"] = group["lr"]
         self.latest_loss = values["train/loss"]
