@@ -90,7 +90,8 @@ def _compare(
         if baseline is not None and baseline not in [job.method for job in finished]:
             console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
         elif finished:
-            _report(read_records([job.run.directory for job in finished], console), place, console, baseline, pictures)
+            records = read_records([job.run.directory for job in finished], console)
+            _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
     if failed:
         console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
     return len(failed)
@@ -117,15 +118,23 @@ def report_only(
     with place.lock("report"):
         if "budget" not in place.agreed():
             place.agree({"runs": [str(record.run.directory) for record in records]})
-        _report(records, place, console, baseline, pictures)
+        runs = [Run(file.parent) for path in paths for file in Path(path).glob("*/config.yaml")]
+        _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs))
 
 
-def _report(records: Sequence[Record], place: Workplace, console: Console, baseline: str | None, pictures: int) -> None:
+def _report(
+    records: Sequence[Record],
+    place: Workplace,
+    console: Console,
+    baseline: str | None,
+    pictures: int,
+    open_runs: int,
+) -> None:
     methods = group(records)
     # What was agreed on in a comparison holds of its own runs alone.
     own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
     agreed = place.agreed() if own else {}
-    write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures)
+    write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures, open_runs)
 
 
 def _beside(path: Path) -> Path:

@@ -36,6 +36,7 @@ def write_report(
     console: Console,
     agreed: Mapping[str, Any],
     pictures: int,
+    open_runs: int = 0,
 ) -> None:
     """Write ``report.md``, ``report.html`` and ``plots/`` into a directory, and print the first table.
 
@@ -46,6 +47,7 @@ def write_report(
         console: where the table is shown.
         agreed: ``budget`` and ``command`` of the comparison, as far as they are known.
         pictures: how many validation images are shown.
+        open_runs: how many runs of the comparison are not finished: the title says so.
     """
     methods = [against, *[method for method in methods if method is not against]]
     tables = [
@@ -57,6 +59,8 @@ def write_report(
         environment_table(methods),
     ]
     title = f"{Path(against.first.config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
+    if open_runs:
+        title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
     facts = _facts(methods, agreed)
     remarks = remarks_on(methods, against, agreed.get("budget", "steps"))
     score = LABELS[next(key for key in LABELS if key in against.first.result["student"])]

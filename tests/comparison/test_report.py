@@ -119,6 +119,12 @@ class TestReportOnly:
         assert "> One seed only: tiny, kd." in text
         assert "distilled" not in text
 
+    def test_open_runs_are_in_the_title(self, copied: Path, tmp_path: Path):
+        (next(copied.glob("*_seed1")) / "result.json").unlink()
+        out = tmp_path / "open"
+        assert segkd("compare", "--report-only", copied, "--out", out, "--pictures", 0).status == 0
+        assert (out / "report.md").read_text().splitlines()[0].endswith("(1 run open)")
+
     def test_with_another_baseline_and_elsewhere(self, copied: Path, tmp_path: Path):
         out = tmp_path / "elsewhere"
         outcome = segkd("compare", "--report-only", copied, "--baseline", "kd", "--out", out, "--pictures", 0)
