@@ -84,7 +84,7 @@ FAULTS = [
     ),
     recorded("a mean of two", "mean", [0.5, 0.5], "3"),
     recorded("a mean of words", "mean", ["a", "b", "c"], "a number"),
-    recorded("a deviation of 0", "std", [0.2, 0, 0.2], "more than 0"),
+    recorded("a student with a deviation of 0", "std", [0.2, 0, 0.2], "more than 0"),
     recorded("a deviation that is null", "std", None, "list"),
     recorded("a size of 0", "size", [0, 96], "at least 1"),
     recorded("a size that is one number", "size", 96, "list"),
