@@ -1,5 +1,6 @@
 """The boxes of a split as flat arrays, which load fast, weigh little, and hold only boxes that a detector can take."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ class Box(NamedTuple):
         crowd: a region of many objects, which COCO does not outline one by one.
         difficult: an object that Pascal VOC does not ask a detector to find.
         shape: what its mask is drawn from, where masks were asked for.
+        left_out: why it is left out, if the file or the data set says so.
     """
 
     image: int
@@ -31,6 +33,7 @@ class Box(NamedTuple):
     crowd: bool = False
     difficult: bool = False
     shape: Shape | None = None
+    left_out: str = ""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Found:
         images: path of each image.
         sizes: height and width of each.
         boxes: all boxes, in any order.
+        names: the classes that the files hold.
         problems: one line for each thing that is wrong with the files, with its path.
         remarks: one line for each thing that a person should know of them.
     """
@@ -48,6 +52,7 @@ class Found:
     images: list[Path] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -86,7 +91,7 @@ class Annotations:
         sizes: int64 (I, 2), height and width of each image as its annotation gives it.
         objects: all objects, those of one image in a row.
         dropped: reason -> where, one line for each box left out: ``"not finite"``, ``"inverted"`` (a maximum below
-            its minimum), ``"zero area"``, ``"outside the image"``.
+            its minimum), ``"zero area"``, ``"outside the image"``, and what `Box.left_out` says.
         remarks: one line for each thing that a person should know of the files.
     """
 
@@ -102,7 +107,11 @@ class Annotations:
         with np.errstate(invalid="ignore"):
             boxes = np.clip(corners, 0, limits).astype(np.float32)
             extent, visible = corners[:, 2:] - corners[:, :2], boxes[:, 2:] - boxes[:, :2]
-            reasons = {
+            stated = [box.left_out for box in given]
+            reasons: dict[str, Any] = {
+                why: np.array([why == other for other in stated], dtype=bool) for why in sorted({*stated} - {""})
+            }
+            reasons |= {
                 "not finite": ~np.isfinite(corners).all(1),
                 "inverted": (extent < 0).any(1),
                 "zero area": (extent == 0).any(1),
@@ -141,6 +150,25 @@ class Annotations:
         size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
         drawn = [draw_mask(shape, size) for shape in self._shapes[self._range(index)] if shape is not None]
         return np.stack(drawn) if drawn else np.zeros((0, *size), dtype=np.uint8)
+
+    def repeated(self) -> list[str]:
+        """Return a line on images that are there more than once, and on boxes with the class and corners of another."""
+        lines = []
+        twice = [path for path, count in Counter(self.images).items() if count > 1]
+        if twice:
+            lines.append(f"images that stand there more than once, under several ids: {len(twice)}, such as {twice[0]}")
+        labels, crowd = self.objects.labels, self.objects.crowd
+        place = np.repeat(np.arange(len(self.images)), np.diff(self._starts))
+        rows = np.column_stack([place, labels, crowd, self.objects.boxes])
+        _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+        if (counts > 1).any():
+            one = first[counts > 1].min()
+            corners = ", ".join(f"{value:g}" for value in self.objects.boxes[one])
+            lines.append(
+                f"boxes with the class and corners of another, which count too: {int((counts - 1).sum())}, such as "
+                f"[{corners}] of {self.images[place[one]]}"
+            )
+        return lines
 
     def _range(self, index: int) -> slice:
         return slice(int(self._starts[index]), int(self._starts[index + 1]))

@@ -7,8 +7,8 @@ from typing import Any
 from segkd.common.paths import check_regular, on_disk
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec
-from segkd.detection.masks import read_shape
-from segkd.errors import SegkdError, nearest
+from segkd.detection.masks import NoArea, read_shape
+from segkd.errors import SegkdError
 
 
 def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) -> Found:
@@ -46,11 +46,11 @@ def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) 
     if len(places) < len(found.images):
         raise SegkdError(f"{path}: two images have one id")
 
-    labels = spec.label_of
+    found.names = {str(name) for name in names.values()}
     wrong: dict[str, list[Any]] = {}  # what is wrong -> ids of the annotations
     for item in content["annotations"]:
         try:
-            found.boxes.append(_box(item, places, names, labels, found.sizes, masks))
+            found.boxes.append(_box(item, places, names, spec, found.sizes, masks))
         except KeyError as error:
             wrong.setdefault(f"has no {error}", []).append(item.get("id"))
         except ValueError as error:
@@ -81,7 +81,7 @@ def _box(
     item: dict[str, Any],
     places: dict[Any, int],
     names: dict[Any, str],
-    labels: dict[str, int],
+    spec: DetectionSpec,
     sizes: list[tuple[int, int]],
     masks: bool,
 ) -> Box:
@@ -92,8 +92,9 @@ def _box(
     if category not in names:
         raise ValueError(f"has category_id {category!r}, which is not among the categories")
     name = names[category]
-    if name not in labels:
-        raise ValueError(f"has the class {name!r}, which the data set does not name; {nearest(name, labels)}")
+    label = 0 if name in spec.ignore else spec.label_of.get(name)
+    if label is None:
+        raise ValueError(spec.unknown_class(name))
     bbox, area = item["bbox"], item.get("area")
     try:
         x, y, width, height = (float(value) for value in bbox)
@@ -101,11 +102,14 @@ def _box(
     except (TypeError, ValueError):
         raise ValueError(f"has bbox {bbox!r} and area {area!r}; expected [x, y, width, height] and a number") from None
     place = places[image]
-    shape = None
-    if masks:
+    shape, left_out = None, "" if label else f"class {name!r}, which is ignored"
+    if masks and label:
         try:
             shape = read_shape(item.get("segmentation"), sizes[place])
+        except NoArea as error:
+            left_out = str(error)
         except (ValueError, TypeError) as error:
             raise ValueError(f"has {error}, which masks need") from None
     corners = (x, y, x + width, y + height)
-    return Box(place, corners, labels[name], area, crowd=bool(item.get("iscrowd", 0)), shape=shape)
+    crowd = bool(item.get("iscrowd", 0))
+    return Box(place, corners, label, area, crowd, shape=shape, left_out=left_out)

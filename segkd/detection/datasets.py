@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segkd.common.patterns import Pattern
 from segkd.common.specs import BaseSpec, ClassSpec, read_spec
+from segkd.errors import nearest
 
 
 class SplitSpec(BaseModel):
@@ -36,12 +37,14 @@ class DetectionSpec(BaseSpec):
     Attributes:
         format: ``"coco"``, one JSON file a split, or ``"voc"``, one XML file an image.
         splits: the files of each split.
+        ignore: classes of the annotation files that are left out: their boxes are as if they were not there.
     """
 
     parts: ClassVar[dict[str, type[BaseModel]]] = {"splits": SplitSpec, "classes": ClassSpec}
 
     format: Literal["coco", "voc"]
     splits: dict[str, SplitSpec] = Field(min_length=1)
+    ignore: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +68,20 @@ class DetectionSpec(BaseSpec):
             if split.list is not None and self.format == "coco":
                 raise ValueError(f"splits.{name}.list is for format 'voc'; format 'coco' lists images in its JSON file")
         return self
+
+    @model_validator(mode="after")
+    def _no_class_is_ignored(self) -> "DetectionSpec":
+        for name in self.ignore:
+            if name in self.class_names:
+                raise ValueError(f"class {name!r} stands both in classes and in ignore: keep it in one of them")
+        return self
+
+    def unknown_class(self, name: str) -> str:
+        """Return what is wrong with a class of the files that is neither in ``classes`` nor in ``ignore``."""
+        return (
+            f"has the class {name!r}, which the data set does not name; {nearest(name, self.class_names)} To leave it "
+            f"out: ignore: [{name}]"
+        )
 
     @property
     def label_of(self) -> dict[str, int]:

@@ -9,6 +9,13 @@ Shape = list[NDArray[np.float64]] | NDArray[np.int64]
 """What a mask is drawn from: polygons of (n, 2) x, y; or run lengths, column by column, the first of them outside."""
 
 
+class NoArea(ValueError):
+    """A shape that covers nothing, such as a line: its object has no mask, which is no fault of the file as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__("no mask: polygons without area, or none")
+
+
 def read_shape(segmentation: Any, size: tuple[int, int]) -> Shape:
     """Check a COCO ``segmentation`` and turn it into arrays.
 
@@ -18,13 +25,20 @@ def read_shape(segmentation: Any, size: tuple[int, int]) -> Shape:
         size: height and width of the image.
 
     Raises:
+        NoArea: there is no polygon, or none with an area: all are of fewer than three points, or on one line; or run
+            lengths that are all outside. Among polygons with an area those without are left out.
         ValueError: anything else; the message says what, to go behind the name of the annotation.
     """
-    if isinstance(segmentation, list) and segmentation:
+    if isinstance(segmentation, list):
         polygons = [np.asarray(flat, dtype=np.float64) for flat in segmentation]
-        if any(flat.ndim != 1 or flat.size < 6 or flat.size % 2 or not np.isfinite(flat).all() for flat in polygons):
+        if any(
+            flat.ndim != 1 or (flat.size >= 6 and flat.size % 2) or not np.isfinite(flat).all() for flat in polygons
+        ):
             raise ValueError("a polygon that is no list of at least three x, y")
-        return [flat.reshape(-1, 2) for flat in polygons]
+        with_area = [flat.reshape(-1, 2) for flat in polygons if _has_area(flat)]
+        if not with_area:
+            raise NoArea
+        return with_area
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
         counts = segmentation["counts"]
         runs = np.asarray(unpack(counts) if isinstance(counts, str) else counts, dtype=np.int64)
@@ -35,8 +49,20 @@ def read_shape(segmentation: Any, size: tuple[int, int]) -> Shape:
             or runs.sum() != np.prod(size)
         ):
             raise ValueError(f"run lengths that do not fill the image of {size[1]}x{size[0]} (width x height)")
+        if not runs[1::2].any():
+            raise NoArea
         return runs
     raise ValueError("no segmentation as polygons or run lengths")
+
+
+def _has_area(flat: NDArray[np.float64]) -> bool:
+    """Whether there are three points, and not all on one line."""
+    if flat.size < 6:
+        return False
+    x, y = (flat.reshape(-1, 2) - flat[:2]).T
+    squares = x**2 + y**2
+    far = squares.argmax()
+    return bool((np.abs(x * y[far] - y * x[far]) > 1e-9 * squares[far]).any())
 
 
 def unpack(packed: str) -> list[int]:

@@ -13,7 +13,7 @@ from segkd.detection.annotations import Annotations, Found, Objects
 from segkd.detection.coco import read_coco
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.voc import read_voc
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, nearest
 
 
 def read_annotations(
@@ -60,6 +60,12 @@ def scan_annotations(
     unseen = [name for name, label in spec.label_of.items() if label not in annotations.objects.labels]
     if unseen and len(annotations):
         annotations.remarks.append(f"{spec.name} {split}: {classes_have(unseen)} no box")
+    remarks = [
+        f"ignore names the class {name!r}, which the annotations do not have; {nearest(name, sorted(found.names))}"
+        for name in spec.ignore
+        if found.names and name not in found.names
+    ]
+    annotations.remarks += [f"{spec.name} {split}: {line}" for line in remarks + annotations.repeated()]
     return annotations, found.problems
 
 

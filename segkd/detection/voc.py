@@ -11,7 +11,7 @@ from segkd.common.pixels import open_file
 from segkd.common.reading import read_stems
 from segkd.detection.annotations import Box, Found
 from segkd.detection.datasets import DetectionSpec
-from segkd.errors import SegkdError, nearest
+from segkd.errors import SegkdError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -39,12 +39,11 @@ def read_voc(spec: DetectionSpec, split: str, base: Path) -> Found:
     if not stems:
         raise SegkdError(f"{label}: no image in {base / (part.list or part.annotations)}")
     found = Found()
-    labels = spec.label_of
     for stem in stems:
         try:
             image = _locate(label, images, there, stem, base)
             path = _locate(label, annotations, Files(files.found, {}), stem, base)
-            size, boxes = _read_file(path, image, len(found.images), labels)
+            size, boxes = _read_file(path, image, len(found.images), spec, found.names)
         except SegkdError as error:
             found.problems.append(str(error))
             continue
@@ -77,8 +76,10 @@ def _locate(label: str, pattern: Pattern, files: Files, stem: str, base: Path) -
     return base / found[0] if found else pattern.fill((stem,), base)
 
 
-def _read_file(path: Path, image: Path, place: int, labels: dict[str, int]) -> tuple[tuple[int, int], list[Box]]:
-    """Return height and width of one image, and its boxes."""
+def _read_file(
+    path: Path, image: Path, place: int, spec: DetectionSpec, names: set[str]
+) -> tuple[tuple[int, int], list[Box]]:
+    """Return height and width of one image, and its boxes; their classes are added to ``names``."""
     check_regular(path, "annotation")
     try:
         root = ElementTree.parse(path).getroot()
@@ -89,15 +90,16 @@ def _read_file(path: Path, image: Path, place: int, labels: dict[str, int]) -> t
     boxes = []
     for thing in root.findall("object"):
         name = (thing.findtext("name") or "").strip()
-        if name not in labels:
-            raise SegkdError(
-                f"{path}: has the class {name!r}, which the data set does not name; {nearest(name, labels)}"
-            )
+        names.add(name)
+        label = 0 if name in spec.ignore else spec.label_of.get(name)
+        if label is None:
+            raise SegkdError(f"{path}: {spec.unknown_class(name)}")
         left, top, right, bottom = (_number(path, thing, f"bndbox/{corner}") for corner in CORNERS)
         if right > left and bottom > top:
             left, top = left - 1, top - 1
         difficult = (thing.findtext("difficult") or "0").strip() == "1"
-        boxes.append(Box(place, (left, top, right, bottom), labels[name], difficult=difficult))
+        left_out = "" if label else f"class {name!r}, which is ignored"
+        boxes.append(Box(place, (left, top, right, bottom), label, difficult=difficult, left_out=left_out))
     return _size(path, root, image), boxes
 
 

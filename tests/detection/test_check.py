@@ -38,6 +38,23 @@ def test_boxes_are_counted_class_by_class(tmp_path):
     assert (val.difficult, val.without) == (1, 1)
 
 
+def test_what_is_ignored_and_what_stands_there_twice_is_said(tmp_path):
+    spec = load_detection_spec(make_voc_detection(tmp_path))
+    spec = spec.model_copy(update={"ignore": ["dragon", "cta"]})
+    twice = [("cat", (1, 1, 9, 9), False)] * 2
+    write_voc(tmp_path / "Annotations/2008_000000.xml", SIZE, [("dragon", (1, 1, 9, 9), False), *twice])
+    report = check_dataset(spec)
+    assert report.problems == []
+    val = report.splits[1].lines()
+    assert "    left out, class 'dragon', which is ignored: 1" in val
+    image = tmp_path / "JPEGImages/2008_000000.jpg"
+    assert val[-2:] == [
+        "    voc_detection val: ignore names the class 'cta', which the annotations do not have; did you mean 'cat'?",
+        f"    voc_detection val: boxes with the class and corners of another, which count too: 1, such as [0, 0, 9, 9] "
+        f"of {image}",
+    ]
+
+
 def test_every_problem_is_one_line_with_its_path(tmp_path):
     spec = load_detection_spec(make_voc_detection(tmp_path, train=6))
     images = [tmp_path / f"JPEGImages/2007_{index:06d}.jpg" for index in range(6)]

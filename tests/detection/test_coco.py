@@ -23,6 +23,11 @@ def change(spec, edit):
     return path
 
 
+def said(annotations):
+    """The remarks, but for that on classes without a box."""
+    return [remark for remark in annotations.remarks if "no box" not in remark]
+
+
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -132,6 +137,53 @@ def test_what_is_no_json_of_coco_is_named(spec, text):
     with pytest.raises(SegkdError) as error:
         read_annotations(spec, "train")
     assert one_line(error).startswith(f"{path}: ")
+
+
+def test_an_ignored_class_is_left_out_and_counted(spec):
+    path = change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "person").update(name="crewman"))
+    before = spec.model_copy(update={"ignore": []})
+    with pytest.raises(SegkdError, match=r"'crewman'.* To leave it out: ignore: \[crewman\]"):
+        read_annotations(before, "train")
+    annotations = read_annotations(spec.model_copy(update={"ignore": ["crewman", "crewmen"]}), "train")
+    assert {why: len(lines) for why, lines in annotations.dropped.items()} == {"class 'crewman', which is ignored": 2}
+    assert len(annotations.objects.labels) == 5
+    assert 1 not in annotations.objects.labels
+    assert said(annotations) == [
+        "coco train: ignore names the class 'crewmen', which the annotations do not have; did you mean 'crewman'?"
+    ]
+    assert path.is_file()
+
+
+def test_polygons_without_area_cost_their_own_object_and_are_counted(spec):
+    def edit(content):
+        whole = [item for item in content["annotations"] if not item["iscrowd"]]
+        for item, polygons in zip(whole, ([[1, 2, 3, 4]], [], [[5, 5] * 4, *whole[2]["segmentation"]]), strict=False):
+            item["segmentation"] = polygons
+
+    change(spec, edit)
+    assert len(read_annotations(spec, "train").objects.labels) == 7
+    annotations = read_annotations(spec, "train", masks=True)
+    assert [len(lines) for lines in annotations.dropped.values()] == [2]
+    assert list(annotations.dropped) == ["no mask: polygons without area, or none"]
+    assert sum(len(annotations.masks(index)) for index in range(3)) == len(annotations.objects.labels) == 5
+
+
+def test_images_and_boxes_that_stand_there_twice_are_said(spec):
+    def edit(content):
+        image, other = content["images"][:2]
+        content["images"].append({**image, "id": 1})
+        twin = next(a for a in content["annotations"] if a["image_id"] == other["id"])
+        content["annotations"] += [{**twin, "id": 900}, {**twin, "id": 901}, {**twin, "id": 902, "category_id": 5}]
+
+    change(spec, edit)
+    annotations = read_annotations(spec, "train")
+    image, box = annotations.images[1], annotations.of(1).boxes
+    (corners,) = {tuple(row) for row in box.tolist() if (box == np.array(row, np.float32)).all(1).sum() > 2}
+    assert said(annotations) == [
+        f"coco train: images that stand there more than once, under several ids: 1, such as {annotations.images[0]}",
+        f"coco train: boxes with the class and corners of another, which count too: 2, such as "
+        f"[{', '.join(f'{value:g}' for value in corners)}] of {image}",
+    ]
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])

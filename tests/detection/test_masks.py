@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segkd.detection.masks import draw_mask, read_shape, unpack
+from segkd.detection.masks import NoArea, draw_mask, read_shape, unpack
 
 
 def pack(runs):
@@ -80,12 +80,27 @@ def test_packed_runs_are_unpacked():
 
 
 @pytest.mark.parametrize(
+    "segmentation",
+    [[], [[]], [[1, 2, 3, 4]], [[1, 2, 3]], [[0, 0, 1, 1, 2, 2, 0, 0]], [[1, 1] * 3], {"size": [3, 2], "counts": [6]}],
+    ids=str,
+)
+def test_what_covers_nothing_is_told_apart(segmentation):
+    with pytest.raises(NoArea):
+        read_shape(segmentation, (3, 2))
+
+
+def test_of_several_polygons_those_without_area_are_left_out():
+    square = [0, 0, 2, 0, 2, 3, 0, 3]
+    assert len(read_shape([[1, 2, 3, 4], square, [5, 5] * 4], (3, 2))) == 1
+    # Two triangles whose signed areas cancel out do cover pixels.
+    assert len(read_shape([[0, 0, 8, 8, 8, 0, 0, 8]], (8, 8))) == 1
+
+
+@pytest.mark.parametrize(
     ("segmentation", "message"),
     [
         (None, "no segmentation"),
-        ([], "no segmentation"),
         ({"counts": [1]}, "no segmentation"),
-        ([[1, 2, 3, 4]], "at least three x, y"),
         ([[1, 2, 3, 4, 5, 6, 7]], "at least three x, y"),
         ([[1, 2, 3, 4, 5, float("nan")]], "at least three x, y"),
         ([["a", 2, 3, 4, 5, 6]], "could not convert"),

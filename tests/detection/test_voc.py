@@ -146,12 +146,24 @@ def test_a_size_that_is_not_given_is_that_of_the_image(spec, xml, size):
         read_annotations(spec, "train")
 
 
+def test_an_ignored_class_is_left_out_and_counted(spec, xml):
+    write_voc(
+        xml, SIZE, [("dragon", (1, 1, 9, 9), False), ("cat", (1, 1, 9, 9), False), ("dragon", (1, 1, 9, 9), True)]
+    )
+    annotations = read_annotations(spec.model_copy(update={"ignore": ["dragon", "elf"]}), "train")
+    assert annotations.of(0).labels.tolist() == [8]
+    assert {why: len(lines) for why, lines in annotations.dropped.items()} == {"class 'dragon', which is ignored": 2}
+    (remark,) = (remark for remark in annotations.remarks if "no box" not in remark)
+    assert remark.startswith("voc_detection train: ignore names the class 'elf', which the annotations do not have; ")
+
+
 def test_an_unknown_class_is_named_with_the_nearest(spec, xml):
     write_voc(xml, SIZE, [("motorbikes", (1, 1, 9, 9), False)])
     with pytest.raises(SegkdError) as error:
         read_annotations(spec, "train")
     assert one_line(error) == (
-        f"{xml}: has the class 'motorbikes', which the data set does not name; did you mean 'motorbike'?"
+        f"{xml}: has the class 'motorbikes', which the data set does not name; did you mean 'motorbike'? "
+        "To leave it out: ignore: [motorbikes]"
     )
 
 

@@ -10,17 +10,18 @@ def override(name: str, text: str, *texts: str, config: str = "tiny.yaml") -> Fa
     return Fault(name, f"train {config} '{text}'", texts, folder="detection")
 
 
-def coco(name: str, content: Any, *texts: str) -> Fault:
-    """Return the row of COCO's JSON a.json."""
+def coco(name: str, content: Any, *texts: str, file: str = "a.json", **described_too: Any) -> Fault:
+    """Return the row of COCO's JSON a.json, or of a description mine.yaml with more keys, which is what is named."""
     described = {
         "name": "mine",
         "root": ".",
         "format": "coco",
         "splits": {part: {"images": "data/JPEGImages", "annotations": "a.json"} for part in ("train", "val")},
         "classes": [{"name": "cat", "color": [1, 2, 3]}],
+        **described_too,
     }
     files = {"a.json": content if isinstance(content, (str, bytes)) else json.dumps(content), "mine.yaml": described}
-    return Fault(name, "train tiny.yaml data.dataset=mine.yaml", ("a.json", *texts), files, folder="detection")
+    return Fault(name, "train tiny.yaml data.dataset=mine.yaml", (file, *texts), files, folder="detection")
 
 
 IMAGE = {"id": 1, "file_name": "2007_000000.jpg", "height": 64, "width": 96}
@@ -104,7 +105,16 @@ FAULTS = [
     coco("COCO with an image without size", lists(images=({"id": 1, "file_name": "a.jpg"},)), "height"),
     coco("COCO with a box of no image", lists(annotations=({**THING, "image_id": 9},)), "image_id 9"),
     coco("COCO with a box of no category", lists(annotations=({**THING, "category_id": 9},)), "category_id 9"),
-    coco("COCO with a class that is none", lists(categories=({"id": 3, "name": "dog"},)), "'dog'"),
+    coco("COCO with a class that is none", lists(categories=({"id": 3, "name": "dog"},)), "'dog'", "ignore: [dog]"),
+    coco(
+        "a class that is ignored too",
+        lists(),
+        "'cat'",
+        "both in classes and in ignore",
+        file="mine.yaml",
+        ignore=["cat"],
+    ),
+    coco("classes to ignore as a word", lists(), "ignore", "list", file="mine.yaml", ignore="dog"),
     coco("COCO with a box of three numbers", lists(annotations=({**THING, "bbox": [1, 2, 3]},)), "bbox"),
     coco("COCO with a box of words", lists(annotations=({**THING, "bbox": list("abcd")},)), "bbox"),
     override("an infinite option", "student.options.score_thresh=.inf", "student.options", "finite"),
