@@ -115,9 +115,23 @@ def load_student(path: str | Path) -> DetectionStudent:
         SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
             none that a student has.
     """
-    folder, (model, info) = read_student(path, "detector", _build)
+    folder, model, info = build_student(path)
     load_weights(model, folder)
     return DetectionStudent(model, info)
+
+
+def build_student(path: str | Path, **changes: Any) -> tuple[Path, nn.Module, dict[str, Any]]:
+    """Return a saved student's folder, its detector with random weights, and the info of `DetectionStudent`.
+
+    Args:
+        path: a run directory, or the ``student`` folder in it.
+        changes: arguments of `build_detector` that are to be others, such as ``min_size``.
+
+    Raises:
+        SegkdError: there is no student, or its description is unreadable or wrong.
+    """
+    folder, (model, info) = read_student(path, "detector", lambda config: _build({**config, **changes}))
+    return folder, model, info
 
 
 def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

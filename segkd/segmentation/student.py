@@ -176,9 +176,19 @@ def load_student(path: str | Path) -> Student:
         SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
             none that a student has.
     """
-    folder, (model, info) = read_student(path, "model", _build)
+    folder, model, info = build_student(path)
     load_weights(model, folder)
     return Student(model, info)
+
+
+def build_student(path: str | Path) -> tuple[Path, nn.Module, dict[str, Any]]:
+    """Return a saved student's folder, its model with random weights, and the info of `Student`.
+
+    Raises:
+        SegkdError: there is no student, or its description is unreadable or wrong.
+    """
+    folder, (model, info) = read_student(path, "model", _build)
+    return folder, model, info
 
 
 def _build(config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:

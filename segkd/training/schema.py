@@ -62,7 +62,7 @@ class Model(Block):
 
 
 class Teacher(Block):
-    """The teacher: a config of its own, or an architecture and its weights."""
+    """The teacher: a config of its own, or a checkpoint."""
 
     of_weights: ClassVar[tuple[str, ...]] = ()
     """What describes a file of weights; a run says it itself."""
@@ -72,11 +72,13 @@ class Teacher(Block):
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
     arch: ModelName | None = Field(
-        None, description="its architecture; options, normalization and checkpoint go with it"
+        None, description="its architecture, where its checkpoint is a file; options and normalization go with it"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
     normalization: Normalization | None = Field(None, description="default: what its architecture's weights expect")
-    checkpoint: PathText | None = Field(None, description="its weights: a file or a run directory")
+    checkpoint: PathText | None = Field(
+        None, description="a run directory, which says all that its weights are of, or a file of weights"
+    )
 
     @model_validator(mode="after")
     def _one_teacher(self) -> "Teacher":

@@ -1,7 +1,11 @@
 """Faults of detection: its configs, its data sets and their annotations."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+import yaml
+from experiments import write
 
 from faults.row import Fault, fifo, remove
 
@@ -31,6 +35,11 @@ THING = {"id": 7, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}
 
 def lists(images: Any = (IMAGE,), annotations: Any = (THING,), categories: Any = (CAT,)) -> dict[str, Any]:
     return {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+
+
+def turn_classes(folder: Path) -> None:
+    described = yaml.safe_load((folder / "data.yaml").read_text())
+    write(folder / "turned.yaml", {**described, "classes": described["classes"][::-1]})
 
 
 XML = "data/Annotations/2007_000001.xml"
@@ -150,5 +159,36 @@ FAULTS = [
         ("1 problem(s)",),
         prepare=fifo("data/JPEGImages/2007_000001.jpg"),
         folder="detection",
+    ),
+    Fault(
+        "a teacher of classes in another order",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tiny data.dataset=turned.yaml",
+        ("runs/tiny has 3 classes [", "the student 3 [", "in the same order"),
+        prepare=turn_classes,
+        folder="detection_run",
+    ),
+    Fault(
+        "a teacher of another detector than its run",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tiny teacher.arch=fcos",
+        ("teacher.arch: runs/tiny has 'gfl', not 'fcos'",),
+        folder="detection_run",
+    ),
+    Fault(
+        "a teacher of other options than its run",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tiny teacher.options.out_channels=96",
+        ("teacher.options.out_channels: runs/tiny has 64, not 96",),
+        folder="detection_run",
+    ),
+    Fault(
+        "a teacher that is a run which is not there",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tyni",
+        ("no run 'runs/tyni'", "did you mean 'runs/tiny'?"),
+        folder="detection_run",
+    ),
+    Fault(
+        "weights of a teacher without its architecture",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tiny/checkpoints/best.ckpt",
+        ("teacher.arch is missing", "best.ckpt"),
+        folder="detection_run",
     ),
 ]

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from experiments import refused, segkd, train, write
+from experiments import refused, same, segkd, train, write
+from safetensors.torch import load_file
+
+from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.training.config import load_config
+from segkd.training.segmentation.schema import Config
+from segkd.training.tasks import task_of
+from segkd.training.teacher import teacher_config
 
 FIT = ["teacher.auxiliary=fit", "teacher.auxiliary_fit.steps=4", "distill.pixel_weighting.rdd.switch=0.5"]
 
@@ -19,10 +26,64 @@ class TestFromWeights:
         name = f"name=taught_by_{Path(weights).stem or 'run'}"
         train(trained / "distilled.yaml", *self.OPTIONS, checkpoint, name, "trainer.max_steps=1")
 
+    @pytest.mark.parametrize("weights", ["", "student", "student/model.safetensors"], ids=lambda path: path or "run")
+    def test_a_run_says_itself_what_its_weights_are_of(self, trained: Path, weights: str):
+        mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+        big = trained / "runs/big"
+        if not big.exists():
+            own = ["name=big", f"student.normalization={{mean: {mean}, std: {std}}}", "student.auxiliary=true"]
+            options = "student.options={decoder_channels: 32}"
+            train(trained / "tiny.yaml", *own, options, "trainer.max_steps=1")
+        config = load_config(str(trained / "distilled.yaml"), [f"teacher.checkpoint={big / weights}"])
+        assert isinstance(config, Config)
+        teacher = task_of(config).teacher(teacher_config(config))
+        assert teacher.normalization == (mean, std)
+        assert isinstance(teacher.model, WithAuxiliary)  # so it can teach by RDD
+        assert teacher.model.model.config["decoder_channels"] == 32
+        task_of(config).load_teacher(teacher)
+        assert not teacher.needs_fit
+        wanted = load_file(big / "student/model.safetensors")
+        assert same(teacher.model.model.state_dict(), wanted)
+
+    @pytest.mark.parametrize(
+        ("said", "texts"),
+        [
+            ("teacher.encoder=resnet18", ["teacher.encoder", "'tu-mobilenetv3_small_050'", "'resnet18'"]),
+            ("teacher.options.decoder_channels=17", ["teacher.options.decoder_channels", "17"]),
+            ("teacher.normalization={mean: [0, 0, 0], std: [1, 1, 1]}", ["teacher.normalization", "[0.485"]),
+        ],
+    )
+    def test_what_contradicts_the_run(self, trained: Path, said: str, texts: list[str]):
+        checkpoint = f"teacher.checkpoint={trained / 'runs/teacher'}"
+        refused(segkd("train", trained / "distilled.yaml", checkpoint, said, "name=x"), *texts, "leave")
+
+    def test_of_classes_in_another_order(self, trained: Path):
+        content = yaml.safe_load((trained / "camvid/camvid.yaml").read_text())
+        content["classes"] = [content["classes"][1], content["classes"][0], *content["classes"][2:]]
+        turned = write(trained / "camvid/turned.yaml", content)
+        options = [f"data.dataset={turned}", f"teacher.checkpoint={trained / 'runs/teacher'}", "name=x"]
+        texts = ("11 classes [sky, building, ", "the student 11 [building, sky, ", "class_map")
+        refused(segkd("train", trained / "distilled.yaml", *options), *texts)
+        refused(segkd("train", trained / "distilled.yaml", f"data.dataset={turned}", "name=x"), *texts)
+        swapped = "teacher.class_map=[1,0,2,3,4,5,6,7,8,9,10]"
+        train(trained / "distilled.yaml", *options[:2], swapped, "name=turned", "trainer.max_steps=1")
+
+    def test_the_config_that_a_run_keeps_names_that_run(self, trained: Path):
+        kept = trained / "runs/teacher/config.yaml"
+        elsewhere = [f"runs={trained / 'elsewhere'}", f"teacher.config={kept}", "name=by_config"]
+        outcome = train(trained / "distilled.yaml", *elsewhere, "trainer.max_steps=1")
+        assert "trained first" not in outcome.out
+        assert [path.name for path in (trained / "elsewhere").iterdir()] == ["by_config"]
+
+    def test_weights_alone_need_an_architecture(self, trained: Path):
+        checkpoint = f"teacher.checkpoint={trained / 'runs/teacher/checkpoints/best.ckpt'}"
+        outcome = segkd("train", trained / "distilled.yaml", checkpoint, "name=x")
+        refused(outcome, "teacher.arch is missing", "best.ckpt", "a run directory")
+
     def test_of_another_architecture(self, trained: Path):
         checkpoint = f"teacher.checkpoint={trained / 'runs/teacher'}"
         outcome = segkd("train", trained / "distilled.yaml", *self.OPTIONS, checkpoint, "teacher.arch=Unet", "name=x")
-        refused(outcome, "runs/teacher/student/model.safetensors", "Unet")
+        refused(outcome, "x: teacher.arch: ", "runs/teacher", "'DeepLabV3Plus'", "'Unet'")
         assert not (trained / "runs/x").exists()
 
     def test_of_another_number_of_classes(self, trained: Path, tmp_path: Path):
@@ -32,7 +93,7 @@ class TestFromWeights:
         few = write(trained / "camvid/few.yaml", content)
         options = [f"data.dataset={few}", f"teacher.checkpoint={trained / 'runs/teacher'}", "name=x"]
         outcome = segkd("train", trained / "distilled.yaml", *self.OPTIONS, *options)
-        refused(outcome, "runs/teacher/student/model.safetensors", "the file has 11 classes, the model 10")
+        refused(outcome, "runs/teacher has 11 classes [sky, ", "the student 10 [sky, ", "teacher.class_map")
         assert not (trained / "runs/x").exists()
 
     def test_with_a_class_map(self, trained: Path):

@@ -47,7 +47,7 @@ class Model(schema.Model):
 
 
 class Teacher(schema.Teacher):
-    """The teacher: a config of its own, or an architecture and its weights."""
+    """The teacher: a config of its own, or a checkpoint."""
 
     of_weights: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
 

@@ -18,7 +18,7 @@ from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics
 from segkd.detection.models import build_detector, detect
 from segkd.detection.pictures import box_row
-from segkd.detection.student import DetectionStudent, load_student, save_student
+from segkd.detection.student import DetectionStudent, build_student, load_student, save_student
 from segkd.detection.transforms import Transform, eval_transform, train_transform
 from segkd.detection.weights import load_weights
 from segkd.distiller import Distiller
@@ -27,6 +27,9 @@ from segkd.training.detection.boards import DetectionPictures
 from segkd.training.detection.schema import Config, Model, Teacher
 from segkd.training.schema import Config as AnyConfig
 from segkd.training.task import BuiltTeacher, Task
+from segkd.training.teacher import check_classes, check_said, saved_student
+
+_SAME = "detection needs the same, in the same order"
 
 
 class DetectionTask(Task):
@@ -122,23 +125,31 @@ class DetectionTask(Task):
         """
         block = self.config.teacher
         assert block is not None
-        if own is None:
-            assert block.checkpoint is not None
-            settings: Model | Teacher = block
-            checkpoint = block.checkpoint
-        else:
-            if not isinstance(own, Config):
-                raise SegkdError(f"{self.config.name}: teacher.config: {own.name} is no detection config")
-            settings, checkpoint = own.student, str(Path(own.runs) / own.name / "student")
-            theirs = load_detection_spec(own.data.dataset)
-            if theirs.class_names != self.class_names:
-                raise SegkdError(
-                    f"the teacher {own.name} has the classes of {theirs.name}, the student those of {self.spec.name}: "
-                    "detection needs the same"
-                )
-        model = self._detector(settings)
-        mean, std = model.config["normalization"]  # type: ignore[index]
-        return BuiltTeacher(model, checkpoint, (mean, std))
+        try:
+            if own is None and (folder := saved_student(block)) is not None:
+                return self._saved_teacher(block, folder)
+            if own is None:
+                assert block.checkpoint is not None
+                settings: Model | Teacher = block
+                checkpoint = block.checkpoint
+            else:
+                if not isinstance(own, Config):
+                    raise SegkdError(f"teacher.config: {own.name} is no detection config")
+                settings, checkpoint = own.student, str(Path(own.runs) / own.name / "student")
+                theirs = load_detection_spec(own.data.dataset).class_names
+                check_classes(f"the teacher {own.name}", theirs, self.class_names, _SAME)
+        except SegkdError as error:
+            raise SegkdError(f"{self.config.name}: {error}") from None
+        return _built(self._detector(settings), checkpoint)
+
+    def _saved_teacher(self, block: Teacher, folder: Path) -> BuiltTeacher:
+        """Return the teacher that a run has saved: what it is of is said there."""
+        data = self.config.data
+        _, model, info = build_student(folder, min_size=data.sizes(), max_size=data.max_size)
+        held: dict[str, Any] = model.config  # type: ignore[assignment]
+        check_said(block, {key: held[key] for key in ("arch", "backbone", "normalization")}, held["options"])
+        check_classes(f"the teacher {block.checkpoint}", info.get("classes", []), self.class_names, _SAME)
+        return _built(model, str(block.checkpoint))
 
     def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
         """Load the teacher's weights."""
@@ -215,3 +226,8 @@ class DetectionTask(Task):
 def _pair(settings: Model | Teacher) -> Normalization:
     assert settings.normalization is not None
     return settings.normalization.mean, settings.normalization.std
+
+
+def _built(model: nn.Module, checkpoint: str) -> BuiltTeacher:
+    mean, std = model.config["normalization"]  # type: ignore[index]
+    return BuiltTeacher(model, checkpoint, (mean, std))

@@ -35,7 +35,7 @@ class AuxiliaryFit(Block):
 
 
 class Teacher(schema.Teacher):
-    """The teacher: a config of its own, or an architecture and its weights."""
+    """The teacher: a config of its own, or a checkpoint."""
 
     of_weights: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
 

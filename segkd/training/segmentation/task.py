@@ -121,7 +121,7 @@ class SegmentationTask(Task):
         assert self.config.teacher is not None
         if own is not None and not isinstance(own, Config):
             raise SegkdError(f"{self.config.name}: teacher.config: {own.name} is no segmentation config")
-        return teachers.build_teacher(self.config.teacher, self.spec.num_classes, own)
+        return teachers.build_teacher(self.config, self.spec, own)
 
     def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
         """Load the teacher's weights; where it is only measured, an auxiliary head may lack."""

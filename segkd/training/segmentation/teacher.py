@@ -2,59 +2,111 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from segkd.common.files import replacing
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
 from segkd.segmentation.auxiliary import WithAuxiliary
-from segkd.segmentation.datasets import load_dataset_spec
+from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.segmentation.encoders import normalization
 from segkd.segmentation.models import build_model
-from segkd.segmentation.weights import load_weights
+from segkd.segmentation.student import build_student
+from segkd.segmentation.weights import AUXILIARY_FILE, load_weights
 from segkd.training.run import Run
 from segkd.training.segmentation.schema import Config, Teacher
 from segkd.training.task import BuiltTeacher
+from segkd.training.teacher import check_classes, check_said, saved_student
 
 
-def build_teacher(block: Teacher, classes: int, own: Config | None) -> BuiltTeacher:
+def build_teacher(config: Config, spec: DatasetSpec, own: Config | None) -> BuiltTeacher:
     """Build the teacher with random weights: what it takes is known before there are any to load.
 
+    A checkpoint that is a run, or the student saved in it, says itself what its weights are of: architecture, encoder,
+    options, classes, normalisation and auxiliary head.
+
     Args:
-        block: the config's teacher block.
-        classes: of the student's data set.
-        own: the config that trains it, if it has one.
+        config: of the student.
+        spec: the student's data set.
+        own: the config that trains the teacher, if it has one.
 
     Raises:
-        SegkdError: the model cannot be built, or its data set has other classes and no class_map says which is which.
+        SegkdError: the model cannot be built, its classes are others and no class_map says which is which, or the
+            config says something else of it than its run.
     """
-    count = classes if block.class_map is None else len(block.class_map)
-    if own is not None:
-        student, spec = own.student, load_dataset_spec(own.data.dataset)
-        if spec.num_classes != count:
-            expected = f"the student {classes}" if block.class_map is None else f"teacher.class_map {count} entries"
-            raise SegkdError(
-                f"the teacher {own.name} has the {spec.num_classes} classes of {spec.name}, {expected}: give "
-                "teacher.class_map, the student's class (or null) for each of the teacher's"
-            )
-        arch, encoder, options = student.arch, student.encoder, student.options
-        given, has_head = student.normalization, student.auxiliary
-        checkpoint = str(Run.of(own).student)
-    else:
-        assert block.arch is not None
-        assert block.encoder is not None
-        assert block.checkpoint is not None
-        arch, encoder, options = block.arch, block.encoder, block.options
-        given, has_head, checkpoint = block.normalization, False, block.checkpoint
+    block = config.teacher
+    assert block is not None
+    try:
+        if own is not None:
+            return _of_config(block, spec, own)
+        folder = saved_student(block)
+        return _of_weights(block, spec) if folder is None else _of_student(block, spec, folder)
+    except SegkdError as error:
+        raise SegkdError(f"{config.name}: {error}") from None
+
+
+def _of_config(block: Teacher, spec: DatasetSpec, own: Config) -> BuiltTeacher:
+    student, theirs = own.student, load_dataset_spec(own.data.dataset).class_names
+    _check_classes(f"the teacher {own.name}", theirs, block, spec)
+    given = student.normalization
     return BuiltTeacher(
-        build_model(arch, encoder, count, None, has_head or bool(block.auxiliary), options),
-        checkpoint,
-        normalization(encoder) if given is None else (given.mean, given.std),
+        _with_head(block, student.arch, student.encoder, len(theirs), student.auxiliary, student.options),
+        str(Run.of(own).student),
+        normalization(student.encoder, student.encoder_weights) if given is None else (given.mean, given.std),
         block.class_map,
     )
+
+
+def _of_student(block: Teacher, spec: DatasetSpec, folder: Path) -> BuiltTeacher:
+    _, model, info = build_student(folder)
+    arguments: dict[str, Any] = model.config  # type: ignore[assignment]
+    held = {"arch": type(model).__name__, "encoder": arguments["encoder_name"]}
+    check_said(block, {**held, "normalization": [info["mean"], info["std"]]}, arguments)
+    count = arguments.get("classes", 1)
+    theirs = info.get("classes")
+    if theirs is not None:
+        _check_classes(f"the teacher {block.checkpoint}", theirs, block, spec)
+    elif count != _count(block, spec):
+        raise SegkdError(f"the teacher {block.checkpoint} has {count} classes, not {_count(block, spec)}")
+    if block.auxiliary or (folder / AUXILIARY_FILE).is_file():
+        model = WithAuxiliary(model, count)
+    return BuiltTeacher(model, str(block.checkpoint), (info["mean"], info["std"]), block.class_map)
+
+
+def _of_weights(block: Teacher, spec: DatasetSpec) -> BuiltTeacher:
+    assert block.arch is not None
+    assert block.encoder is not None
+    assert block.checkpoint is not None
+    given = block.normalization
+    return BuiltTeacher(
+        _with_head(block, block.arch, block.encoder, _count(block, spec), False, block.options),
+        block.checkpoint,
+        normalization(block.encoder) if given is None else (given.mean, given.std),
+        block.class_map,
+    )
+
+
+def _with_head(
+    block: Teacher, arch: str, encoder: str, classes: int, has_head: bool, options: dict[str, Any]
+) -> nn.Module:
+    return build_model(arch, encoder, classes, None, has_head or bool(block.auxiliary), options)
+
+
+def _count(block: Teacher, spec: DatasetSpec) -> int:
+    return spec.num_classes if block.class_map is None else len(block.class_map)
+
+
+def _check_classes(what: str, theirs: list[str], block: Teacher, spec: DatasetSpec) -> None:
+    if block.class_map is None:
+        way_out = "give teacher.class_map, the student's class (or null) for each of the teacher's"
+        check_classes(what, theirs, spec.class_names, way_out)
+    elif len(block.class_map) != len(theirs):
+        raise SegkdError(f"{what} has {len(theirs)} classes, teacher.class_map {len(block.class_map)} entries")
 
 
 def load_teacher(teacher: BuiltTeacher, auxiliary: bool | str) -> None:
