@@ -17,7 +17,7 @@ from segkd.losses._common import resize
 from segkd.schedules import Schedule
 from segkd.taps import Taps
 from segkd.term import Term, named_terms, paired
-from segkd.trial import check_channels, check_classes, is_map, undisturbed
+from segkd.trial import check_channels, check_classes, check_maps, is_map, undisturbed
 from segkd.weighting import RelativeDifficulty
 
 
@@ -269,7 +269,9 @@ class Distiller(nn.Module):
                 if isinstance(term.connector, str):
                     raise SegkdError(f"term {name!r} needs the models' channels, but {failure}: give example=<input>")
                 continue
-            pairs = [(s, t) for s, t in self._read(name, term, *outputs.values()) if is_map(s) and is_map(t)]
+            read = self._read(name, term, *outputs.values())
+            check_maps(name, term, read)
+            pairs = [(s, t) for s, t in read if is_map(s) and is_map(t)]
             if isinstance(term.connector, str):
                 channels = {(s.shape[1], t.shape[1]) for s, t in pairs}
                 if len(channels) != 1:

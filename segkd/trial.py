@@ -32,6 +32,22 @@ def is_map(value: object) -> bool:
     return isinstance(value, Tensor) and value.dim() == 4
 
 
+def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) -> None:
+    """Raise where a term that compares maps reads a tensor that is none, such as the tokens (B, N, C) of a transformer.
+
+    Those are terms with a connector and the losses of this package; what one's own loss takes is not known.
+    """
+    if not isinstance(term.connector, str) and not type(term.loss).__module__.startswith("segkd.losses"):
+        return
+    for pair in pairs:
+        for side, path, value in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
+            if isinstance(value, Tensor) and value.dim() != 4:
+                raise SegkdError(
+                    f"term {name!r}: the {side}'s module {path!r} gives {tuple(value.shape)}, not a map (B, C, H, W): "
+                    "read a module whose output is one"
+                )
+
+
 def check_channels(name: str, term: Term, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Raise unless the maps that a term without connector compares have the same channels, pair by pair."""
     for s, t in pairs:

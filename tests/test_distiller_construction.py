@@ -31,7 +31,29 @@ def refusal(*args: object, **kwargs: object) -> str:
     return str(error.value)
 
 
+class Tokens(nn.Module):
+    """A model with a module whose output is tokens (B, N, C), as a transformer's are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.block = Net(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        return logits + 0 * self.block(logits.flatten(2).transpose(1, 2)).mean()
+
+
 class TestErrors:
+    @pytest.mark.parametrize(("loss", "connector"), [(PKD(), None), (PKD(), "conv1x1"), (nn.MSELoss(), "conv1x1")])
+    def test_tokens_where_maps_are_compared(self, loss: nn.Module, connector: str | None) -> None:
+        term = Term(loss, student="encoder.2", teacher="block", connector=connector)
+        says = refusal({"pkd": term}, teacher=Tokens())
+        assert says.startswith(f"term 'pkd': the teacher's module 'block' gives (1, 4096, {CLASSES}), not a map")
+
+    def test_tokens_for_a_loss_of_ones_own_are_its_own_affair(self) -> None:
+        term = Term(lambda s, t, target: (s - t).square().mean(), student="block", teacher="block")
+        make({"own": term}, student=Tokens(), teacher=Tokens())
+
     def test_a_path_that_names_no_module(self) -> None:
         says = refusal({"pkd": Term(PKD(), student="encoder.layer4", teacher="encoder.2")})
         assert says == "the student has no module 'encoder.layer4': did you mean 'encoder.2'?"
