@@ -16,8 +16,8 @@ from segkd.common.paths import check_regular
 from segkd.common.plain import complaint, written
 from segkd.errors import SegkdError, nearest
 
-# A description of 6,000 classes with their colours has half of this.
-_MAX_BYTES = 2**20
+# A description of 6,000 classes with their colours has an eighth of this.
+_MAX_BYTES = 2**22
 # Values that a network may need beside what its file holds: the classifier that VGG is built with and loses has 123 M.
 _SPARE_VALUES = 2**28
 
@@ -25,8 +25,8 @@ _SPARE_VALUES = 2**28
 def _is_modest(value: Any, depth: int = 2) -> Any:
     """Raise ValueError unless a setting is no more than any network needs; a block holds plain values alone."""
     items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    if isinstance(value, int | float) and abs(value) > 2**16:
-        raise ValueError(f"expected a number up to {2**16}, got {written(value)}")
+    if isinstance(value, int | float) and abs(value) > 2**24:
+        raise ValueError(f"expected a number up to {2**24}, got {written(value)}")
     if isinstance(value, str) and len(value) > 200:
         raise ValueError(f"expected at most 200 characters, got {written(value)}")
     if len(items) > 32 or (items and not depth):
@@ -66,7 +66,7 @@ _Color = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 # Of what is recorded beside the model. Other keys are let through: nothing is built of them.
 _INFO: dict[str, Any] = {
     "task": Literal["segmentation", "detection"],
-    "classes": list[Text],
+    "classes": list[str],
     "colors": list[_Color],
     "ignore_index": _Byte | None,
     "mean": Mean,

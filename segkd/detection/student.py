@@ -21,7 +21,7 @@ _KINDS: dict[str, Any] = {
     "arch": Text,
     "backbone": NetworkName,
     "num_classes": Annotated[int, Field(ge=1, le=2**16)],
-    "min_size": Pixels | Annotated[list[Pixels], Field(min_length=1, max_length=64)],
+    "min_size": Pixels | Annotated[list[Pixels], Field(min_length=1)],
     "max_size": Pixels,
     "normalization": tuple[Mean, Deviation],
     "norm": Text,

@@ -42,7 +42,7 @@ class TestKeys:
             ({"count": "1"}, "count: .*'1'"),
             ({"count": 1.0}, "count: "),
             ({"count": 1, "rates": 5}, "rates: expected a list, got 5"),
-            ({"count": 1, "rates": [2**20]}, "rates: .*65536"),
+            ({"count": 1, "rates": [2**25]}, "rates: .*16777216"),
             ({"count": 1, "rates": [1.0] * 33}, "rates: .*plain"),
             ({"count": 1, "free": {"a": [1]}}, "free: "),
             ({"count": 1, "free": {"a": "x" * 201}}, "free: .*200"),

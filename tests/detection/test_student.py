@@ -27,7 +27,10 @@ def picture(height, width):
 @pytest.mark.parametrize(
     ("arch", "settings"),
     [(arch, {}) for arch in ARCHITECTURES]
-    + [("retinanet", {"options": {"assigner": "atss"}}), ("fcos", {"norm": "frozen", "min_size": [48, 64]})],
+    + [
+        ("retinanet", {"options": {"assigner": "atss"}}),
+        ("fcos", {"norm": "frozen", "min_size": list(range(48, 209))}),
+    ],
 )
 def test_what_is_saved_opens_and_finds_the_same(arch, settings, tmp_path):
     model = small(arch, **settings).eval()
