@@ -58,7 +58,7 @@ def broken(tmp_path: Path, name: str, change) -> Path:
     ("name", "change", "message"),
     [
         ("bccd", lambda c: c.pop("format"), r"key 'format' is required"),
-        ("bccd", lambda c: c.update(format="vos"), r"format: .*'voc', got 'vos'"),
+        ("bccd", lambda c: c.update(format="vos"), r"format: .*did you mean 'voc'\?\), got 'vos'"),
         (
             "bccd",
             lambda c: c["splits"]["train"].update(anotations="x"),

@@ -98,8 +98,8 @@ class TestFiles:
     def test_no_masks_for_mask_rcnn(self, experiment: Path):
         says = "data set 'bccd' has format 'voc', which has no masks, as Mask R-CNN needs"
         refused(segkd("train", experiment / "tiny.yaml", "student.arch=mask_rcnn"), says)
-        teacher = "teacher.overrides.student.arch=mask_rcnn"
-        refused(segkd("train", experiment / "distilled.yaml", *PKD_ALONE, teacher), says)
+        teacher = ["teacher.overrides.student.arch=mask_rcnn", "teacher.overrides.student.options.out_channels=64"]
+        refused(segkd("train", experiment / "distilled.yaml", *PKD_ALONE, *teacher), says)
         assert not (experiment / "runs").exists()
 
 
@@ -116,11 +116,12 @@ class TestPairs:
             "teacher.options.out_channels=64",
             f"teacher.checkpoint={experiment / 'mask.safetensors'}",
         ]
-        train(experiment / "distilled.yaml", *SHORT, *PKD_ALONE, *options, f"student.arch={arch}")
+        student = [f"student.arch={arch}", "student.options.out_channels=64"]
+        train(experiment / "distilled.yaml", *SHORT, *PKD_ALONE, *options, *student)
         assert_finite(experiment / "runs/distilled")
 
     def test_a_two_stage_student_learns_maps_but_no_head(self, experiment: Path):
-        two_stage = [*ONE_STEP, "student.arch=faster_rcnn"]
+        two_stage = [*ONE_STEP, "student.arch=faster_rcnn", "student.options.out_channels=64"]
         refused(
             segkd("train", experiment / "distilled.yaml", *two_stage),
             "reads 'head', which the student, a two-stage detector, has not",
