@@ -5,11 +5,14 @@ from segkd.training.segmentation.schema import Teacher
 
 
 class TestTeacher:
-    def test_needs_a_config_or_all_the_rest(self):
+    def test_is_a_config_or_a_checkpoint(self):
         Teacher.model_validate({"config": "a.yaml"})
+        Teacher.model_validate({"checkpoint": "runs/a"})
         Teacher.model_validate({"arch": "Unet", "encoder": "resnet18", "checkpoint": "a.pth"})
-        with pytest.raises(ValidationError, match="encoder is missing"):
-            Teacher.model_validate({"arch": "Unet", "checkpoint": "a.pth"})
+        with pytest.raises(ValidationError, match="needs a config, or a checkpoint"):
+            Teacher.model_validate({"arch": "Unet", "encoder": "resnet18"})
+        with pytest.raises(ValidationError, match="name two teachers"):
+            Teacher.model_validate({"config": "a.yaml", "checkpoint": "runs/a"})
 
     @pytest.mark.parametrize("value", [True, False, "fit"])
     def test_auxiliary(self, value: object):
