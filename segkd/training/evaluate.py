@@ -9,7 +9,6 @@ from segkd.errors import SegkdError
 from segkd.training.config import find_config, load_config
 from segkd.training.run import Run
 from segkd.training.tasks import dataset_of, task_of
-from segkd.training.teacher import teacher_config
 
 
 def evaluate(
@@ -40,6 +39,7 @@ def evaluate(
     # They load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
     from segkd.training.task import device_of, measure
+    from segkd.training.teacher import teacher_config
 
     place = device_of(config) if device is None else find_device(device)
     task = task_of(config)
