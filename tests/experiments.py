@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,37 @@ def segkd(*arguments: object) -> Outcome:
         sys.argv = argv
         console.quiet = False
     return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own; what it prints is read from its ``stdout``."""
+    command = [sys.executable, "-u", "-m", "segkd.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def printed_until(process: subprocess.Popen[str], text: str) -> str:
+    """Return what a process has printed up to the line with this text, which must come."""
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError(f"{text!r} was not printed: {''.join(lines)}")
+
+
+@contextlib.contextmanager
+def locked_by_a_child(path: Path, at_the_end: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Have a small process hold a lock; when its standard input closes it runs this Python text and ends."""
+    code = "import sys, filelock, pathlib; lock = filelock.FileLock(sys.argv[1]).acquire(); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", f"{code}\n{at_the_end}", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout
+            child.stdout.readline()
+            yield child
+        finally:
+            child.kill()
 
 
 def train(*arguments: object) -> Outcome:

@@ -95,7 +95,8 @@ def compare(
     """Train configs under one budget; report what helped.
 
     Each config is trained with each seed. Runs that are finished are kept, others go on where they stopped. Several
-    processes may share one directory: each run is trained by one of them. Writes report.md and report.html.
+    processes may share one directory: each run is trained by one of them, and taken over by another if that one ends
+    too early. Writes report.md and report.html.
 
     \b
     Examples:

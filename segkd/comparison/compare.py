@@ -29,8 +29,8 @@ def compare(
 ) -> int:
     """Train each config with each seed under one budget, as far as that is not done yet, and write the report.
 
-    Several processes may do this at once with one ``out``: each run is trained by one of them, and the last to end
-    writes the report of all.
+    Several processes may do this at once with one ``out``: each run is trained by one of them, and taken over by
+    another if that one ends before it is finished. All wait for all runs, and write the report of them.
 
     Args:
         names: configs, see `segkd.training.config.find_config`.
@@ -81,9 +81,7 @@ def _compare(
     command = shlex.join(["segkd", "compare", *names, "--seeds", str(seeds), "--budget", budget, *overrides])
     jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
     train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
-    failed, elsewhere = train_jobs(place, jobs, console)
-    if elsewhere:
-        console.print(f"{len(elsewhere)} of {len(jobs)} runs are other processes'", highlight=False)
+    failed = train_jobs(place, jobs, console)
     with place.lock("report"):
         # Looked for under the lock: the last report is on all that is finished.
         finished = [job for job in jobs if job.run.finished]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,40 +156,54 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) 
             console.print(f"another process trains the teacher {job.config.name}: waiting for it", highlight=False)
             lock.acquire()
         try:
-            if not job.run.finished and not _trained(place, job):
+            if not job.run.finished and not _trained(place, job, console):
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
         finally:
             lock.release()
 
 
-def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> tuple[list[Job], list[Job]]:
-    """Train what is not finished and what no other process is training.
+def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[Job]:
+    """Train what is not finished. What another process has is waited for, and taken over if that ends before it is.
 
     Returns:
-        The jobs that failed, and those that other processes have.
+        The jobs that failed here: each was tried once.
     """
-    failed, elsewhere = [], []
-    for number, job in enumerate(jobs, 1):
-        try:
-            with place.lock(job.config.name).acquire(timeout=0):
-                if job.run.finished:
-                    continue
-                word = "goes on" if job.run.config_file.is_file() else "begins"
-                console.print(f"run {number} of {len(jobs)}, {job.config.name}, {word}", highlight=False)
-                if not _trained(place, job):
-                    failed.append(job)
-        except Timeout:
-            elsewhere.append(job)
-    return failed, elsewhere
+    failed: list[Job] = []
+    left, word = list(enumerate(jobs, 1)), ""
+    while left:
+        elsewhere = []
+        for number, job in left:
+            try:
+                with place.lock(job.config.name).acquire(timeout=0):
+                    if job.run.finished:
+                        continue
+                    does = word or ("goes on" if job.run.config_file.is_file() else "begins")
+                    console.print(f"run {number} of {len(jobs)}, {job.config.name}, {does}", highlight=False)
+                    if not _trained(place, job, console):
+                        failed.append(job)
+            except Timeout:
+                elsewhere.append((number, job))
+        if elsewhere and not word:
+            names = ", ".join(job.config.name for _, job in elsewhere)
+            console.print(f"waiting for runs that other processes train: {names}", highlight=False, soft_wrap=True)
+        left, word = elsewhere, "is taken over: the process that had it left it unfinished"
+        if left:
+            time.sleep(0.5)
+    return failed
 
 
-def _trained(place: Workplace, job: Job) -> bool:
+def _trained(place: Workplace, job: Job, console: Console) -> bool:
     """Run ``segkd train`` for one job; what it says, errors too, it says itself. It ends when this process does.
 
     Raises:
         Interrupted: a signal came; the run has then finished its step and ended.
     """
     if job.run.config_file.is_file():
+        # What a killed process had started takes a moment to end, data workers some seconds.
+        waiting = f"{job.config.name}: another process still trains it: waiting for it"
+        with job.run.locked(lambda: console.print(waiting, highlight=False, soft_wrap=True)):
+            if job.run.finished:
+                return True
         arguments = ["--resume", str(job.run.directory)]
     else:
         arguments = [str(place.written(job.config))]

@@ -11,13 +11,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segkd.common.files import write_text
+from segkd.common.files import is_disk_full, write_text
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config, same_dataset, whole
 from segkd.training.results import without_nan
@@ -41,6 +41,7 @@ class Run:
         self.metrics = self.directory / "metrics.csv"
         self.teacher_auxiliary = self.directory / "teacher_auxiliary.safetensors"
         self.result_file = self.directory / "result.json"
+        self._lock = self.directory / ".lock"
 
     @classmethod
     def of(cls, config: Config) -> "Run":
@@ -106,16 +107,31 @@ class Run:
         return rows
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from training this run; what holds it lets go however it ends.
+    def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Keep other processes from making or training this run; what holds it lets go however it ends.
+
+        The directory is made if absent. Where this process holds the run already, it goes on holding it.
+
+        Args:
+            waiting: called once if another process has the run, which is then waited for.
 
         Raises:
-            SegkdError: another process has it.
+            SegkdError: another process has it, and `waiting` is not given; or the directory cannot be written.
         """
+        # One object for each path, which may be acquired again: a teacher's is held when its training begins.
+        lock = FileLock(self._lock, is_singleton=True)
         try:
-            held = FileLock(self.directory / ".lock").acquire(timeout=0)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            held = lock.acquire(timeout=0)
         except Timeout:
-            raise SegkdError(f"{self.directory} is being trained by another process") from None
+            if waiting is None:
+                raise SegkdError(f"{self.directory} is being trained by another process") from None
+            waiting()
+            held = lock.acquire(poll_interval=0.5)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
         with held:
             yield
 
@@ -128,7 +144,7 @@ class Run:
                 f"{self.directory} holds a run that is not finished: go on with 'segkd train --resume "
                 f"{self.directory}', or choose another name=..."
             )
-        if self.directory.is_dir() and any(self.directory.iterdir()):
+        if self.directory.is_dir() and any(path != self._lock for path in self.directory.iterdir()):
             raise SegkdError(f"{self.directory} holds other files: choose another name=...")
         # What is there of the path must let the rest be made: known now, not after the teacher's training.
         there = next(folder for folder in (self.directory, *self.directory.absolute().parents) if folder.exists())
@@ -148,7 +164,7 @@ class Run:
         self.check_free()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            # The directory is empty until it is a run: killed in between, it is in nobody's way.
+            # The directory holds at most its lock until it is a run: killed in between, it is in nobody's way.
             scratch = self.directory.with_name(f".{self.directory.name}.tmp")
             write_text(self.config_file, dump_config(config), scratch=scratch)
             self.last.parent.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """Where a teacher comes from: its finished run, a run made now, or weights; and whether it fits its student."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -46,28 +47,40 @@ def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | No
     return own
 
 
-def finished_run(own: Config, train: Callable[[Run | None], Any]) -> None:
+def finished_run(
+    own: Config, train: Callable[[Run | None], Any], lock: Callable[[Run], AbstractContextManager[None]]
+) -> None:
     """Train the teacher first, or to its end, where there is no finished run of it.
 
     Args:
         own: the teacher's config.
         train: called with the run to go on with, if one was begun.
+        lock: keeps other processes from the run until it is finished, and waits for one that has it.
 
     Raises:
         SegkdError: the run directory holds a run of another config.
     """
     run = Run.of(own)
-    if run.config_file.is_file():
-        changed = changed_keys(own, run.config().model_copy(update={"name": own.name}))
-        if changed:
-            raise SegkdError(
-                f"the teacher's run {run.directory} was made with another {', '.join(changed[:3])}: give it another "
-                "name (teacher.overrides.name=...), or remove that run"
-            )
-        if not run.finished:
-            train(run)
-    else:
-        train(None)
+    if _is_begun(run, own) and run.finished:  # it may lie where nothing can be written, so not even the lock
+        return
+    with lock(run):
+        # Asked again: another process may have made it meanwhile, or ended in the middle of it.
+        begun = _is_begun(run, own)
+        if not (begun and run.finished):
+            train(run if begun else None)
+
+
+def _is_begun(run: Run, own: Config) -> bool:
+    """Whether there is a run of this config; raises a SegkdError where it is one of another."""
+    if not run.config_file.is_file():
+        return False
+    changed = changed_keys(own, run.config().model_copy(update={"name": own.name}))
+    if changed:
+        raise SegkdError(
+            f"the teacher's run {run.directory} was made with another {', '.join(changed[:3])}: give it another "
+            "name (teacher.overrides.name=...), or remove that run"
+        )
+    return True
 
 
 def saved_student(block: Teacher) -> Path | None:

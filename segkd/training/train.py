@@ -100,19 +100,19 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     # Labels are read for these: what is wrong with them is known before anything is written.
     remarks = [*task.remarks(fit.train_set), *task.remarks(fit.val_set)]
     if own is not None:
-        finished_run(own, lambda begun: _train_teacher(config, own, console, begun))
+        _have_teacher(config, own, console, is_first)
     if teacher is not None:
         task.load_teacher(teacher)
-    if not is_resumed and is_first:
-        run.create(config)
-    if teacher is not None:
-        task.finish_teacher(teacher, run, fit.train_set, console)
-
-    for remark in remarks:
-        console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
-
-    module = DistillModule(task, distiller)
     with run.locked() if is_first else contextlib.nullcontext():
+        if not is_resumed and is_first:
+            run.create(config)
+        if teacher is not None:
+            task.finish_teacher(teacher, run, fit.train_set, console)
+
+        for remark in remarks:
+            console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
+
+        module = DistillModule(task, distiller)
         if is_resumed and is_first:
             run.change(config)
         with held_back():
@@ -168,7 +168,19 @@ def _check_goes_on(run: Run, config: Config, done: int) -> None:
         raise SegkdError(f"{run.directory} has done {done} steps: trainer.max_steps must be more, to go further")
 
 
-def _train_teacher(config: Config, own: Config, console: Console, begun: Run | None) -> None:
-    word = "resumed" if begun else "trained first: there is no finished run of it"
-    console.print(f"{config.name}: the teacher {own.name} is {word}", highlight=False, soft_wrap=True)
-    train(own, console, resume=begun)
+def _have_teacher(config: Config, own: Config, console: Console, is_first: bool) -> None:
+    """Have the teacher's run finished: by training it here, or by waiting for the process that does."""
+
+    def say(text: str) -> None:
+        console.print(f"{config.name}: {text}", highlight=False, soft_wrap=True)
+
+    def train_it(begun: Run | None) -> None:
+        say(f"the teacher {own.name} is {'resumed' if begun else 'trained first: there is no finished run of it'}")
+        train(own, console, resume=begun)
+
+    def lock(run: Run) -> contextlib.AbstractContextManager[None]:
+        # Of the processes of one training the first decides, before it starts the others.
+        waiting = f"another process trains the teacher {own.name} ({run.directory}): waiting for it"
+        return run.locked(lambda: say(waiting)) if is_first else contextlib.nullcontext()
+
+    finished_run(own, train_it, lock)

@@ -1,28 +1,27 @@
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from experiments import refused, segkd, train, write
+from experiments import expect_same, locked_by_a_child, printed_until, refused, segkd, start, train, write
+from filelock import FileLock
 from rich.console import Console
 
-from segkd.comparison.plan import Budget, load_methods, make_jobs
+from segkd.comparison.plan import Budget, Job, load_methods, make_jobs
 from segkd.comparison.timing import TIMED, WARM_UP, seconds_per_step
 from segkd.comparison.work import Workplace, agree_on_steps, train_jobs
-from segkd.errors import SegkdError
+from segkd.errors import Interrupted, SegkdError
+from segkd.signals import interruptible
 from segkd.training.config import load_config
 from segkd.training.run import Run
 
 CONSOLE = Console(quiet=True)
-
-
-def start(*arguments: object) -> subprocess.Popen:
-    """Start the command line in a process of its own."""
-    command = [sys.executable, "-m", "segkd.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 class TestSteps:
@@ -125,22 +124,63 @@ def test_a_run_ends_with_what_started_it(experiment: Path):
     assert child.wait(timeout=20) == 1
 
 
-def test_a_run_that_another_process_has_is_left_to_it(experiment: Path):
-    methods = load_methods([str(experiment / "tiny.yaml")], [], experiment / "out")
-    place = Workplace(experiment / "out")
-    jobs = make_jobs(methods, 1, {"tiny": 4})
-    with place.lock("tiny_seed0"):
-        assert train_jobs(Workplace(experiment / "out"), jobs, CONSOLE) == ([], jobs)
-    assert not jobs[0].run.directory.exists()
+class TestARunThatAnotherProcessHas:
+    @pytest.fixture
+    def job(self, experiment: Path) -> Job:
+        methods = load_methods([str(experiment / "tiny.yaml")], ["trainer.max_steps=1"], experiment / "out")
+        return make_jobs(methods, 1, {"tiny": 1})[0]
+
+    def train(self, experiment: Path, job: Job) -> str:
+        out = io.StringIO()
+        assert train_jobs(Workplace(experiment / "out"), [job], Console(file=out, width=200)) == []
+        return out.getvalue()
+
+    def test_is_taken_over_when_that_is_killed(self, experiment: Path, job: Job):
+        lock = Path(Workplace(experiment / "out").lock("tiny_seed0").lock_file)
+        with locked_by_a_child(lock) as child:
+            threading.Timer(1, child.kill).start()
+            printed = self.train(experiment, job)
+        assert printed.splitlines() == [
+            "waiting for runs that other processes train: tiny_seed0",
+            "run 1 of 1, tiny_seed0, is taken over: the process that had it left it unfinished",
+        ]
+        assert job.run.result()["steps"] == 1
+
+    def test_is_counted_when_that_finishes_it(self, experiment: Path, job: Job):
+        lock = Path(Workplace(experiment / "out").lock("tiny_seed0").lock_file)
+        job.run.create(job.config)
+        with locked_by_a_child(lock, f"pathlib.Path({str(job.run.result_file)!r}).write_text('{{}}')") as child:
+            assert child.stdin
+            threading.Timer(1, child.stdin.close).start()
+            printed = self.train(experiment, job)
+        assert printed == "waiting for runs that other processes train: tiny_seed0\n"
+        assert not job.run.begun
+
+    def test_is_not_waited_for_after_a_signal(self, experiment: Path, job: Job):
+        lock = Path(Workplace(experiment / "out").lock("tiny_seed0").lock_file)
+        with locked_by_a_child(lock), interruptible():
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            with pytest.raises(Interrupted):
+                self.train(experiment, job)
+        assert not job.run.directory.exists()
 
 
 def test_no_run_is_trained_by_two(experiment: Path):
     train(experiment / "tiny.yaml", "name=mine")
     run = Run(experiment / "runs" / "mine")
     run.result_file.unlink()
-    with run.locked():
+    with FileLock(run.directory / ".lock"):
         refused(segkd("train", "--resume", run.directory), "mine is being trained by another process")
     train("--resume", run.directory)
+
+
+def test_no_run_is_begun_by_two(experiment: Path):
+    directory = experiment / "runs" / "tiny"
+    directory.mkdir(parents=True)
+    with FileLock(directory / ".lock"):
+        refused(segkd("train", experiment / "tiny.yaml"), "tiny is being trained by another process")
+    assert not (directory / "config.yaml").exists()
+    train(experiment / "tiny.yaml")
 
 
 @pytest.mark.slow
@@ -176,6 +216,32 @@ class TestProcesses:
         assert "run 1 of 1, tiny_seed0, goes on" in printed
         assert "being trained by another process" not in printed
         assert json.loads((out / "tiny_seed0" / "result.json").read_text())["steps"] == 40
+
+    def test_the_run_of_one_that_is_killed_is_taken_over(self, experiment: Path):
+        # With data workers, which outlive it by some seconds; and with a run that fails whoever tries it.
+        settings = ["trainer.checkpoint_every=1", "validation.every=50", "data.workers=1"]
+        write(experiment / "bad.yaml", {"base": "tiny.yaml", "name": "bad", "optimizer": {"lr": 1e30}})
+        out = experiment / "out"
+        configs = [experiment / "tiny.yaml", experiment / "bad.yaml"]
+        arguments = ["compare", *configs, "--seeds", 1, "--out", out, "--budget", "300steps", *settings]
+        first = start(*arguments)
+        while not (out / "tiny_seed0" / "checkpoints" / "last.ckpt").is_file():
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = start(*arguments)
+        printed = printed_until(second, "waiting for runs that other processes train: tiny_seed0")
+        assert printed.count("bad_seed0, begins") == 1
+        first.kill()
+        first.wait(timeout=60)
+        printed = second.communicate(timeout=500)[0]
+        assert "run 1 of 2, tiny_seed0, is taken over" in printed
+        assert "failed: bad_seed0" in printed
+        assert "bad_seed0, is taken over" not in printed
+        assert second.returncode == 1, printed
+        reference = experiment / "reference"
+        changes = ["name=tiny_seed0", "seed=0", f"runs={reference}", "trainer.max_steps=300"]
+        train(experiment / "tiny.yaml", *changes, *settings)
+        expect_same(out / "tiny_seed0", reference / "tiny_seed0")
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_an_interrupted_comparison_passes_it_on(self, experiment: Path, number: signal.Signals):

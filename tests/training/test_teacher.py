@@ -1,9 +1,23 @@
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from experiments import refused, same, segkd, train, write
+from experiments import (
+    expect_same,
+    locked_by_a_child,
+    make_experiment,
+    printed_until,
+    refused,
+    same,
+    segkd,
+    start,
+    train,
+    write,
+)
 from safetensors.torch import load_file
 
 from segkd.segmentation.auxiliary import WithAuxiliary
@@ -122,3 +136,51 @@ class TestFromWeights:
         checkpoint = f"teacher.checkpoint={tmp_path / 'evil.pth'}"
         refused(segkd("train", trained / "distilled.yaml", *self.OPTIONS, checkpoint, "name=x"), "evil.pth")
         assert not (tmp_path / "ran").exists()
+
+
+def test_a_teacher_that_another_process_trains_is_waited_for(experiment: Path):
+    directory = experiment / "runs/teacher"
+    directory.mkdir(parents=True)
+    waits = f"distilled: another process trains the teacher teacher ({directory}): waiting for it\n"
+    with locked_by_a_child(directory / ".lock") as child:
+
+        def kill_when_waited_for() -> None:
+            while waits not in getattr(sys.stdout, "getvalue", str)():
+                time.sleep(0.05)
+            child.kill()
+
+        threading.Thread(target=kill_when_waited_for, daemon=True).start()
+        outcome = train(experiment / "distilled.yaml", "trainer.max_steps=1")
+    assert waits + "distilled: the teacher teacher is trained first" in outcome.out
+
+
+@pytest.mark.slow
+class TestTwoStudentsAtOnce:
+    def test_one_trains_the_teacher_of_both(self, experiment: Path, tmp_path_factory: pytest.TempPathFactory):
+        students = [("name=one",), ("name=two", "seed=2")]
+        both = [start("train", experiment / "distilled.yaml", *student) for student in students]
+        printed = [process.communicate(timeout=600)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], printed
+        assert "".join(printed).count("the teacher teacher is trained first") == 1
+        assert "".join(printed).count("teacher: step 4/4") == 1
+        reference = make_experiment(tmp_path_factory.mktemp("one_after_the_other"))
+        for student in students:
+            train(reference / "distilled.yaml", *student)
+        for name in ("teacher", "one", "two"):
+            expect_same(experiment / "runs" / name, reference / "runs" / name)
+
+    def test_the_teacher_of_one_that_is_killed_is_taken_over(self, experiment: Path):
+        longer = ["teacher.overrides.trainer.max_steps=200", "teacher.overrides.validation.every=100"]
+        longer += ["teacher.overrides.trainer.checkpoint_every=1", "teacher.overrides.data.workers=1"]
+        first = start("train", experiment / "distilled.yaml", "name=one", *longer)
+        while not (experiment / "runs/teacher/checkpoints/last.ckpt").is_file():
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = start("train", experiment / "distilled.yaml", "name=two", *longer)
+        printed_until(second, "two: another process trains the teacher teacher")
+        first.kill()
+        printed = second.communicate(timeout=500)[0]
+        assert second.returncode == 0, printed
+        assert printed.startswith("two: the teacher teacher is resumed\n")
+        assert (experiment / "runs/two/result.json").is_file()
+        assert not (experiment / "runs/one").exists()
