@@ -76,9 +76,8 @@ def raise_if_asked(number: int | None = None) -> None:
 
 
 def _handle(number: int, frame: Any) -> None:
-    if os.getpid() != _State.process:  # a process that was forked from this one, and ends with it
-        return
-    if _State.number is not None:
+    # A second signal, or one to a process that was forked from this one, does what signals do.
+    if _State.number is not None or os.getpid() != _State.process:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return

@@ -1,9 +1,11 @@
 """Samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
 
+import atexit
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -120,7 +122,9 @@ class Loader(DataLoader[dict[str, Any]]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield batches."""
         try:
-            yield from super().__iter__()
+            batches = super().__iter__()
+            _workers.update(getattr(batches, "_workers", ()))
+            yield from batches
         except SegkdError as error:
             # End the workers here: left to the garbage collector, in a cycle with the error's frames, that takes 10 s.
             error.__traceback__ = self._iterator = None
@@ -186,6 +190,17 @@ def _quiet_worker(_worker: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+_workers: WeakSet[Any] = WeakSet()
+"""The worker processes of all loaders."""
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers that are left when Python exits, before it asks them to by SIGTERM, and waits for ever."""
+    for worker in _workers:
+        worker.kill()
 
 
 def _check_rank(size: int, rank: int, world: int) -> None:

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +47,12 @@ def test_batches_are_what_the_data_set_makes_of_them_whoever_loads(workers):
     loader = eval_loader(data, batch_size=2, workers=workers, world=2)
     assert len(loader) == 3
     assert [[item["index"] for item in batch["items"]] for batch in loader] == [[0, 2], [4, 6], [8]]
+
+
+def test_python_ends_though_workers_are_left():
+    """They ignore the signals that end a job, so that a step can be finished, and Python ends them by one of these."""
+    code = "from test_loading import *; loader = train_loader(Numbers(0), batch_size=2, workers=2); next(iter(loader))"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
