@@ -120,6 +120,7 @@ class Run:
         """
         # One object for each path, which may be acquired again: a teacher's is held when its training begins.
         lock = FileLock(self._lock, is_singleton=True)
+        missing = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             held = lock.acquire(timeout=0)
@@ -133,7 +134,18 @@ class Run:
                 raise
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
         with held:
-            yield
+            try:
+                yield
+            finally:
+                self._leave_nothing(missing)
+
+    def _leave_nothing(self, made: Sequence[Path]) -> None:
+        """Take the lock's file and the folders that were made for it away, where no run was begun."""
+        if self.directory.is_dir() and list(self.directory.iterdir()) == [self._lock]:
+            self._lock.unlink()
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def check_free(self) -> None:
         """Raise unless a new run may be put here: nothing that is there is ever overwritten."""

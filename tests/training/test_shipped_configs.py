@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -62,7 +63,13 @@ def small(config: Config, folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [path.stem for path in shipped_configs()])
+def row(name: str) -> Any:
+    """Return a parameter, slow where the config's networks are large ones."""
+    is_large = load_config(name, build=False).data.dataset in ("cityscapes", "coco", "voc2012")
+    return pytest.param(name, marks=pytest.mark.slow if is_large else [])
+
+
+@pytest.mark.parametrize("name", [row(path.stem) for path in shipped_configs()])
 def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEGKD_WEIGHTS", str(folder))
     config = load_config(name)
