@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faults.config import BOMB
+from faults.hostile import BOMB
 from faults.row import Fault, fifo, remove
 
 SPLITS = {

@@ -1,0 +1,261 @@
+"""Texts of configs that are out of all bounds: numbers, sizes, depth, paths, files that are none."""
+
+from faults.config import config, override
+from faults.row import Fault, fifo
+
+# "Billion laughs": 0.4 kB that stand for a thousand million values.
+BOMB = "base: tiny.yaml\na: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+FAULTS = [
+    override("a scale of a million", "data.scale=[1.0,1e6]", "the command line: data.scale", "10", "1000000"),
+    override("a crop of one pixel", "data.crop=[1,1]", "data.crop", "16", "[1, 1]"),
+    override("a crop of a thousand million", "data.crop=[1000000000,1000000000]", "data.crop", "32768"),
+    override("a crop of too many pixels", "data.crop=[32768,32768]", "data.crop", "268435456 pixels"),
+    override("a window of too many pixels", "validation.window=[32000,32000]", "validation.window", "pixels"),
+    override("a seed beyond 32 bits", "seed=1180591620717411303424", "seed", "at most 4294967295"),
+    override("a number of five thousand digits", f"seed={'9' * 5000}", "seed"),
+    override("devices that are letters", "trainer.devices=a,b", "trainer.devices", "'a,b'"),
+    override("a device named twice", "trainer.devices=[0,0]", "trainer.devices", "twice"),
+    override("too many devices", "trainer.devices=100000", "trainer.devices", "1024"),
+    override("a negative number of devices", "trainer.devices=-3", "trainer.devices", "-3"),
+    override("devices as a block", "trainer.devices={a: 1}", "trainer.devices"),
+    override("a TPU that is not there", "trainer.accelerator=tpu", "trainer"),
+    override("a GPU that is not there", "trainer.accelerator=mps", "trainer"),
+    override("threads beyond any machine", "trainer.threads=1099511627776", "trainer.threads", "at most 1024"),
+    override("a million workers", "data.workers=1000000", "data.workers", "at most 512"),
+    override("a batch of a thousand million", "data.batch_size=1000000000", "data.batch_size", "at most 65536"),
+    override("steps beyond any number", "trainer.max_steps=1e300", "trainer.max_steps"),
+    override("true for a number", "data.batch_size=true", "data.batch_size", "a whole number", "true"),
+    override("true for a rate", "optimizer.lr=true", "optimizer.lr", "true"),
+    override("true in a list", "data.crop=[true,64]", "data.crop", "true"),
+    override("an infinite rate", "optimizer.lr=.inf", "optimizer.lr", "a finite number", ".inf"),
+    override("a rate that is no number", "optimizer.lr=.nan", "optimizer.lr", "a finite number", ".nan"),
+    override("a rate written inf", "optimizer.lr=inf", "optimizer.lr", "inf"),
+    override("an infinite weight decay", "optimizer.weight_decay=.inf", "optimizer.weight_decay", "a finite number"),
+    override("an infinite scale", "data.scale=[1.0,.inf]", "data.scale", "a finite number"),
+    override(
+        "a mean that is no number", "student.normalization={mean: [.nan,0,0], std: [1,1,1]}", "normalization.mean"
+    ),
+    override(
+        "a deviation of 0", "student.normalization={mean: [0,0,0], std: [0,1,1]}", "normalization.std", "more than 0"
+    ),
+    override("an option that is no number", "student.options.x=.nan", "student.options", "a finite number"),
+    override("an infinite number deep in options", "student.options={a: [{b: .inf}]}", "student.options", "finite"),
+    override(
+        "an infinite weight",
+        "distill.terms.kd.weight=.inf",
+        "distill.terms.kd.weight",
+        "finite",
+        config="distilled.yaml",
+    ),
+    override(
+        "an infinite temperature",
+        "distill.terms.kd.temperature=.inf",
+        "distill.terms.kd",
+        "temperature",
+        "finite",
+        config="distilled.yaml",
+    ),
+    override(
+        "a temperature that is no number",
+        "distill.terms.kd.temperature=.nan",
+        "distill.terms.kd",
+        "temperature",
+        config="distilled.yaml",
+    ),
+    override(
+        "a temperature that is true",
+        "distill.terms.kd.temperature=true",
+        "distill.terms.kd",
+        "temperature",
+        config="distilled.yaml",
+    ),
+    override(
+        "a schedule to infinity",
+        "distill.schedule={kd: {linear: {start: 0, end: .inf}}}",
+        "distill",
+        "finite",
+        config="distilled.yaml",
+    ),
+    override(
+        "a threshold that is no number",
+        "distill.pixel_weighting.rdd.threshold=.nan",
+        "distill",
+        "finite",
+        config="distilled.yaml",
+    ),
+    override(
+        "an infinite change of the teacher",
+        "teacher.overrides.optimizer.lr=.inf",
+        "teacher.overrides",
+        "finite",
+        config="distilled.yaml",
+    ),
+    # paths that no disk has
+    override("a root too long", f"data.root={'a' * 5000}", "data.root", "255"),
+    override("a run name too long", f"name={'a' * 300}", "name", "at most 200 characters"),
+    override("a runs folder too long", f"runs={'a' * 300}", "runs", "255"),
+    override("a data set of a long path", f"data.dataset={'a/' * 3000}b.yaml", "data.dataset", "4095"),
+    override("a checkpoint with NUL", 'student.checkpoint="a\\0.pth"', "student.checkpoint", "NUL"),
+    override("runs with NUL", 'runs="a\\0b"', "runs", "NUL"),
+    override("a teacher's config with NUL", 'teacher.config="a\\0b"', "teacher.config", "NUL"),
+    config("a base with NUL", 'base: "a\\0.yaml"\n', "base", "NUL"),
+    config("a base too long", f"base: {'a' * 400}.yaml\n", "base", "255"),
+    Fault("a config of a long name", f"train {'a' * 400}", ("config", "255")),
+    # plain words for what is expected
+    override("a crop as a number", "data.crop=128", "data.crop: expected [height, width], got 128"),
+    override("a crop of three numbers", "data.crop=[1,2,3]", "data.crop: expected [height, width], got [1, 2, 3]"),
+    override("a crop of words", "data.crop=[wide,64]", "data.crop.0: expected a whole number, got 'wide'"),
+    override(
+        "a text for true or false", "trainer.compile=maybe", "trainer.compile: expected true or false, got 'maybe'"
+    ),
+    override("a list for a name", "name=[a]", "name: expected text, got ['a']"),
+    override("nothing for a number", "optimizer.lr=null", "optimizer.lr: expected a number, got null"),
+    override("nothing after the equals sign", "optimizer.lr=", "optimizer.lr: expected a number, got ''"),
+    override("milestones as a number", "optimizer.milestones=3", "optimizer.milestones: expected a list, got 3"),
+    override("a key that another block has", "batch_size=4", "'batch_size'", "did you mean 'data.batch_size'?"),
+    override("a rate outside its block", "lr=0.1", "did you mean 'optimizer.lr'?"),
+    override(
+        "an architecture of one's own", "student.arch=mymod:Net", "student.arch", "next version", "segkd.Distiller"
+    ),
+    override(
+        "an encoder of one's own", "student.encoder=mymod:net", "student.encoder", "next version", "segkd.Distiller"
+    ),
+    override(
+        "a loss of one's own",
+        "distill.terms.kd.loss=mymod:KD",
+        "distill.terms.kd",
+        "segkd.Distiller",
+        config="distilled.yaml",
+    ),
+    # keys twice, aliases, depth, sheer size
+    config("a key twice", "base: tiny.yaml\nseed: 1\nseed: 2\n", "line 3", "'seed'", "twice", "line 2"),
+    config(
+        "a nested key twice",
+        "base: tiny.yaml\ndata: {batch_size: 2, batch_size: 4}\n",
+        "line 2",
+        "'data.batch_size'",
+        "twice",
+    ),
+    config(
+        "a term twice",
+        "base: tiny.yaml\ndistill:\n  terms:\n    a: {loss: cwd}\n    a: {loss: pkd}\n",
+        "line 5",
+        "'distill.terms.a'",
+    ),
+    config(
+        "a key twice in a list",
+        "base: tiny.yaml\nstudent: {options: [{x: 1, x: 2}]}\n",
+        "'student.options.0.x'",
+        "twice",
+    ),
+    Fault(
+        "a key twice in a base",
+        "train top.yaml",
+        ("bad.yaml", "line 3", "'seed'"),
+        {"top.yaml": "base: bad.yaml\n", "bad.yaml": "base: tiny.yaml\nseed: 1\nseed: 2\n"},
+    ),
+    Fault(
+        "a key twice in a teacher's config",
+        "train distilled.yaml",
+        ("teacher.yaml", "line 3", "'seed'"),
+        {"teacher.yaml": "base: tiny.yaml\nseed: 1\nseed: 2\n"},
+    ),
+    override(
+        "a key twice in a change", "distill.terms={a: {loss: cwd}, a: {loss: pkd}}", "the command line", "'a'", "twice"
+    ),
+    config("an alias bomb", BOMB, "more than 5000", seconds=2),
+    config("an alias of itself", "base: tiny.yaml\na: &a [*a]\n", "line 2", "refers to itself", seconds=2),
+    config("an alias of what is not there", "base: tiny.yaml\na: *b\n", "line 2", "alias", seconds=2),
+    config("a mapping of itself", "base: tiny.yaml\na: &a {b: *a}\n", "refers to itself", seconds=2),
+    config("sixty thousand keys", "".join(f"key{i}: 1\n" for i in range(60_000)), "more than 5000 keys", seconds=2),
+    config(
+        "sixty thousand nested keys",
+        "student: {options: {" + ", ".join(f"k{i}: 1" for i in range(60_000)) + "}}",
+        "more than 5000 keys",
+        seconds=2,
+    ),
+    config(
+        "two thousand keys that are none",
+        "base: tiny.yaml\n" + "".join(f"key{i}: 1\n" for i in range(2_000)),
+        "there is no key 'key0'",
+        seconds=2,
+    ),
+    config("lists three thousand deep", f"base: tiny.yaml\na: {'[' * 3000}{']' * 3000}\n", "line 2", "nest", seconds=2),
+    config("mappings a thousand deep", f"base: tiny.yaml\na: {'{a: ' * 1000}1{'}' * 1000}\n", "nest", seconds=2),
+    config(
+        "depth by aliases",
+        "base: tiny.yaml\nk0: &k0 [1]\n" + "".join(f"k{i}: &k{i} [*k{i - 1}]\n" for i in range(1, 200)),
+        "nest",
+        seconds=2,
+    ),
+    config("a base that is a number", "base: 5\n", "base: expected the path of a file", "5"),
+    config("a base that is a block", "base: {a: 1}\n", "base: expected the path of a file"),
+    config("a base that is a list of numbers", "base: [1, 2]\n", "base: expected the path of a file"),
+    config("a base that is false", "base: false\n", "base: expected the path of a file"),
+    Fault(
+        "bases that double",
+        "train l9.yaml",
+        ("base", "more than 50 files"),
+        {
+            **{f"l{i}.yaml": f"base: [l{i - 1}.yaml, l{i - 1}.yaml]\n" for i in range(1, 10)},
+            "l0.yaml": "base: tiny.yaml\n",
+        },
+        seconds=2,
+    ),
+    config(
+        "references that double",
+        "base: tiny.yaml\nstudent:\n  options:\n    k0: x\n"
+        + "".join(f"    k{i}: ${{student.options.k{i - 1}}}${{student.options.k{i - 1}}}\n" for i in range(1, 40)),
+        "student.options",
+        "more than 1000 values",
+        seconds=2,
+    ),
+    config("a reference to itself", "base: tiny.yaml\nname: ${name}\n", "name", "refers to itself"),
+    config("references in a circle", "base: tiny.yaml\nname: ${runs}\nruns: ${name}\n", "refers to itself"),
+    config("a reference that is not closed", "base: tiny.yaml\nname: ${runs\n", "bad.yaml"),
+    config("an unknown resolver", "base: tiny.yaml\nname: ${oc.nothing:1}\n", "oc.nothing"),
+    config("a key that is a number", "base: tiny.yaml\ndata: {1: 2}\n", "data.1", "key"),
+    config("a key that is nothing", "base: tiny.yaml\n? \n: 2\n", "key"),
+    config("a key that is a list", "base: tiny.yaml\n? [a, b]\n: 2\n", "line 2", "key"),
+    config("a key of two lines", 'base: tiny.yaml\n"a\\nb": 2\n', "key", "one line"),
+    config("bytes in base 64", "base: tiny.yaml\nname: !!binary aGVsbG8=\n", "!!binary"),
+    config("a set", "base: tiny.yaml\nname: !!set {a, b}\n", "!!set"),
+    config("two documents", "base: tiny.yaml\n---\nseed: 1\n", "YAML"),
+    config("a word for a number tag", "base: tiny.yaml\nseed: !!int x\n", "YAML"),
+    config("control characters", b"base: tiny.yaml\nname: a\x01b\n", "YAML"),
+    Fault("a config that is a fifo", "train bad.yaml", ("bad.yaml", "fifo"), prepare=fifo("bad.yaml"), seconds=2),
+    Fault("a config that is a folder", "train data/val", ("no config", "'data/val'")),
+    Fault("a config that is a device", "train /dev/zero", ("/dev/zero", "a device"), seconds=2),
+    Fault(
+        "a base that is a fifo",
+        "train top.yaml",
+        ("bad.yaml", "fifo"),
+        {"top.yaml": "base: bad.yaml\n"},
+        fifo("bad.yaml"),
+        seconds=2,
+    ),
+    Fault(
+        "a teacher's config that is a fifo",
+        "train distilled.yaml teacher.config=bad.yaml",
+        ("bad.yaml", "fifo"),
+        prepare=fifo("bad.yaml"),
+        seconds=2,
+    ),
+    Fault(
+        "two teachers in one config",
+        "train bad.yaml",
+        ("bad.yaml", "teacher", "config", "checkpoint"),
+        {"bad.yaml": "base: tiny.yaml\nteacher: {config: teacher.yaml, checkpoint: a.pth}\n"},
+    ),
+    override(
+        "an architecture beside a teacher's config",
+        "teacher.arch=Unet",
+        "teacher",
+        "arch",
+        "teacher.overrides.student.arch",
+        config="distilled.yaml",
+    ),
+]
