@@ -69,6 +69,7 @@ class TestLayers:
         assert set(AREAS) == {
             "losses",
             "common",
+            "models",
             "segmentation",
             "detection",
             "training",
@@ -91,6 +92,11 @@ class TestLayers:
         for path in files("common"):
             above = starts(of_segkd(path), "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "common"))
             assert not above, path
+
+    def test_models_know_no_task_and_nothing_above(self) -> None:
+        for path in files("models"):
+            areas = (f"segkd.{area}" for area in AREAS if area not in ("common", "models", "losses"))
+            assert not starts(of_segkd(path), "segkd.cli", *areas), path
 
     @pytest.mark.parametrize("area", ["segmentation", "detection"])
     def test_tasks_import_neither_upward_nor_each_other(self, area: str) -> None:

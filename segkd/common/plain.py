@@ -27,6 +27,12 @@ class Checked(BaseModel):
         return value
 
 
+class Block(Checked):
+    """A block of a config: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
 def _check_finite(value: Any, place: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticCustomError("finite_number", "{place}", {"place": f" as {place}" if place else ""})

@@ -2,26 +2,20 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from segkd.common.plain import Checked
+from segkd.common.plain import Block
 from segkd.common.specs import MAX_PIXELS
+from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
 from segkd.schedules import Schedule
 from segkd.term import Size, Term
 from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, check, make
-from segkd.training.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
 
 if TYPE_CHECKING:
     from segkd.weighting import RelativeDifficulty
 
 WITHOUT_TORCH = {"without_torch": True}
 """Pydantic's context that leaves out what only building a loss or weighting tells, such as the range of its options."""
-
-
-class Block(Checked):
-    """A block of a config: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
 class Data(Block):

@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from segkd.common.values import HeightWidth, ModelName, PathText, Pixels, Scale
 from segkd.training import schema
-from segkd.training.values import HeightWidth, ModelName, PathText, Pixels, Scale
 
 
 class Data(schema.Data):

@@ -4,9 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from segkd.common.plain import Block
+from segkd.common.values import Count, HeightWidth, ModelName, PathText, Scale
 from segkd.training import schema
-from segkd.training.schema import Block
-from segkd.training.values import Count, HeightWidth, ModelName, PathText, Scale
 
 
 class Data(schema.Data):

@@ -1,0 +1,1 @@
+"""Where models come from: one file for each family, named in a config by ``family``."""

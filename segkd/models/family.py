@@ -1,0 +1,88 @@
+"""What every family of models offers: a description in a config, and the module that it makes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from segkd.common.plain import Block
+from segkd.common.values import PathText
+from segkd.preprocess import Preprocess
+
+
+class ModelBlock(Block):
+    """What a config says of a model of any family: ``student:``, ``teacher:`` or an entry of ``teachers:``.
+
+    A family's own block derives from this, and is read without its library: what needs that is imported in `build`.
+    """
+
+    family: str = Field("", description="name of a family, or package.module:Name of one's own")
+    checkpoint: PathText | None = Field(None, description="weights to start from: a file or a run directory")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
+
+
+@dataclass
+class Built:
+    """A model as its family makes it.
+
+    Attributes:
+        module: maps normalised images (B, channels, H, W) to what `segkd.adapter.read_logits` reads, or to features.
+        preprocess: what its images are.
+        classes: the names of its classes where its own files say them; None where it was asked for a number of them.
+        settings: JSON values of which the family's block makes the same module again, weights left out.
+        features: whether it has no classes: a teacher whose features alone are read.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    classes: list[str] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    features: bool = False
+
+
+class Family(ABC):
+    """Models of one library.
+
+    A class, not an instance, is what a name stands for; it is never called on more than one model at a time.
+    """
+
+    title: ClassVar[str]
+    """One line for ``segkd methods``."""
+    block: ClassVar[type[ModelBlock]]
+    """What a config says of such a model."""
+    tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
+    """Those that it has models for."""
+    extra: ClassVar[str | None] = None
+    """The extra of this package that brings its library, where that does not come by itself."""
+    encoders: ClassVar[tuple[str, ...]] = ("encoder",)
+    """Names of the submodules that are pretrained, which ``optimizer.encoder_lr`` is the rate of."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, block: Any, classes: Sequence[str] | None, weights: bool = True) -> Built:
+        """Return a model.
+
+        Args:
+            block: an instance of ``block``.
+            classes: the names of the classes that it is to have; None for those that its own files say.
+            weights: whether pretrained weights are loaded; False where others are loaded over them. Nothing is
+                fetched from a network then.
+
+        Raises:
+            SegkdError: an unknown name or option (with the nearest), a library that is not installed (with the extra
+                that brings it), weights that do not fit or cannot be had.
+        """
+
+    @classmethod
+    def as_map(cls, module: nn.Module, output: Any, size: tuple[int, int]) -> Any:
+        """Return what a submodule gave, tokens (B, N, C) as a map (B, C, h, w); here what is a map already.
+
+        Args:
+            module: of the model.
+            output: what one of its submodules returned.
+            size: (height, width) of the images that the model got.
+        """
+        return output
