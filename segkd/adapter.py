@@ -5,7 +5,7 @@ something else subclasses it and overrides what differs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -89,8 +89,7 @@ class Adapter(nn.Module):
     ) -> None:
         super().__init__()
         self.auxiliary_weight = auxiliary_weight
-        self.groups = None if class_map is None else _groups(class_map)
-        self.teacher_classes = None if class_map is None else len(class_map)
+        self.class_map = None if class_map is None else merged_classes(class_map)
         self.scale: Tensor | None
         self.shift: Tensor | None
         self.register_buffer("scale", None, persistent=False)
@@ -155,14 +154,7 @@ class Adapter(nn.Module):
 
     def map_classes(self, logits: Tensor) -> Tensor:
         """Return the teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w)."""
-        if self.groups is None:
-            return logits
-        if self.teacher_classes != logits.shape[1]:
-            raise SegkdError(
-                f"class_map has {self.teacher_classes} entries, the teacher {logits.shape[1]} classes: one for each"
-            )
-        # The logarithm of a sum of probabilities: merged classes keep their joint share.
-        return torch.stack([logits[:, group].logsumexp(1) for group in self.groups], 1)
+        return logits if self.class_map is None else map_classes(logits, self.class_map)
 
     def label_size(self, target: Tensor) -> tuple[int, int]:
         """Return (H, W) of the labels."""
@@ -232,11 +224,46 @@ def _count(loss: Any, target: Tensor) -> Tensor | None:
     return counted.sum()
 
 
-def _groups(class_map: Sequence[int | None]) -> list[list[int]]:
+class ClassMap(NamedTuple):
+    """Which of a teacher's classes make up each of the student's.
+
+    Attributes:
+        groups: of each class of the student those of the teacher.
+        total: how many classes the teacher has.
+    """
+
+    groups: list[list[int]]
+    total: int
+
+
+def merged_classes(class_map: Sequence[int | None]) -> ClassMap:
+    """Return a class map by the student's classes.
+
+    Args:
+        class_map: for each class of the teacher that of the student, or None.
+
+    Raises:
+        SegkdError: a class of the student is left without one.
+    """
     classes = {student for student in class_map if student is not None}
     missing = sorted(set(range(max(classes, default=-1) + 1)) - classes)
     if not classes or missing or min(classes) < 0:
         raise SegkdError(
             f"class_map must give each student class at least one teacher class; missing: {missing or 'all'}"
         )
-    return [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
+    groups = [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
+    return ClassMap(groups, len(class_map))
+
+
+def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
+    """Return a teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w).
+
+    Raises:
+        SegkdError: the map is of another number of classes.
+    """
+    if class_map.total != logits.shape[1]:
+        raise SegkdError(
+            f"class_map has {class_map.total} entries, the teacher {logits.shape[1]} classes: one for each"
+        )
+    # The logarithm of a sum of probabilities: merged classes keep their joint share.
+    return torch.stack([logits[:, group].logsumexp(1) for group in class_map.groups], 1)

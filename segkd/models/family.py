@@ -3,14 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from segkd.common.plain import Block
 from segkd.common.values import PathText
-from segkd.preprocess import Preprocess
+
+if TYPE_CHECKING:  # a config is checked before torch is loaded
+    from torch import nn
+
+    from segkd.preprocess import Preprocess
 
 
 class ModelBlock(Block):
@@ -36,8 +39,8 @@ class Built:
         features: whether it has no classes: a teacher whose features alone are read.
     """
 
-    module: nn.Module
-    preprocess: Preprocess
+    module: "nn.Module"
+    preprocess: "Preprocess"
     classes: list[str] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     features: bool = False
@@ -77,7 +80,7 @@ class Family(ABC):
         """
 
     @classmethod
-    def as_map(cls, module: nn.Module, output: Any, size: tuple[int, int]) -> Any:
+    def as_map(cls, module: "nn.Module", output: Any, size: tuple[int, int]) -> Any:
         """Return what a submodule gave, tokens (B, N, C) as a map (B, C, h, w); here what is a map already.
 
         Args:
