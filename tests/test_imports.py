@@ -70,6 +70,7 @@ class TestLayers:
             "losses",
             "common",
             "models",
+            "data",
             "segmentation",
             "detection",
             "training",
@@ -96,6 +97,11 @@ class TestLayers:
     def test_models_know_no_task_and_nothing_above(self) -> None:
         for path in files("models"):
             areas = (f"segkd.{area}" for area in AREAS if area not in ("common", "models", "losses"))
+            assert not starts(of_segkd(path), "segkd.cli", *areas), path
+
+    def test_data_know_the_core_and_what_is_common_and_nothing_above(self) -> None:
+        for path in files("data"):
+            areas = (f"segkd.{area}" for area in AREAS if area not in ("common", "data"))
             assert not starts(of_segkd(path), "segkd.cli", *areas), path
 
     @pytest.mark.parametrize("area", ["segmentation", "detection"])
@@ -221,7 +227,7 @@ for name in names:
 print(json.dumps([names, calls]))
 """
     names, calls = json.loads(run(code))
-    assert {"segkd.cli", "segkd.training.train", "segkd.common.transforms", "segkd.detection.metrics"} <= set(names)
+    assert {"segkd.cli", "segkd.training.train", "segkd.data.transforms", "segkd.detection.metrics"} <= set(names)
     assert calls == []
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from segkd.data.streets import write_streets
 from segkd.resources import resource_dir
-from segkd.segmentation.streets import write_streets
 
 SIZE = (64, 96)
 

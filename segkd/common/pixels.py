@@ -9,6 +9,9 @@ from PIL import Image
 from segkd.common.paths import check_regular
 from segkd.errors import SegkdError
 
+MAX_PIXELS = 1_000_000_000
+"""How many pixels an image may have, unless a config or flag says otherwise."""
+
 DEEP = "16 bits a channel, scaled to 8 (65535 is white)"
 ALPHA = "an alpha channel, left out: transparent pixels count as opaque"
 

@@ -8,8 +8,7 @@ from PIL import Image
 
 from segkd.common.orientation import UPRIGHT, orientation, upright
 from segkd.common.paths import check_regular, same_name
-from segkd.common.pixels import check_pixels, conversions, open_file
-from segkd.common.specs import MAX_PIXELS
+from segkd.common.pixels import MAX_PIXELS, check_pixels, conversions, open_file
 from segkd.errors import SegkdError
 
 #: PIL's modes of images with at most 8 bits a channel, which `convert("RGB")` does not distort.

@@ -12,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from segkd.common.loading import spread
 from segkd.common.pictures import Color, Picture, comparison_grid
 from segkd.comparison.records import Method
+from segkd.data.loading import spread
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS, percent
 from segkd.training.task import BuiltTeacher, Task

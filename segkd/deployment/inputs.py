@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkd.common.paths import on_disk
-from segkd.common.patterns import IMAGE_SUFFIXES
+from segkd.data.patterns import IMAGE_SUFFIXES
 from segkd.errors import SegkdError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")

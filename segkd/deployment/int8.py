@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from segkd.common.loading import SeededDataset
 from segkd.common.progress import shown
+from segkd.data.loading import SeededDataset
 from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Runner, quiet, write_onnx_info
 from segkd.deployment.quantise import quantise

@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkd.common.devices import find_device
-from segkd.common.pixels import conversion_lines
+from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.reading import read_photo
-from segkd.common.specs import MAX_PIXELS
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import Boxes, Masks, save_picture
 from segkd.deployment.video import VideoReader, video_writer

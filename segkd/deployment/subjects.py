@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.common.loading import SeededDataset, spread
+from segkd.data.loading import SeededDataset, spread
 from segkd.deployment.check import Comparison, Pairs, compare_boxes, compare_logits
 from segkd.deployment.formats import Runner
 from segkd.detection.models import detect

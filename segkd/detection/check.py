@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
 from segkd.common.pixels import conversion_lines
-from segkd.detection.annotations import Annotations
+from segkd.data.annotations import Annotations
+from segkd.data.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.pictures import draw_boxes
 from segkd.detection.reading import read_annotated, read_annotated_image, read_annotations, scan_annotations

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from segkd.common.paths import check_regular, on_disk
-from segkd.detection.annotations import Box, Found
+from segkd.data.annotations import Box, Found
+from segkd.data.shapes import NoArea, read_shape
 from segkd.detection.datasets import DetectionSpec
-from segkd.detection.masks import NoArea, read_shape
 from segkd.errors import SegkdError
 
 

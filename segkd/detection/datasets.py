@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segkd.common.patterns import Pattern
-from segkd.common.specs import BaseSpec, ClassSpec, read_spec
+from segkd.data.description import BaseSpec, ClassSpec, read_spec
+from segkd.data.patterns import Pattern
 from segkd.errors import nearest
 
 

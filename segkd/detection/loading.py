@@ -1,4 +1,4 @@
-"""The detection data set; :mod:`segkd.common.loading` has the loaders."""
+"""The detection data set; :mod:`segkd.data.loading` has the loaders."""
 
 import os
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkd.common.loading import LOOKED_AT, SeededDataset, spread
 from segkd.common.pixels import look
+from segkd.data.loading import LOOKED_AT, SeededDataset, spread
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.reading import read_annotated, read_annotations
 from segkd.detection.transforms import Transform

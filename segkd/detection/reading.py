@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segkd.common.check import classes_have
 from segkd.common.orientation import UPRIGHT, swaps_sides, upright, upright_boxes
 from segkd.common.reading import read_photo, refuse
-from segkd.detection.annotations import Annotations, Found, Objects
+from segkd.data.annotations import Annotations, Found, Objects
+from segkd.data.check import classes_have
 from segkd.detection.coco import read_coco
 from segkd.detection.datasets import DetectionSpec
 from segkd.detection.voc import read_voc

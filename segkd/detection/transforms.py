@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 # albumentations comes from there: imported first, it would ask a server for its newest version.
-from segkd.common.transforms import A, apply, resize_step, train_steps
+from segkd.data.transforms import A, apply, resize_step, train_steps
 
 MIN_SIDE = 1.0
 """Width and height in pixels below which training drops a box: no detector here has cells or bins that fine."""

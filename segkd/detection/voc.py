@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 
 from segkd.common.orientation import upright_size
 from segkd.common.paths import check_regular
-from segkd.common.patterns import Files, Pattern, unclaimed
 from segkd.common.pixels import open_file
 from segkd.common.reading import read_stems
-from segkd.detection.annotations import Box, Found
+from segkd.data.annotations import Box, Found
+from segkd.data.patterns import Files, Pattern, unclaimed
 from segkd.detection.datasets import DetectionSpec
 from segkd.errors import SegkdError
 

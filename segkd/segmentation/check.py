@@ -10,17 +10,17 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from segkd.common.check import DatasetReport, choose, read_all, sizes_text, turned_lines
 from segkd.common.orientation import UPRIGHT
 from segkd.common.pictures import comparison_grid, letterbox
 from segkd.common.pixels import conversion_lines
 from segkd.common.reading import read_photo
+from segkd.data.check import DatasetReport, choose, read_all, sizes_text, turned_lines
+from segkd.data.splits import Pair
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.occurrence import missing, one_alone
 from segkd.segmentation.pictures import overlay
 from segkd.segmentation.reading import align, read_mask, read_pair
-from segkd.segmentation.splits import Pair
 from segkd.segmentation.transforms import Transform
 
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from segkd.common.patterns import Pattern
 from segkd.common.reading import refuse
-from segkd.common.specs import BaseSpec, Byte, ClassSpec, Color, read_spec
-from segkd.segmentation.splits import Files, Pair, SplitSpec, match_files
-from segkd.segmentation.streets import Drawing, ensure_streets
+from segkd.data.description import BaseSpec, Byte, ClassSpec, Color, read_spec
+from segkd.data.patterns import Pattern
+from segkd.data.splits import Files, Pair, SplitSpec, match_files
+from segkd.data.streets import Drawing, ensure_streets
 
 INVALID = -1
 

@@ -1,4 +1,4 @@
-"""The segmentation data set; :mod:`segkd.common.loading` has the loaders."""
+"""The segmentation data set; :mod:`segkd.data.loading` has the loaders."""
 
 import os
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from segkd.common.loading import LOOKED_AT, SeededDataset, spread
 from segkd.common.pixels import look
 from segkd.common.reading import refuse
+from segkd.data.loading import LOOKED_AT, SeededDataset, spread
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.reading import read_pair

@@ -5,11 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from segkd.common.check import classes_have, read_all
-from segkd.common.loading import spread
+from segkd.data.check import classes_have, read_all
+from segkd.data.loading import spread
+from segkd.data.splits import Pair
 from segkd.segmentation.datasets import DatasetSpec
 from segkd.segmentation.reading import read_mask
-from segkd.segmentation.splits import Pair
 
 #: How many masks training looks at before it starts; the second where a class is not in the first ones.
 _LOOKS = (32, 256)

@@ -6,10 +6,10 @@ import numpy as np
 
 from segkd.common.orientation import upright
 from segkd.common.reading import open_image, read_photo
+from segkd.data.splits import Pair
 from segkd.errors import SegkdError
 from segkd.segmentation.colors import ids_of_colors
 from segkd.segmentation.datasets import INVALID, DatasetSpec
-from segkd.segmentation.splits import Pair
 
 _WITH_ALPHA = {"LA", "PA", "RGBA"}
 _MODES = {"1", "L", "P", "RGB"} | _WITH_ALPHA

@@ -1,11 +1,11 @@
-"""Augmentation of images and their masks, drawn from a seed; the steps are those of :mod:`segkd.common.transforms`."""
+"""Augmentation of images and their masks, drawn from a seed; the steps are those of :mod:`segkd.data.transforms`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 # albumentations comes from there: imported first, it would ask a server for its newest version.
-from segkd.common.transforms import A, apply, resize_step, train_steps
+from segkd.data.transforms import A, apply, resize_step, train_steps
 
 
 class Transform:

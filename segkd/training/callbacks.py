@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from segkd.common.files import write_text
-from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
 from segkd.common.progress import CutColumn, progress_bar
+from segkd.data.loading import SeededDataset
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.results import LABELS, percent

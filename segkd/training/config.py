@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.plain import complaint
-from segkd.common.specs import is_spec_path
+from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
-from segkd.common.specs import MAX_PIXELS
 from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
 from segkd.schedules import Schedule
 from segkd.term import Size, Term

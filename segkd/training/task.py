@@ -15,10 +15,10 @@ from torchmetrics import Metric
 
 from segkd.adapter import Normalization
 from segkd.common.devices import find_device
-from segkd.common.loading import Loader, SeededDataset, eval_loader, train_loader
 from segkd.common.pictures import Picture
 from segkd.common.progress import shown
-from segkd.common.specs import BaseSpec
+from segkd.data.description import BaseSpec
+from segkd.data.loading import Loader, SeededDataset, eval_loader, train_loader
 from segkd.distiller import Distiller
 from segkd.training.run import Run
 from segkd.training.schema import Config

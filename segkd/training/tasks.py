@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkd.common.specs import MAX_VALUES, BaseSpec
 from segkd.common.yaml_file import read_yaml
+from segkd.data.description import MAX_VALUES, BaseSpec
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
@@ -14,7 +14,7 @@ from segkd.training.segmentation.schema import Config as SegmentationConfig
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from segkd.common.check import DatasetReport
+    from segkd.data.check import DatasetReport
     from segkd.training.task import Task
 
 # Imports are on first use: each task loads what it alone needs, and a description of data none of it.
@@ -43,7 +43,7 @@ def dataset_of(config: Config) -> BaseSpec:
 
 
 def read_dataset(name_or_path: str, is_detection: bool) -> BaseSpec:
-    """Return the description of a data set of either task, see `segkd.common.specs.read_spec`."""
+    """Return the description of a data set of either task, see `segkd.data.description.read_spec`."""
     if is_detection:
         from segkd.detection.datasets import load_detection_spec
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from trees import SIZE, make_coco, make_voc_detection, things, write_voc
 
-from segkd.common.loading import eval_loader, train_loader
+from segkd.data.loading import eval_loader, train_loader
 from segkd.detection.datasets import load_detection_spec
 from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segkd.common.transforms import MEAN_COLOR
+from segkd.data.transforms import MEAN_COLOR
 from segkd.detection.transforms import MIN_VISIBILITY, eval_transform, train_transform
 from segkd.errors import SegkdError
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from trees import make_camvid
 
-from segkd.common.loading import eval_loader, train_loader
+from segkd.data.loading import eval_loader, train_loader
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.loading import SegmentationDataset

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from trees import blocks
 
-from segkd.common.transforms import MEAN_COLOR
+from segkd.data.transforms import MEAN_COLOR
 from segkd.errors import SegkdError
 from segkd.segmentation.transforms import eval_transform, train_transform
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from segkd.adapter import Adapter, Normalization
-from segkd.common.loading import SeededDataset
 from segkd.common.pictures import Picture
+from segkd.data.loading import SeededDataset
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.segmentation.check import contact_sheet

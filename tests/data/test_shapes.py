@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segkd.detection.masks import NoArea, draw_mask, read_shape, unpack
+from segkd.data.shapes import NoArea, draw_mask, read_shape, unpack
 
 
 def pack(runs):

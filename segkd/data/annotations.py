@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkd.common.specs import MAX_PIXELS
-from segkd.detection.masks import Shape, draw_mask
+from segkd.common.pixels import MAX_PIXELS
+from segkd.data.shapes import Shape, draw_mask
 
 
 class Box(NamedTuple):

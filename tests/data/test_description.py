@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segkd.common.specs import BaseSpec, read_spec
+from segkd.data.description import BaseSpec, read_spec
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
 

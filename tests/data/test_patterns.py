@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.common.patterns import Pattern, unclaimed
+from segkd.data.patterns import Pattern, unclaimed
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segkd.common.loading import RankSlice, SeededDataset, StepSampler, eval_loader, spread, train_loader
+from segkd.data.loading import RankSlice, SeededDataset, StepSampler, eval_loader, spread, train_loader
 from segkd.errors import SegkdError
 
 

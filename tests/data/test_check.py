@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.common.check import DatasetReport, choose, read_all, sizes_text
+from segkd.data.check import DatasetReport, choose, read_all, sizes_text
 from segkd.errors import SegkdError
 
 

@@ -7,13 +7,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from segkd.common.paths import check_regular, plain_path, shortened
+from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Checked, complaint
 from segkd.common.yaml_file import read_yaml
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
-
-MAX_PIXELS = 1_000_000_000
-"""How many pixels an image may have, unless a config or flag says otherwise."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]

@@ -11,8 +11,8 @@ import cv2
 from pydantic import ConfigDict, Field
 
 from segkd.common.plain import Checked
+from segkd.data.streets.scene import SCENE_VERSION, draw_scene
 from segkd.errors import SegkdError
-from segkd.segmentation.streets.scene import SCENE_VERSION, draw_scene
 
 _MARKER = "streets.json"
 _CITIES = ("ahorn", "birke", "eiche", "linde")

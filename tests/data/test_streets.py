@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkd.data.streets import Drawing, draw_scene, ensure_streets, write_streets
 from segkd.errors import SegkdError
 from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.reading import read_pair
-from segkd.segmentation.streets import Drawing, draw_scene, ensure_streets, write_streets
 
 SMALL = Drawing(train=3, val=2, size=(32, 64))
 
@@ -123,7 +123,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segkd.segmentation.streets.layout.draw_scene", stop)
+    monkeypatch.setattr("segkd.data.streets.layout.draw_scene", stop)
     with pytest.raises(KeyboardInterrupt):
         ensure_streets(tmp_path / "s", SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from segkd.common.transforms import A, apply, resize_step, train_steps
+from segkd.data.transforms import A, apply, resize_step, train_steps
 from segkd.errors import SegkdError
 
 
@@ -15,7 +15,7 @@ def test_importing_opens_no_connection_and_ignores_the_users_setting():
         "socket.socket.connect = refuse\n"
         "socket.getaddrinfo = refuse\n"
         "urllib.request.OpenerDirector.open = refuse\n"
-        "import segkd.common.transforms\n"
+        "import segkd.data.transforms\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.segmentation.splits import SplitSpec, match_files
+from segkd.data.splits import SplitSpec, match_files
 
 FLAT = SplitSpec(images="images/*.jpg", masks="masks/*.png")
 

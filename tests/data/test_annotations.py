@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkd.detection.annotations import Annotations, Box, Found
+from segkd.data.annotations import Annotations, Box, Found
 
 NAN, INF = float("nan"), float("inf")
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from segkd.common.patterns import Files as Found
-from segkd.common.patterns import Pattern, unclaimed
 from segkd.common.reading import read_stems
+from segkd.data.patterns import Files as Found
+from segkd.data.patterns import Pattern, unclaimed
 from segkd.errors import SegkdError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segkd.segmentation.streets.camera import (
+from segkd.data.streets.camera import (
     BUILDING,
     EGO,
     MARKING,
@@ -16,7 +16,7 @@ from segkd.segmentation.streets.camera import (
     develop,
     rgb,
 )
-from segkd.segmentation.streets.objects import paint_objects
+from segkd.data.streets.objects import paint_objects
 
 SCENE_VERSION = 1
 """Changes whenever the same seed gives another picture, so that sets drawn before are not taken for the same."""

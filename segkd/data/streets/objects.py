@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segkd.segmentation.streets.camera import CAR, PERSON, POLE, SIGN, VEGETATION, Canvas, rgb
+from segkd.data.streets.camera import CAR, PERSON, POLE, SIGN, VEGETATION, Canvas, rgb
 
 
 class Layout(Protocol):
