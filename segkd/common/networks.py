@@ -4,11 +4,13 @@ import contextlib
 from collections.abc import Iterator
 
 import timm
+import torchvision
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from segkd.common.weights import State
 from segkd.errors import SegkdError, nearest
 
 Triple = tuple[float, float, float]
@@ -45,6 +47,27 @@ def timm_normalization(name: str) -> tuple[Triple, Triple]:
     """
     described = timm.get_pretrained_cfg(name[3:], allow_unregistered=True)
     return IMAGENET if described is None else (triple(described.mean), triple(described.std))
+
+
+def torchvision_weights(name: str, weights: str, key: str) -> State:
+    """Return weights that torchvision's hub has, or its local cache.
+
+    Args:
+        name: of a network of torchvision.
+        weights: ``default``, or the name of a set that it has.
+        key: the config's key that can name a local file instead, for the message.
+
+    Raises:
+        SegkdError: there is no such set, or it could not be fetched.
+    """
+    sets = torchvision.models.get_model_weights(name)
+    if weights != "default" and weights not in sets.__members__:
+        raise SegkdError(f"{name} has no weights {weights!r}: {nearest(weights, ['default', *sets.__members__])}")
+    try:
+        entry = sets["DEFAULT" if weights == "default" else weights]
+        return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except OSError as error:  # urllib's errors are
+        raise unreachable(f"the weights {weights!r} of {name!r}", key) from error
 
 
 def triple(values: tuple[float, ...]) -> Triple:

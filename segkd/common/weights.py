@@ -88,7 +88,7 @@ def check_finite(state: State, path: Path) -> None:
 def check_fit(
     module: nn.Module,
     state: State,
-    path: Path,
+    path: object,
     prefix: str = "",
     classes: Callable[[str, Tensor], int | None] = lambda key, value: None,
 ) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from segkd.common.networks import IMAGENET, Triple, check_timm, hub_or_cache, timm_normalization, unreachable
-from segkd.common.weights import State, is_weight_file, load_pretrained, read_state_dict
+from segkd.common.networks import IMAGENET, Triple, check_timm, hub_or_cache, timm_normalization, torchvision_weights
+from segkd.common.weights import is_weight_file, load_pretrained, read_state_dict
 from segkd.detection.feature_maps import cut, freeze_up_to, layouts
 from segkd.errors import SegkdError, nearest
 
@@ -136,7 +136,11 @@ def build_backbone(
         reason = str(error).strip().split("\n")[0]
         raise SegkdError(f"backbone {name!r} cannot be cut into maps: {type(error).__name__}: {reason}") from error
     if weights is not None and (is_weight_file(weights) or not name.startswith("tu-")):
-        given = read_state_dict(weights) if is_weight_file(weights) else _torchvision_weights(name, str(weights))
+        given = (
+            read_state_dict(weights)
+            if is_weight_file(weights)
+            else torchvision_weights(name, str(weights), "backbone_weights")
+        )
         load_pretrained(body, given, weights, f"backbone {name!r}", within="backbone.body.")
     if norm != "batch":
         freeze_batch_norm_2d(body)
@@ -183,14 +187,6 @@ def normalization(name: str) -> tuple[Triple, Triple]:
     """
     check_backbone(name)
     return timm_normalization(name) if name.startswith("tu-") else IMAGENET
-
-
-def _torchvision_weights(name: str, weights: str) -> State:
-    entry = torchvision.models.get_model_weights(name)["DEFAULT" if weights == "default" else weights]
-    try:
-        return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except OSError as error:  # urllib's errors are
-        raise unreachable(f"the weights {weights!r} of backbone {name!r}", "backbone_weights") from error
 
 
 def _train_scale_and_shift(body: nn.Module) -> None:

@@ -37,6 +37,7 @@ class Built:
         classes: the names of its classes where its own files say them; None where it was asked for a number of them.
         settings: JSON values of which the family's block makes the same module again, weights left out.
         features: whether it has no classes: a teacher whose features alone are read.
+        note: one line that the user is told, such as that the head starts from random weights; empty for none.
     """
 
     module: "nn.Module"
@@ -44,6 +45,7 @@ class Built:
     classes: list[str] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     features: bool = False
+    note: str = ""
 
 
 class Family(ABC):
@@ -60,6 +62,8 @@ class Family(ABC):
     """Those that it has models for."""
     extra: ClassVar[str | None] = None
     """The extra of this package that brings its library, where that does not come by itself."""
+    names_code: ClassVar[bool] = False
+    """Whether its block names code that is run: a config may do so, the description in a saved folder never."""
     encoders: ClassVar[tuple[str, ...]] = ("encoder",)
     """Names of the submodules that are pretrained, which ``optimizer.encoder_lr`` is the rate of."""
 
