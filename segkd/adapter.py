@@ -176,21 +176,15 @@ class Adapter(nn.Module):
         if target.dim() != 3 or target.shape[0] != logits.shape[0]:
             raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
         size = self.label_size(target)
-        count = _count(loss, target) if weights is None else None
-        if count is not None:
-            # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
-            # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
-            target = torch.where(count > 0, target, loss.ignore_index)  # type: ignore[attr-defined]
-            return torch.where(count > 0, loss(resize(logits, size), target), 0.0) * share_of_all(count)
+        if weights is None:
+            return mean_over_labelled(loss, resize(logits, size), target)
         value = loss(resize(logits, size), target)
-        if weights is not None:
-            if value.shape != weights.shape:
-                raise SegkdError(
-                    f"pixel_weighting needs the task loss of each pixel, {tuple(weights.shape)}: with reduction='none' "
-                    f"{type(loss).__name__} gave {tuple(value.shape)}"
-                )
-            return (value * weights).sum()
-        return value
+        if value.shape != weights.shape:
+            raise SegkdError(
+                f"pixel_weighting needs the task loss of each pixel, {tuple(weights.shape)}: with reduction='none' "
+                f"{type(loss).__name__} gave {tuple(value.shape)}"
+            )
+        return (value * weights).sum()
 
     def auxiliary_loss(
         self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None
@@ -210,6 +204,25 @@ class Adapter(nn.Module):
         channels = first.in_channels if first is not None else 3
         zeros = torch.zeros(1, channels, size, size)
         return zeros if parameter is None else zeros.to(parameter)
+
+
+def mean_over_labelled(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
+    """Return a task loss; where it is a mean over the labelled pixels, that over those of all processes.
+
+    Args:
+        loss: a mean over the pixels that it does not ignore, as torch's losses are: its ``reduction`` is ``"mean"`` and
+            it has an ``ignore_index``. Any other is taken as it is.
+        logits: (B, C, H, W) at label size.
+        target: (B, H, W) labels.
+    """
+    count = _count(loss, target)
+    if count is None:
+        value: Tensor = loss(logits, target)
+        return value
+    # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
+    # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
+    target = torch.where(count > 0, target, loss.ignore_index)
+    return torch.where(count > 0, loss(logits, target), 0.0) * share_of_all(count)
 
 
 def _count(loss: Any, target: Tensor) -> Tensor | None:

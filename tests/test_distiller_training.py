@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segkd import Distiller, Term
 from segkd.losses import CWD, ICSD, PKD, PixelKD
 from segkd.schedules import alw
+from segkd.segmentation.task_losses import OHEM, Focal, Sum
 from segkd.weighting import RelativeDifficulty
 
 IMAGES, MASKS = batch(4)
@@ -212,15 +213,17 @@ def unequal() -> Tensor:
 def counting(weighting: str) -> Distiller:
     """Return a distiller whose means are over labelled pixels; no batch norm: its statistics are each process's own."""
     class_weights = torch.arange(1.0, CLASSES + 1) if weighting == "classes" else None
+    # A limit on the probability alone: the k-th smallest is each process's own.
+    mined = Sum([(1.0, OHEM(threshold=0.2, min_kept=0)), (0.5, Focal()), (1.0, nn.CrossEntropyLoss(ignore_index=255))])
     return make(
         norm=False,
-        task_loss=nn.CrossEntropyLoss(weight=class_weights, ignore_index=255),
+        task_loss=mined if weighting == "mined" else nn.CrossEntropyLoss(weight=class_weights, ignore_index=255),
         ignore_index=255,
         pixel_weighting=RelativeDifficulty(normalize="kept", transition="linear") if weighting == "rdd" else None,
     )
 
 
-WEIGHTINGS = ["none", "classes", "rdd"]
+WEIGHTINGS = ["none", "classes", "rdd", "mined"]
 
 
 def worker(rank: int, port: int, folder: Path) -> None:

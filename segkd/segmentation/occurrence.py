@@ -28,12 +28,19 @@ def look(pairs: Sequence[Pair], spec: DatasetSpec) -> tuple[np.ndarray, int]:
     looked: set[Pair] = set()
     for limit in _LOOKS:
         fresh = [pair for pair in spread(list(pairs), limit) if pair not in looked]
-        for counted in read_all(partial(_count, spec=spec), fresh):
-            counts += counted
+        counts += count_pixels(fresh, spec)
         looked |= set(fresh)
         if counts[: spec.num_classes].all():
             break
     return counts, len(looked)
+
+
+def count_pixels(pairs: Sequence[Pair], spec: DatasetSpec) -> np.ndarray:
+    """Count the pixels of each class id, int64 (256,), in the masks of these pairs; raises as `look` does."""
+    counts = np.zeros(256, dtype=np.int64)
+    for counted in read_all(partial(_count, spec=spec), pairs):
+        counts += counted
+    return counts
 
 
 def one_alone(counts: np.ndarray, spec: DatasetSpec) -> bool:

@@ -76,11 +76,21 @@ WEIGHTINGS: dict[str, Method] = {
         "arXiv 2407.03719",
     ),
 }
+TASK_LOSSES: dict[str, Method] = {
+    name: Method(f"segkd.segmentation.task_losses:{cls}", title, "logits", paper)
+    for name, cls, title, paper in (
+        ("cross_entropy", "CrossEntropy", "Cross-entropy", "-"),
+        ("ohem", "OHEM", "Online hard example mining", "arXiv 1604.03540"),
+        ("focal", "Focal", "Focal loss", "arXiv 1708.02002"),
+        ("dice", "Dice", "Dice loss", "arXiv 1606.04797"),
+    )
+}
 
 GROUPS: dict[str, dict[str, Method]] = {
     "losses: distill.terms.NAME.loss": LOSSES,
     "schedules: distill.schedule": SCHEDULES,
     "pixel weighting: distill.pixel_weighting": WEIGHTINGS,
+    "task losses of segmentation: task_loss": TASK_LOSSES,
 }
 """Every method, under what it is and where a config names it."""
 

@@ -216,6 +216,8 @@ def settings(config: Config) -> dict[str, Any]:
     for key in ("schedule", "pixel_weighting"):
         named = dump["distill"][key] or {}
         dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}
+    task_losses = dump["task_loss"] or {"cross_entropy": None}
+    dump["task_loss"] = {name: options or "defaults" for name, options in task_losses.items()}
     return _flatten(dump)
 
 

@@ -1,8 +1,8 @@
 """What a config of a detection run may say beside what every config may."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from segkd.common.values import HeightWidth, ModelName, PathText, Pixels, Scale
 from segkd.training import schema
@@ -61,3 +61,10 @@ class Config(schema.Config):
     data: Data
     student: Model
     teacher: Teacher | None = None
+    task_loss: None = Field(None, description="detectors bring their own losses: nothing else is taken")
+
+    @field_validator("task_loss", mode="before")
+    @classmethod
+    def _of_the_detector(cls, task_loss: Any) -> None:
+        if task_loss is not None:
+            raise ValueError("is of segmentation: a detector brings its own losses")

@@ -1,12 +1,13 @@
 """What a config of a segmentation run may say beside what every config may."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from segkd.common.plain import Block
 from segkd.common.values import Count, HeightWidth, ModelName, PathText, Scale
 from segkd.training import schema
+from segkd.training.segmentation.task_loss import Blocks, build_task_loss, check_task_loss
 
 
 class Data(schema.Data):
@@ -64,6 +65,25 @@ class Config(schema.Config):
     student: Model
     teacher: Teacher | None = None
     validation: Validation = Validation()
+    task_loss: dict[str, dict[str, Any] | None] | None = Field(
+        None,
+        description="what is learnt from the labels, default cross_entropy: a name such as ohem, {ohem: {threshold: "
+        "0.7}}, or several, whose sum it is: {cross_entropy: {weight: auto}, dice: {scale: 0.5}}",
+    )
+
+    @field_validator("task_loss", mode="before")
+    @classmethod
+    def _by_name(cls, task_loss: Any) -> Any:
+        return {task_loss: {}} if isinstance(task_loss, str) else task_loss
+
+    @field_validator("task_loss")
+    @classmethod
+    def _try(cls, task_loss: Blocks | None, info: ValidationInfo) -> Blocks | None:
+        if task_loss is not None:
+            check_task_loss(task_loss)
+            if info.context != schema.WITHOUT_TORCH:
+                build_task_loss(task_loss)
+        return task_loss
 
     @model_validator(mode="after")
     def _window_fits(self) -> "Config":

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from segkd.adapter import Adapter, Normalization
 from segkd.common.pictures import Picture
-from segkd.data.loading import SeededDataset
+from segkd.data.loading import SeededDataset, spread
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.segmentation.check import contact_sheet
@@ -23,9 +23,10 @@ from segkd.segmentation.inference import predict_logits, size_multiple
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.models import build_model
-from segkd.segmentation.occurrence import look, missing, one_alone
+from segkd.segmentation.occurrence import count_pixels, look, missing, one_alone
 from segkd.segmentation.pictures import colorize
 from segkd.segmentation.student import Student, load_student, save_student
+from segkd.segmentation.task_losses import class_weights
 from segkd.segmentation.transforms import eval_transform, train_transform
 from segkd.segmentation.weights import load_weights
 from segkd.training.run import Run
@@ -33,7 +34,11 @@ from segkd.training.schema import Config as AnyConfig
 from segkd.training.segmentation import teacher as teachers
 from segkd.training.segmentation.boards import SegmentationPictures
 from segkd.training.segmentation.schema import Config, Model, Teacher
+from segkd.training.segmentation.task_loss import build_task_loss
 from segkd.training.task import BuiltTeacher, Task, device_of
+
+_COUNTED = 1000
+"""Class weights are counted in so many masks at most."""
 
 
 class SegmentationTask(Task):
@@ -79,16 +84,20 @@ class SegmentationTask(Task):
         Raises:
             SegkdError: all masks were looked at, and one class is all that occurs; or one of them cannot be read.
         """
+        remarks = list(dataset.remarks)
+        if "class_weights" in vars(self) and dataset.split == self.config.data.train_split:
+            shown = ", ".join(f"{n} {w:.2f}" for n, w in zip(self.class_names, self.class_weights, strict=True))
+            remarks.append(f"class weights of the task loss: {shown}")
         counts, looked = look(dataset.pairs, self.spec)
         total = len(dataset)
         masks = f"any of {total} masks" if looked == total else f"{looked} of {total} masks ('data check' reads all)"
         absent = missing(counts, self.spec, masks)
         if not absent:
-            return dataset.remarks
+            return remarks
         remark = f"{self.spec.name} {dataset.split}: {absent}"
         if looked == total and one_alone(counts, self.spec):
             raise SegkdError(remark)
-        return [*dataset.remarks, remark]
+        return [*remarks, remark]
 
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
@@ -165,12 +174,13 @@ class SegmentationTask(Task):
             auxiliary_weight=config.student.auxiliary_weight if config.student.auxiliary else 0.0,
             **arguments,
         )
+        task_loss = self._task_loss()
         try:
             return Distiller(
                 student,
                 None if teacher is None else teacher.model,
                 distill.build_terms(),
-                nn.CrossEntropyLoss(ignore_index=self.spec.ignore_index),
+                task_loss,
                 pixel_weighting=distill.build_weighting(self.spec.ignore_index),
                 schedule=distill.build_schedule(),
                 adapter=adapter,
@@ -178,6 +188,28 @@ class SegmentationTask(Task):
             )
         except SegkdError as error:
             raise SegkdError(f"{config.name}: distill: {error}") from None
+
+    @functools.cached_property
+    def class_weights(self) -> list[float]:
+        """Return a weight for each class, from how often it occurs in up to 1000 masks spread over the training split.
+
+        Raises:
+            SegkdError: no pixel of them is labelled, or one cannot be read.
+        """
+        pairs = spread(list(self.train_set().pairs), _COUNTED)
+        return class_weights(count_pixels(pairs, self.spec)[: self.spec.num_classes])
+
+    def _task_loss(self) -> nn.Module:
+        """Return what is learnt from the labels."""
+        named, classes = self.config.task_loss or {"cross_entropy": {}}, self.spec.num_classes
+        for name, options in named.items():
+            weight = (options or {}).get("weight")
+            if name == "cross_entropy" and isinstance(weight, list) and len(weight) != classes:
+                raise SegkdError(
+                    f"{self.config.name}: task_loss.cross_entropy.weight: {classes} numbers are needed, one for each "
+                    f"class of {self.spec.name}, got {len(weight)}"
+                )
+        return build_task_loss(named, self.spec.ignore_index, lambda: self.class_weights)
 
     def _check_crop(self, side: str, model: nn.Module) -> None:
         """Raise unless a model takes images of the crop's size: nothing pads them in training."""
