@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Iterator
 
@@ -6,6 +7,14 @@ import torch
 
 # On tensors this small a second thread is nothing but waiting, and on a busy machine it is minutes of it.
 torch.set_num_threads(1)
+# Processes that tests start, and libraries that have a pool of their own, keep to it beside the other worker.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in a process a core, four at most; files or tests that are named run in this one."""
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else min(os.cpu_count() or 1, 4)
 
 
 @pytest.fixture(autouse=True)

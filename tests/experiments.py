@@ -15,6 +15,7 @@ import pytest
 import torch
 import trees
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkd import cli
 from segkd.commands.shared import console
@@ -160,14 +161,26 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
+def rows(run: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv."""
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def scalars(run: Path) -> dict[str, list[float]]:
+    """Return the curves that TensorBoard shows."""
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
 def measured(run: Path) -> list[dict[str, str]]:
     """Return the rows of metrics.csv without what the clock says, which must rise from row to row."""
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    seconds = [float(row.pop("seconds")) for row in rows]
+    found = rows(run)
+    seconds = [float(row.pop("seconds")) for row in found]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
-    return rows
+    return found
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +36,14 @@ def blocks(*languages: str) -> list[Block]:
             line = text.count("\n", 0, match.start(3)) + 1
             found.append(Block(page, line, match[2].strip(), match[3], match[1] is not None))
     return [block for block in found if not languages or block.language in languages]
+
+
+def cases(found: list[Block]) -> list[Any]:
+    """Return the blocks as parameters, each called by its page and line; a comparison takes long."""
+    return [
+        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * (block.slow or "segkd compare" in block.text))
+        for block in found
+    ]
 
 
 def prose(page: Path) -> str:

@@ -1,9 +1,7 @@
 """Every block and every command in README and docs does what it says, on tiny data in the true layouts."""
 
-import json
 import re
 import shlex
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,33 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from experiments import make_experiment, segkd
-from pages import PAGES, ROOT, Block, anchors, blocks, code_spans, commands, links, prose
+from pages import PAGES, ROOT, Block, anchors, blocks, cases, code_spans, commands, links, prose
 from PIL import Image
 from shell import Shelf, Shell
 
 from segkd import Distiller
-from segkd.detection.check import check_dataset as detection_check
-from segkd.detection.datasets import load_detection_spec
-from segkd.resources import resource_dir
-from segkd.segmentation.check import check_dataset as segmentation_check
-from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.models import build_model
-from segkd.training.config import dump_config, find_config, load_config
-from segkd.training.schema import Config
-from segkd.training.tasks import task_of
+from segkd.training.config import find_config
 
 COMMANDS = ("", "bash")
 LANGUAGES = {*COMMANDS, "python", "yaml", "math", "text"}
-
-
-def cases(found: list[Block]) -> list[Any]:
-    """The blocks as parameters, each called by its page and line; a comparison takes long."""
-    return [
-        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * (block.slow or "segkd compare" in block.text))
-        for block in found
-    ]
 
 
 class TestPages:
@@ -114,89 +96,6 @@ def desk(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels).save(tmp_path / folder / f"{index}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def step(config: Config) -> torch.Tensor:
-    """Return the loss of one step of what a config distils, on random images."""
-    task = task_of(config)
-    distiller = task.distiller(task.student(weights=False), task.teacher(None))
-    if config.task == "detection":
-        images: Any = [torch.rand(3, 64, 96)] * 2
-        target: Any = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 50.0]]), "labels": torch.tensor([1])}] * 2
-    else:
-        images, target = torch.randn(2, 3, 64, 64), torch.randint(0, len(task.class_names), (2, 64, 64))
-    loss = distiller(images, target, progress=0.5).loss
-    loss.backward()
-    return loss
-
-
-SEGMENTER = {"arch": "DeepLabV3Plus", "encoder": "resnet18"}
-DETECTOR = {"arch": "gfl", "backbone": "resnet18", "options": {"out_channels": 64}}
-BASES: dict[str, dict[str, Any]] = {
-    "segmentation": {
-        "name": "base",
-        "data": {"dataset": "camvid", "crop": [64, 64]},
-        "student": SEGMENTER,
-        "teacher": {**SEGMENTER, "checkpoint": "not-read.pth"},
-    },
-    "detection": {
-        "task": "detection",
-        "name": "base",
-        "data": {"dataset": "bccd", "min_size": 64, "max_size": 96},
-        "student": DETECTOR,
-        "teacher": {**DETECTOR, "checkpoint": "not-read.pth"},
-    },
-}
-"""What a fragment of a config is merged into."""
-
-
-def draw(content: dict[str, Any], root: Path) -> None:
-    """Write two images with labels into each split of a data set, where its description says."""
-    for split in content["splits"].values():
-        if "format" in content:
-            assert content["format"] == "coco"
-            things = [{"id": index, "name": item["name"]} for index, item in enumerate(content["classes"])]
-            images = [{"id": index, "file_name": f"{index}.png", "height": 64, "width": 96} for index in range(2)]
-            boxes = [{"id": i, "image_id": i, "category_id": i, "bbox": [8, 8, 20, 30], "iscrowd": 0} for i in range(2)]
-            path = root / split["annotations"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"images": images, "categories": things, "annotations": boxes}))
-            patterns = {f"{split['images']}/*.png": 3}
-        else:
-            patterns = {split["images"]: 3, split["masks"]: 1}
-        ids = list(content.get("label_map") or range(len(content["classes"])))
-        for pattern, channels in patterns.items():
-            for index in range(2):
-                path = root / pattern.replace("*", str(index))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = np.resize(np.array(ids, np.uint8), (64, 96, channels))
-                Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(path)
-
-
-@pytest.mark.parametrize("block", cases(blocks("yaml")))
-def test_yaml(block: Block, tmp_path: Path):
-    content = yaml.safe_load(block.text)
-    if "splits" in content:  # a data set
-        path = tmp_path / "set.yaml"
-        path.write_text(block.text)
-        draw(content, tmp_path / "data")
-        if "format" in content:
-            report = detection_check(load_detection_spec(path), tmp_path / "data")
-        else:
-            report = segmentation_check(load_dataset_spec(path), tmp_path / "data")
-        assert report.problems == []
-    elif "base" in content or {"name", "student"} <= content.keys():  # a whole config, beside the shipped ones
-        shutil.copytree(resource_dir("configs"), tmp_path / "configs")
-        path = tmp_path / "configs" / "own.yaml"
-        path.write_text(block.text)
-        assert load_config(str(path)).name == content["name"]
-    else:  # a part of a config
-        base, part = tmp_path / "base.yaml", tmp_path / "part.yaml"
-        base.write_text(yaml.safe_dump(BASES[content.get("task", "segmentation")]))
-        part.write_text(yaml.safe_dump({"base": "base.yaml", **content}))
-        config = load_config(str(part))
-        assert torch.isfinite(step(config))
-        assert dump_config(config) != dump_config(load_config(str(base)))
 
 
 def run_python(page: Path, slow: bool, shelf: Shelf, folder: Path) -> dict[str, Any]:

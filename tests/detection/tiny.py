@@ -1,9 +1,13 @@
-"""A backbone and images small enough to train on in seconds."""
+"""A detector, a backbone and images small enough to train on in seconds."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from segkd.detection.gfl import GFL
 
 WIDTHS = (16, 32, 32, 64, 64)
 COLORS = ((0.9, 0.1, 0.1), (0.1, 0.2, 0.9))
@@ -49,3 +53,8 @@ def rectangles(count: int, seed: int = 0) -> tuple[list[Tensor], list[dict[str, 
         images.append(image)
         targets.append({"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)})
     return images, targets
+
+
+def detector(**options: Any) -> GFL:
+    torch.manual_seed(0)
+    return GFL(TinyFPN(), num_classes=2, min_size=128, max_size=256, **options)

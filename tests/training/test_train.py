@@ -1,7 +1,4 @@
-import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +6,13 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import yaml
-from experiments import recorded_steps, refused, same, segkd, train, weights, write
+from experiments import recorded_steps, refused, rows, same, segkd, train, weights, write
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from segkd.distiller import Distiller
 from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.reading import read_pair
 from segkd.segmentation.student import load_student
-from segkd.training.evaluate import evaluate
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def scalars(run: Path) -> dict[str, list[float]]:
-    accumulator = EventAccumulator(str(run))
-    accumulator.Reload()
-    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
 
 
 class TestRunDirectory:
@@ -208,57 +191,6 @@ class TestOptions:
 
     def test_a_batch_too_small_for_batch_norm(self, experiment: Path):
         refused(segkd("train", experiment / "tiny.yaml", "data.batch_size=1"), "data.batch_size", "2 images")
-
-    @pytest.mark.slow
-    def test_two_processes(self, experiment: Path):
-        ddp = ["accelerator=cpu", "devices=2", "strategy=ddp"]
-        options = [f"{prefix}trainer.{option}" for option in ddp for prefix in ("", "teacher.overrides.")]
-        command = [sys.executable, "-m", "segkd.cli", "train", str(experiment / "distilled.yaml"), *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("pixel accuracy") == 1
-        assert {path.name for path in (experiment / "runs").iterdir()} == {"distilled", "teacher"}
-        assert [row["step"] for row in rows(experiment / "runs/distilled")] == ["2", "4"]
-        recorded = json.loads((experiment / "runs/distilled/result.json").read_text())
-        measured = evaluate(str(experiment / "runs/distilled"), [])
-        for model in ("teacher", "student"):
-            # One process counts each image once; so did two together, three images being odd.
-            for key in ("miou", "pixel_accuracy", "class_accuracy"):
-                assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-9)
-
-    @pytest.mark.slow
-    def test_two_processes_are_one_of_twice_the_batch(self, experiment: Path):
-        """Also where they have other numbers of labelled pixels; no batch norm, whose statistics are each one's own."""
-        for number, path in enumerate(sorted((experiment / "camvid/trainannot").glob("*.png"))):
-            mask = np.array(Image.open(path))
-            mask[: 12 * number] = 11  # void
-            Image.fromarray(mask).save(path)
-        model = ["student.arch=FPN", "student.encoder=tu-convnext_atto", "student.options.decoder_dropout=0"]
-        terms = "{kd: {loss: pixel_kd, ignore_index: 255}, icsd: {loss: icsd, weight: 0.01}}"
-        sgd = ["optimizer.name=sgd", "optimizer.lr=0.001", f"distill.terms={terms}"]
-        one = ["name=one", "runs=one", "data.batch_size=4"]
-        two = ["name=two", "runs=two", "data.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp"]
-        for options in (one, two):
-            command = [sys.executable, "-m", "segkd", "train", str(experiment / "distilled.yaml")]
-            done = subprocess.run(
-                [*command, *model, *sgd, *options], capture_output=True, text=True, timeout=300, cwd=experiment
-            )
-            assert (done.returncode, done.stderr) == (0, "")
-        left, right = (weights(experiment / f"{name}/{name}/checkpoints/last.ckpt") for name in ("one", "two"))
-        for key, value in left.items():
-            torch.testing.assert_close(right[key], value, rtol=0, atol=1e-5, msg=key)
-        logged = [scalars(experiment / name / name) for name in ("one", "two")]
-        for key in ("train/loss", "train/task", "train/kd", "train/icsd"):
-            assert logged[1][key] == pytest.approx(logged[0][key], abs=1e-5), key
-
-    @pytest.mark.slow
-    def test_compiled(self, experiment: Path, monkeypatch: pytest.MonkeyPatch):
-        # All but the generated code, which takes minutes to build and is not ours.
-        monkeypatch.setattr(Distiller, "compile", lambda self: torch.nn.Module.compile(self, backend="aot_eager"))
-        options = ["trainer.compile=true", "trainer.max_steps=2", "teacher.overrides.trainer.max_steps=1"]
-        train(experiment / "distilled.yaml", *options)
-        keys = weights(experiment / "runs/distilled/checkpoints/last.ckpt")
-        assert all(key.startswith("distiller.student.") for key in keys)
 
 
 class TestNotFinite:
