@@ -1,15 +1,18 @@
 """Samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
 
-import atexit
+import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import finalize
 
 import cv2
 import numpy as np
 import torch
+from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segkd.errors import SegkdError
@@ -122,12 +125,8 @@ class Loader(DataLoader[dict[str, Any]]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield batches."""
         try:
-            batches = super().__iter__()
-            _workers.update(getattr(batches, "_workers", ()))
-            yield from batches
+            yield from super().__iter__()
         except SegkdError as error:
-            # End the workers here: left to the garbage collector, in a cycle with the error's frames, that takes 10 s.
-            error.__traceback__ = self._iterator = None
             raise SegkdError(str(error).rsplit("SegkdError: ", 1)[-1].strip()) from None
 
 
@@ -171,7 +170,8 @@ def eval_loader(
 
 
 def _loader(dataset: SeededDataset, sampler: Sampler[Any], batch_size: int, workers: int) -> Loader:
-    return Loader(
+    over = multiprocessing.Semaphore(0) if workers else None
+    loader = Loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -179,28 +179,30 @@ def _loader(dataset: SeededDataset, sampler: Sampler[Any], batch_size: int, work
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=partial(_begin_worker, over),
     )
+    if over is not None:
+        # Of a loader in a cycle, as an error's frames make one, the garbage collector takes the queues first: PyTorch's
+        # own word to end then reaches nobody, and for each worker it would wait 5 s.
+        finalize(loader, over.release)
+    return loader
 
 
-def _quiet_worker(_worker: int) -> None:
+def _begin_worker(over: Any, _worker: int) -> None:
     # Each worker is one of many: OpenCV's own thread pool on top would only make them fight for cores.
     cv2.setNumThreads(0)
     # Ctrl-C in a terminal and a job's end reach workers too: they must go on until the step is finished.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_worker, args=(over,), daemon=True).start()
 
 
-_workers: WeakSet[Any] = WeakSet()
-"""The worker processes of all loaders."""
-
-
-@atexit.register
-def _end_workers() -> None:
-    """End the workers that are left when Python exits, before it asks them to by SIGTERM, and waits for ever."""
-    for worker in _workers:
-        worker.kill()
+def _end_worker(over: Any) -> None:
+    """End this worker when its loader is gone, and let the next one do so."""
+    over.acquire()
+    over.release()
+    os._exit(0)
 
 
 def _check_rank(size: int, rank: int, world: int) -> None:

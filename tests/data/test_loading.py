@@ -1,3 +1,5 @@
+import gc
+import multiprocessing
 import subprocess
 import sys
 from itertools import islice
@@ -53,6 +55,21 @@ def test_python_ends_though_workers_are_left():
     """They ignore the signals that end a job, so that a step can be finished, and Python ends them by one of these."""
     code = "from test_loading import *; loader = train_loader(Numbers(0), batch_size=2, workers=2); next(iter(loader))"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=60)
+
+
+def test_workers_end_with_a_loader_that_the_garbage_collector_finds():
+    before = set(multiprocessing.active_children())
+    loader = train_loader(Numbers(0), batch_size=2, workers=2)
+    cycle = [loader, iter(loader)]
+    next(cycle[1])
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    cycle.append(cycle)
+    del loader, cycle
+    gc.collect()
+    for worker in workers:
+        worker.join(timeout=2)
+        assert worker.exitcode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
