@@ -1,25 +1,83 @@
-"""Adapters between student and teacher features whose channels differ."""
+"""What maps a student's features to as many channels as the teacher's: trained with the student, no part of it."""
+
+from collections.abc import Callable
 
 from torch import nn
 
+from segkd import registry
 from segkd.errors import SegkdError, nearest
 
-NAMES = ("conv1x1",)
+Connector = str | nn.Module | Callable[[int, int], nn.Module]
+"""A name, a module, or what makes one of the student's and the teacher's number of channels."""
 
 
-def make_connector(connector: str | nn.Module, student_channels: int, teacher_channels: int) -> nn.Module:
+class Conv1x1(nn.Conv2d):
+    """A 1x1 convolution without bias.
+
+    Args:
+        student_channels: channels of the student's features.
+        teacher_channels: channels that come out.
+    """
+
+    name = "conv1x1"
+    title = "1x1 convolution without bias"
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__(student_channels, teacher_channels, kernel_size=1, bias=False)
+
+
+class MLP(nn.Sequential):
+    """Two 1x1 convolutions with a ReLU between: a perceptron of two layers at each position, without normalisation.
+
+    Args:
+        student_channels: channels of the student's features.
+        teacher_channels: channels that come out.
+        hidden: channels between the two; None for the teacher's.
+
+    Raises:
+        SegkdError: hidden is less than 1.
+    """
+
+    name = "mlp"
+    title = "1x1 convolution, ReLU, 1x1 convolution"
+
+    def __init__(self, student_channels: int, teacher_channels: int, hidden: int | None = None) -> None:
+        hidden = teacher_channels if hidden is None else hidden
+        if hidden < 1:
+            raise SegkdError(f"mlp has at least one hidden channel, got {hidden}")
+        super().__init__(
+            nn.Conv2d(student_channels, hidden, kernel_size=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, teacher_channels, kernel_size=1),
+        )
+
+
+def make_connector(connector: Connector, student_channels: int, teacher_channels: int) -> nn.Module:
     """Return the module that maps student features to the teacher's channels.
 
     Args:
-        connector: ``"conv1x1"`` (1x1 convolution without bias), or a module of one's own.
+        connector: the name of one (``"conv1x1"`` or ``"mlp"``), a module, or a function or class that is called with
+            both numbers of channels and returns a module.
         student_channels: channels of the student's features.
         teacher_channels: channels that come out.
 
     Raises:
-        SegkdError: the name does not exist.
+        SegkdError: the name does not exist, or what is called returns no module or raises.
     """
     if isinstance(connector, nn.Module):
         return connector
-    if connector == "conv1x1":
-        return nn.Conv2d(student_channels, teacher_channels, kernel_size=1, bias=False)
-    raise SegkdError(f"there is no connector {connector!r}, {nearest(connector, NAMES)}; or give a torch.nn.Module")
+    if isinstance(connector, str):
+        known = registry.things("connector")
+        if connector not in known:
+            raise SegkdError(f"there is no connector {connector!r}, {nearest(connector, known)}; or give a module")
+        connector = known[connector].load()
+    assert not isinstance(connector, str)
+    try:
+        made = connector(student_channels, teacher_channels)
+    except SegkdError:
+        raise
+    except Exception as error:  # of the user's code
+        raise SegkdError(f"the connector cannot be made: {registry.said(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise SegkdError(f"a connector makes a torch.nn.Module, got {type(made).__name__}")
+    return made

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from segkd.errors import SegkdError
 
@@ -32,6 +33,9 @@ class Linear:
         0.25
     """
 
+    name: ClassVar[str] = "linear"
+    title: ClassVar[str] = "Straight line between two factors"
+
     start: float
     end: float
     begin: float = 0.0
@@ -58,37 +62,46 @@ class Linear:
         return self.start + (self.end - self.start) * position
 
 
-def alw(
-    rise: Sequence[str] = ("task", "icsd"), fall: Sequence[str] = ("kd",), stages: int | None = None
-) -> dict[str, Schedule]:
-    """Return adaptive loss weighting: ``rise`` terms go linearly from 0 to 1, ``fall`` terms from 1 to 0.
+class ALW(dict[str, Schedule]):
+    """Adaptive loss weighting: ``rise`` terms go linearly from 0 to 1, ``fall`` terms from 1 to 0.
 
     With the defaults the loss is alpha * (task + ICSD) + (1 - alpha) * KD: pixel KD fades out as the labels fade in,
     so that the teacher's mistakes weigh less toward the end. alpha is the progress, always clamped to [0, 1]; the
     released code hard-codes 120 epochs, after which its alpha leaves that range.
+
+    It is the schedule of each named term, as `Distiller` takes it.
 
     Args:
         rise: names of the terms that rise; ``"task"`` is the task loss.
         fall: names of the terms that fall.
         stages: number of epochs for the paper's epoch-wise alpha; None moves it every step.
 
-    Returns:
-        The schedule of each named term, as `Distiller` takes it.
-
     Raises:
         SegkdError: a name stands twice, or no name is given.
 
     Reference: Mansourian, Ahmadi, Kasaei, arXiv 2308.04243.
     """
-    if isinstance(rise, str) or isinstance(fall, str):
-        raise SegkdError("alw takes lists of term names, got a single string")
-    names = [*rise, *fall]
-    if not names:
-        raise SegkdError("alw needs at least one term that rises or falls")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SegkdError(f"alw names {twice[0]!r} twice: a term either rises or falls")
-    return {
-        **{name: Linear(0.0, 1.0, stages=stages) for name in rise},
-        **{name: Linear(1.0, 0.0, stages=stages) for name in fall},
-    }
+
+    name = "alw"
+    title = "Adaptive loss weighting, of several terms"
+    paper = "arXiv 2308.04243"
+    of_terms = True
+    """It is no function of progress, but a mapping of terms to such functions."""
+
+    def __init__(
+        self, rise: Sequence[str] = ("task", "icsd"), fall: Sequence[str] = ("kd",), stages: int | None = None
+    ) -> None:
+        if isinstance(rise, str) or isinstance(fall, str):
+            raise SegkdError("alw takes lists of term names, got a single string")
+        names = [*rise, *fall]
+        if not names:
+            raise SegkdError("alw needs at least one term that rises or falls")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SegkdError(f"alw names {twice[0]!r} twice: a term either rises or falls")
+        super().__init__({name: Linear(0.0, 1.0, stages=stages) for name in rise})
+        self.update({name: Linear(1.0, 0.0, stages=stages) for name in fall})
+
+
+alw = ALW
+"""What it is called as: ``schedule=alw(rise=("task", "icsd"), fall=("kd",))``."""

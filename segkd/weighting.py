@@ -181,6 +181,12 @@ class RelativeDifficulty(nn.Module):
     Reference: Liang et al., "Relative Difficulty Distillation for Semantic Segmentation", arXiv 2407.03719.
     """
 
+    name = "rdd"
+    title = "Relative difficulty distillation"
+    paper = "arXiv 2407.03719"
+    reads = "logits"
+    takes = "logits, and the teacher's auxiliary ones"
+
     NO_AUXILIARY = (
         "rdd's first stage needs a teacher with an auxiliary head and this one has none: train one "
         "(teacher.auxiliary: fit), or use the second stage alone (without_auxiliary='second_stage')"

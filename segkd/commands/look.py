@@ -19,6 +19,10 @@ from segkd.commands.shared import (
 )
 from segkd.errors import SegkdError, nearest
 
+OWN = """
+One of your own is package.module:Name in place of a name: a class or a function
+of a module in the working directory, beside the config, or installed."""
+
 
 def configs(debug: Debug = False) -> None:
     """List the shipped configs and what each one does."""
@@ -31,18 +35,22 @@ def configs(debug: Debug = False) -> None:
 
 
 def methods(debug: Debug = False) -> None:
-    """List the methods, their options, defaults and papers."""
-    from segkd.training.methods import GROUPS, defaults
+    """List the methods and whatever else a config can name: options with defaults, papers, weights."""
+    from segkd.registry import KINDS, things
+    from segkd.training.options import about
 
-    for place, group in GROUPS.items():
-        console.print(f"\n[bold]{place}[/]", highlight=False)
-        for name, method in group.items():
-            table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
-            table.add_row("", "reads", method.reads)
-            table.add_row("", "options", escape(defaults(method)) or "none")
-            table.add_row("", "paper", method.paper)
-            console.print(f"  [bold]{name}[/]: {method.title}", highlight=False)
-            console.print(table)
+    for name, kind in KINDS.items():
+        if not things(name):
+            continue
+        console.print(f"\n[bold]{kind.plural}: {kind.key}[/]", highlight=False)
+        for thing in things(name).values():
+            console.print(f"  [bold]{thing.name}[/]: {escape(thing.title)}", highlight=False)
+            table = Table(box=None, show_header=False, padding=(0, 1, 0, 4))
+            for label, text in about(thing).items():
+                table.add_row(label, escape(text))
+            if table.rows:
+                console.print(table, highlight=False)
+    console.print(OWN, highlight=False)
 
 
 def check(

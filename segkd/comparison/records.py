@@ -58,7 +58,7 @@ class Method:
     def distils(self) -> bool:
         """Whether a teacher has any part in the training."""
         distill = self.first.config.distill
-        return bool(distill.build_terms() or distill.pixel_weighting)
+        return bool(distill.named_terms() or distill.pixel_weighting)
 
     def values(self, measure: str) -> list[float]:
         """Return a measure of each run."""

@@ -126,6 +126,12 @@ class CrossKDClass(CrossKD):
     The sum over anchors and classes of w * `segkd.losses.quality_focal_kd` (beta 1), over the family's divisor.
     """
 
+    name = "crosskd_class"
+    title = "Cross-head distillation of classes"
+    paper = "arXiv 2306.11369"
+    takes = "the head of detectors"
+    default_weight = 1.0
+    normalization = "sum over anchors / positives; 0.4 for FCOS"
     branch = "class"
 
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
@@ -142,6 +148,12 @@ class CrossKDBox(CrossKD):
     others the GIoU loss of the decoded boxes; over the family's divisor.
     """
 
+    name = "crosskd_box"
+    title = "Cross-head distillation of boxes"
+    paper = "arXiv 2306.11369"
+    takes = "the head of detectors"
+    default_weight = 4.0
+    normalization = "sum over anchors / their weights, for GFL; 1 for RetinaNet, 0.75 for FCOS"
     branch = "box"
 
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:

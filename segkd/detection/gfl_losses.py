@@ -7,7 +7,7 @@ from torch import Tensor
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
 from segkd.losses._rows import weighted_sum
-from segkd.losses.quality_focal_kd import quality_focal
+from segkd.losses.quality_focal import quality_focal
 
 BINS = 17
 """How many values a box side's distribution is over: 0, 1, ... 16 strides."""

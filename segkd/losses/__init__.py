@@ -1,26 +1,29 @@
-"""Distillation losses: a function and a thin module each, called ``loss(student, teacher, target=None)``.
+"""Distillation losses: a module each, called ``loss(student, teacher, target=None)``, one file each.
 
-The two on rows of a detection head, ``quality_focal_kd`` and ``distribution_kl``, are functions only: their weights and
-normalisers change with every batch.
+The two on rows of a detection head, `quality_focal_kd` and `distribution_kl`, are functions: their weights and
+normalisers change with every batch. The names of the files are modules: `segkd.losses.icsd.inter_class_similarity`.
 """
 
-from segkd.losses.cwd import CWD, cwd
-from segkd.losses.distribution_kl import distribution_kl
-from segkd.losses.icsd import ICSD, icsd, inter_class_similarity
-from segkd.losses.pixel_kd import PixelKD, pixel_kd
-from segkd.losses.pkd import PKD, pkd
-from segkd.losses.quality_focal_kd import quality_focal_kd
+import importlib
+import pkgutil
+from typing import Any
 
-__all__ = [
-    "CWD",
-    "ICSD",
-    "PKD",
-    "PixelKD",
-    "cwd",
-    "distribution_kl",
-    "icsd",
-    "inter_class_similarity",
-    "pixel_kd",
-    "pkd",
-    "quality_focal_kd",
-]
+from segkd.losses.base import Loss
+from segkd.losses.cwd import CWD
+from segkd.losses.distributions import distribution_kl
+from segkd.losses.icsd import ICSD, inter_class_similarity
+from segkd.losses.pixel_kd import PixelKD
+from segkd.losses.pkd import PKD
+from segkd.losses.quality_focal import quality_focal_kd
+
+__all__ = ["CWD", "ICSD", "PKD", "Loss", "PixelKD", "distribution_kl", "inter_class_similarity", "quality_focal_kd"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the loss of this name from whichever file of this folder has it: none need be listed above."""
+    if not name.startswith("_"):
+        for _, file, _ in pkgutil.iter_modules(__path__):
+            found = None if file.startswith("_") else getattr(importlib.import_module(f"{__name__}.{file}"), name, None)
+            if isinstance(found, type) and issubclass(found, Loss):
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """CWD: channel-wise distillation (Shu et al., arXiv 2011.13256)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from segkd.losses._common import (
     check_pair,
@@ -10,29 +10,10 @@ from segkd.losses._common import (
     soften,
     valid_pixels,
 )
+from segkd.losses.base import Loss
 
 
-def cwd(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor | None = None,
-    temperature: float = 4.0,
-    ignore_index: int | None = None,
-) -> Tensor:
-    """Return T^2 * sum KL(teacher || student) / (B * C) of the spatial softmax of each channel, see `CWD`."""
-    check_temperature(temperature)
-    check_pair("cwd", student, teacher)
-    valid = valid_pixels(target, ignore_index, student)
-    mask = None if valid is None else valid.flatten(1)[:, None]
-    with full_precision(student, teacher) as (s, t):
-        log_s = masked_log_softmax(soften(s.flatten(2), temperature), mask, dim=-1)
-        log_t = masked_log_softmax(soften(t.flatten(2), temperature), mask, dim=-1)
-        batch, channels = student.shape[:2]
-        # Where a pixel is left out both logarithms are 0, and so is the product.
-        return (log_t.exp() * (log_t - log_s)).sum() * (temperature**2 / (batch * channels))
-
-
-class CWD(nn.Module):
+class CWD(Loss):
     """Channel-wise distillation: each channel, softened over its h*w positions, says where it is active.
 
     T^2 * sum KL(t || s) / (B * C). The paper's weights are 3 on logits and 50 on features.
@@ -57,15 +38,28 @@ class CWD(nn.Module):
         0.0
     """
 
-    def __init__(self, temperature: float = 4.0, ignore_index: int | None = None) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature, self.ignore_index = temperature, ignore_index
+    name = "cwd"
+    title = "Channel-wise distillation"
+    paper = "arXiv 2011.13256"
+    takes = "logits or features"
+    default_weight = 3.0
+    normalization = "T^2 * sum of KL / (B * C), on logits; 50 on features"
+
+    temperature: float = 4.0
+    ignore_index: int | None = None
+
+    def check(self) -> None:
+        """Look at the temperature."""
+        check_temperature(self.temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        return cwd(student, teacher, target, self.temperature, self.ignore_index)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"temperature={self.temperature}, ignore_index={self.ignore_index}"
+        check_pair(self.name, student, teacher)
+        valid = valid_pixels(target, self.ignore_index, student)
+        mask = None if valid is None else valid.flatten(1)[:, None]
+        with full_precision(student, teacher) as (s, t):
+            log_s = masked_log_softmax(soften(s.flatten(2), self.temperature), mask, dim=-1)
+            log_t = masked_log_softmax(soften(t.flatten(2), self.temperature), mask, dim=-1)
+            batch, channels = student.shape[:2]
+            # Where a pixel is left out both logarithms are 0, and so is the product.
+            return (log_t.exp() * (log_t - log_s)).sum() * (self.temperature**2 / (batch * channels))

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from segkd.errors import SegkdError, nearest
@@ -16,6 +16,7 @@ from segkd.losses._common import (
     soften,
     valid_pixels,
 )
+from segkd.losses.base import Loss
 
 Variant = Literal["paper", "released"]
 
@@ -107,29 +108,7 @@ def released_similarity(logits: Tensor, temperature: float = 1.0, valid: Tensor 
         return F.normalize(mirrored, dim=1, eps=1e-12)
 
 
-def icsd(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor | None = None,
-    temperature: float = 1.0,
-    variant: Variant = "paper",
-    ignore_index: int | None = None,
-) -> Tensor:
-    """Return the mean squared difference of the two models' inter-class similarity matrices, see `ICSD`."""
-    check_pair("icsd", student, teacher)
-    valid = valid_pixels(target, ignore_index, student)
-    if variant == "paper":
-        difference = inter_class_similarity(student, temperature, valid) - inter_class_similarity(
-            teacher, temperature, valid
-        )
-        return difference.square().mean()
-    if variant == "released":
-        difference = released_similarity(student, temperature, valid) - released_similarity(teacher, temperature, valid)
-        return difference.square().mean() / student.shape[0]
-    raise SegkdError(f"icsd has no variant {variant!r}, {nearest(variant, get_args(Variant))}")
-
-
-class ICSD(nn.Module):
+class ICSD(Loss):
     """Inter-class similarity distillation: the student copies which classes look alike to the teacher, and where.
 
     ``variant="paper"``: mean over B, i, j of (D_s - D_t)^2 with `inter_class_similarity`, one matrix per image.
@@ -160,20 +139,27 @@ class ICSD(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, temperature: float = 1.0, variant: Variant = "paper", ignore_index: int | None = None) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        if variant not in get_args(Variant):
-            raise SegkdError(f"icsd has no variant {variant!r}, {nearest(variant, get_args(Variant))}")
-        self.temperature, self.variant, self.ignore_index = temperature, variant, ignore_index
+    name = "icsd"
+    title = "Inter-class similarity distillation"
+    paper = "arXiv 2308.04243"
+    default_weight = 0.02
+    normalization = "mean over B * C * C, variant paper; published is 9500, variant released"
+
+    temperature: float = 1.0
+    variant: Variant = "paper"
+    ignore_index: int | None = None
+
+    def check(self) -> None:
+        """Look at temperature and variant."""
+        check_temperature(self.temperature)
+        if self.variant not in get_args(Variant):
+            raise SegkdError(f"icsd has no variant {self.variant!r}, {nearest(self.variant, get_args(Variant))}")
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        return icsd(student, teacher, target, self.temperature, self.variant, self.ignore_index)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"temperature={self.temperature}, variant={self.variant!r}, ignore_index={self.ignore_index}"
-
-
-__all__ = ["ICSD", "icsd", "inter_class_similarity", "released_similarity"]
+        check_pair(self.name, student, teacher)
+        valid = valid_pixels(target, self.ignore_index, student)
+        similarity = inter_class_similarity if self.variant == "paper" else released_similarity
+        difference = similarity(student, self.temperature, valid) - similarity(teacher, self.temperature, valid)
+        mean = difference.square().mean()
+        return mean if self.variant == "paper" else mean / student.shape[0]

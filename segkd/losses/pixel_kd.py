@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segkd.losses._common import check_pair, check_temperature, full_precision, share_of_all, soften, valid_pixels
+from segkd.losses.base import Loss
 
 
 class _PixelKL(torch.autograd.Function):
@@ -60,24 +61,7 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
         return _PixelKL.apply(soften(s, temperature), soften(t, temperature))
 
 
-def pixel_kd(
-    student: Tensor,
-    teacher: Tensor,
-    target: Tensor | None = None,
-    temperature: float = 1.0,
-    ignore_index: int | None = None,
-) -> Tensor:
-    """Return T^2 times the mean of `pixel_kl` over the pixels, see `PixelKD`."""
-    check_pair("pixel_kd", student, teacher)
-    kl = pixel_kl(student, teacher, temperature)
-    valid = valid_pixels(target, ignore_index, student)
-    if valid is None:
-        return kl.mean() * temperature**2
-    count = valid.sum()
-    return (kl * valid).sum() / count.clamp(min=1) * (temperature**2 * share_of_all(count))
-
-
-class PixelKD(nn.Module):
+class PixelKD(Loss):
     """Pixel-wise KD: T^2 * mean over B*h*w of KL(softmax_c(z_t / T) || softmax_c(z_s / T)).
 
     The code released with AICSD averages over B*C*h*w and leaves T^2 out: its weight 10 is 10 / C here.
@@ -103,15 +87,25 @@ class PixelKD(nn.Module):
         0.0
     """
 
-    def __init__(self, temperature: float = 1.0, ignore_index: int | None = None) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature, self.ignore_index = temperature, ignore_index
+    name = "pixel_kd"
+    title = "Pixel-wise KD"
+    paper = "arXiv 1503.02531"
+    default_weight = 1.0
+    normalization = "T^2 * mean of KL over the B * h * w pixels"
+
+    temperature: float = 1.0
+    ignore_index: int | None = None
+
+    def check(self) -> None:
+        """Look at the temperature."""
+        check_temperature(self.temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        return pixel_kd(student, teacher, target, self.temperature, self.ignore_index)
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"temperature={self.temperature}, ignore_index={self.ignore_index}"
+        check_pair(self.name, student, teacher)
+        kl = pixel_kl(student, teacher, self.temperature)
+        valid = valid_pixels(target, self.ignore_index, student)
+        if valid is None:
+            return kl.mean() * self.temperature**2
+        count = valid.sum()
+        return (kl * valid).sum() / count.clamp(min=1) * (self.temperature**2 * share_of_all(count))

@@ -1,10 +1,11 @@
 """PKD: Pearson-correlation feature distillation (Cao et al., arXiv 2207.02039)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision, resize
+from segkd.losses.base import Loss
 
 
 def deviation(centred: Tensor) -> Tensor:
@@ -38,19 +39,7 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
         return centred * torch.where(std > 0, 1 / (std + eps), 0.0)
 
 
-def pkd(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
-    """Return half the mean squared difference of the standardized features, see `PKD`."""
-    if student.dim() != 4 or teacher.dim() != 4 or student.shape[:2] != teacher.shape[:2]:
-        raise SegkdError(
-            f"pkd expects student and teacher (B, C, H, W) of the same B and C, got student {tuple(student.shape)} "
-            f"and teacher {tuple(teacher.shape)}"
-        )
-    with full_precision(student, teacher) as (s, t):
-        height, width = t.shape[2:]
-        return 0.5 * (standardize(resize(s, (height, width))) - standardize(t)).square().mean()
-
-
-class PKD(nn.Module):
+class PKD(Loss):
     """Pearson-correlation distillation: half the mean squared difference of features standardized per channel.
 
     With m = B*h*w values a channel this is (m - 1) / m * mean_c (1 - r_c), r_c the channel's Pearson correlation: the
@@ -75,6 +64,20 @@ class PKD(nn.Module):
         True
     """
 
+    name = "pkd"
+    title = "Pearson-correlation distillation"
+    paper = "arXiv 2207.02039"
+    takes = "features, or the FPN of detectors"
+    default_weight = 6.0
+    normalization = "half the mean over B * D * h * w, each level; 10 for a one-stage teacher"
+
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        return pkd(student, teacher, target)
+        if student.dim() != 4 or teacher.dim() != 4 or student.shape[:2] != teacher.shape[:2]:
+            raise SegkdError(
+                f"pkd expects student and teacher (B, C, H, W) of the same B and C, got student {tuple(student.shape)} "
+                f"and teacher {tuple(teacher.shape)}"
+            )
+        with full_precision(student, teacher) as (s, t):
+            height, width = t.shape[2:]
+            return 0.5 * (standardize(resize(s, (height, width))) - standardize(t)).square().mean()

@@ -11,14 +11,16 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
-from segkd.common.plain import complaint
+from segkd.common.plain import complaint, lower
 from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
+from segkd.training.distill import TermBlock
 from segkd.training.layers import Layer, command_line, merge, read_layers, source
-from segkd.training.schema import WITHOUT_TORCH, Config, TermBlock
+from segkd.training.schema import Config
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 TASKS: dict[str, type[Config]] = {"segmentation": SegmentationConfig, "detection": DetectionConfig}
@@ -78,7 +80,8 @@ def load_config(
         overrides: ``key.path=value`` texts, values as in YAML.
         changes: further changes, nested as in the file; the overrides win.
         beside: the folder of the config that names this one.
-        build: whether the methods are built to try their options' ranges, which loads torch.
+        build: whether the methods are made once, to try their options' ranges and what is the user's own: that loads
+            torch, and imports what the config names.
 
     Raises:
         SegkdError: names the file and the key, and the nearest valid key.
@@ -94,11 +97,21 @@ def load_config(
     if not isinstance(task, str) or task not in TASKS:
         raise SegkdError(f"{source(['task'], layers).name}: task: there is no task {task!r}, {nearest(task, TASKS)}")
     try:
-        # First without torch, which takes seconds to load: most of what is wrong is told before.
-        config = TASKS[task].model_validate(merged, context=WITHOUT_TORCH)
-        return TASKS[task].model_validate(merged) if build else config
+        config = TASKS[task].model_validate(merged)
     except ValidationError as error:
         raise SegkdError(_explain(error, merged, layers, TASKS[task])) from None
+    if config.names_code():
+        folders = config.python_path or [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
+        folders = list(dict.fromkeys(str(Path(folder).expanduser().resolve()) for folder in folders))
+        registry.look_in(*folders)
+        config = config.model_copy(update={"python_path": folders})
+    if build:
+        for keys, make in config.parts():
+            try:
+                make()
+            except SegkdError as error:
+                raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {lower(str(error))}") from None
+    return config
 
 
 def dump_config(config: Config) -> str:
@@ -127,7 +140,10 @@ def same_dataset(one: str, other: str) -> bool:
 
 
 def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> None:
-    """Take the paths of the data set and of the teacher's config from where they are written, as ``base`` is."""
+    """Take the paths of data set, modules and the teacher's config from where they are written, as ``base`` is."""
+    if isinstance(modules := merged.get("python_path"), list):
+        folder = source(["python_path"], layers).folder
+        merged["python_path"] = [str(folder / Path(p).expanduser()) if isinstance(p, str) else p for p in modules]
     for keys in (["data", "dataset"], ["teacher", "overrides", "data", "dataset"]):
         node: Any = merged
         for key in keys[:-1]:

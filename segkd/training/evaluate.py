@@ -33,7 +33,7 @@ def evaluate(
         config = run.config(overrides)
     else:
         _check_there(target)
-        config = load_config(target, overrides)
+        config = load_config(target, overrides, build=False)
         run = Run.of(config)
     dataset_of(config)
     # They load torch: a wrong key is told without waiting for that.

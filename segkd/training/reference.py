@@ -5,14 +5,15 @@ python -m segkd.training.reference > docs/configuration.md
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
 
+from segkd.registry import KINDS, Thing, things
 from segkd.training.config import TASKS
-from segkd.training.methods import GROUPS, options_of
+from segkd.training.options import about, hints
 
 INTRODUCTION = """\
 <!-- Written by `python -m segkd.training.reference > docs/configuration.md`: change the schema, not this file. -->
@@ -58,7 +59,8 @@ METHODS = """\
 ## Methods
 
 The options of each method; `segkd methods` prints them too. What they do, and when to use which, is in
-[methods.md](methods.md).
+[methods.md](methods.md). In place of a name `package.module:Name` is one of your own, see
+[custom-models.md](custom-models.md#a-loss-of-your-own).
 """
 
 Schema = dict[str, Any]
@@ -86,12 +88,15 @@ def configuration_reference() -> str:
     for path in paths.values():
         lines += _section(path, sections[path], paths)
     lines.append(METHODS)
-    for place, methods in GROUPS.items():
-        lines += [f"### {place[:1].upper()}{place[1:]}", ""]
-        for name, method in methods.items():
-            paper = re.sub(r"arXiv (\S+)", r" Paper: [\g<0>](https://arxiv.org/abs/\1)", method.paper.strip("-"))
-            lines += [f"#### {name}", "", f"{method.title}. It reads {method.reads}.{paper}", ""]
-            lines += _table(_options(method.build))
+    for kind, of_kind in KINDS.items():
+        if of_kind.given and things(kind):
+            lines += [f"### {of_kind.plural}: {of_kind.key}", ""]
+            for thing in things(kind).values():
+                said = {label: text for label, text in about(thing).items() if label != "options"}
+                text = "; ".join(f"{label} {text}" for label, text in said.items())
+                text = re.sub(r"arXiv (\S+)", r"[\g<0>](https://arxiv.org/abs/\1)", text.replace("*", r"\*"))
+                lines += [f"#### {thing.name}", "", f"{thing.title}{'; ' * bool(text)}{text}.", ""]
+                lines += _table(_options(thing))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -144,20 +149,19 @@ def _rows(block: Schema, paths: dict[str, str]) -> list[Row]:
     return rows
 
 
-def _options(build: Callable[..., Any]) -> list[Row]:
-    """Return the options of what implements a method, explained by its docstring."""
-    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
-    meanings = _arguments(build)
+def _options(thing: Thing) -> list[Row]:
+    """Return the options of a method, explained by its docstring."""
+    types, meanings = hints(thing.header) if thing.header else {}, _arguments(thing.load())
     rows = []
-    for key, option in options_of(build).items():
+    for key, option in thing.options().items():
         default = "**required**" if option.default is option.empty else _written(option.default)
-        rows.append((f"`{key}`", _type(TypeAdapter(hints[key]).json_schema()), default, meanings[key]))
+        rows.append((f"`{key}`", _type(TypeAdapter(types[key]).json_schema()), default, meanings[key]))
     return rows
 
 
-def _arguments(build: Callable[..., Any]) -> dict[str, str]:
-    """Return what the ``Args`` of a docstring say, of a class's or else of the class's that it inherits from."""
-    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in getattr(build, "__mro__", (build,))]
+def _arguments(build: type) -> dict[str, str]:
+    """Return what the ``Args`` of a class's docstring say, or else of one's that it inherits from."""
+    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in build.__mro__]
     text = next((document.split("\nArgs:\n")[1] for document in documents if "\nArgs:\n" in document), "")
     block = re.split(r"\n(?=\S)", text)[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)

@@ -70,7 +70,7 @@ class Run:
             raise no_run(self.directory)
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
-        return load_config(str(self.config_file), overrides)
+        return load_config(str(self.config_file), overrides, build=False)
 
     def result(self) -> dict[str, Any]:
         """Return what the finished run measured.

@@ -1,21 +1,14 @@
 """What a config file of any task may say: names, types, ranges and defaults of every key."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
 from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
-from segkd.schedules import Schedule
-from segkd.term import Size, Term
-from segkd.training.methods import LOSSES, SCHEDULES, WEIGHTINGS, check, make
-
-if TYPE_CHECKING:
-    from segkd.weighting import RelativeDifficulty
-
-WITHOUT_TORCH = {"without_torch": True}
-"""Pydantic's context that leaves out what only building a loss or weighting tells, such as the range of its options."""
+from segkd.training.distill import Distill
 
 
 class Data(Block):
@@ -90,112 +83,6 @@ class Teacher(Block):
         return self
 
 
-class TermBlock(Block):
-    """One distillation term; keys that are not listed here are the loss's own options."""
-
-    loss: str = Field(description="name of a loss, see below")
-    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
-    student: str = Field("", description="what it reads; default what the loss says, else logits")
-    teacher: str = Field("", description="what is read of the teacher; default likewise")
-    connector: Literal["conv1x1"] | None = Field(
-        None, description="maps the student's channels to the teacher's; trained with the student"
-    )
-    size: Size = Field("teacher", description="whose size both are brought to where they differ")
-    options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="the loss's options; a key that is not in this table goes there by itself",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather(cls, block: Any) -> Any:
-        if not isinstance(block, dict):
-            return block
-        own = {key: value for key, value in block.items() if key in cls.model_fields}
-        rest = {key: value for key, value in block.items() if key not in cls.model_fields}
-        return {**own, "options": {**own.get("options", {}), **rest}}
-
-    @model_validator(mode="after")
-    def _try(self, info: ValidationInfo) -> "TermBlock":
-        check("loss", LOSSES, self.loss, self.options)
-        if info.context != WITHOUT_TORCH:
-            self.build()
-        return self
-
-    def build(self) -> Term:
-        """Return the term that this describes."""
-        return Term(
-            make("loss", LOSSES, self.loss, self.options),
-            weight=self.weight,
-            student=self.student,
-            teacher=self.teacher,
-            connector=self.connector,
-            size=self.size,
-        )
-
-
-class Distill(Block):
-    """The terms, their schedule and the pixel weighting."""
-
-    terms: dict[str, TermBlock | None] | None = Field(
-        None, description="named terms; null takes one out that a base names, or all of them"
-    )
-    task_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss")
-    schedule: dict[str, Any] | None = Field(
-        None, description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}"
-    )
-    pixel_weighting: dict[str, dict[str, Any] | None] | None = Field(None, description="{rdd: {threshold: 0.7, ...}}")
-
-    @model_validator(mode="after")
-    def _try(self, info: ValidationInfo) -> "Distill":
-        self.build_schedule()
-        self._check_weighting()
-        if info.context != WITHOUT_TORCH:
-            self.build_weighting()
-        return self
-
-    def named_terms(self) -> dict[str, TermBlock]:
-        """Return the blocks of the terms by name."""
-        return {name: block for name, block in (self.terms or {}).items() if block is not None}
-
-    def build_terms(self) -> dict[str, Term]:
-        """Return the terms by name."""
-        return {name: block.build() for name, block in self.named_terms().items()}
-
-    def build_schedule(self) -> dict[str, Schedule]:
-        """Return the schedule of each named term."""
-        if not self.schedule:
-            return {}
-        if "alw" in self.schedule:
-            if len(self.schedule) > 1:
-                raise ValueError("a schedule is either alw or one entry for each term, not both")
-            schedules: dict[str, Schedule] = make("schedule", SCHEDULES, "alw", self.schedule["alw"] or {})
-            return schedules
-        built: dict[str, Schedule] = {}
-        for name, block in self.schedule.items():
-            if not isinstance(block, dict) or len(block) != 1:
-                raise ValueError(f"the schedule of {name!r} is {{linear: {{start: ..., end: ...}}}}, got {block!r}")
-            (kind, options), *_ = block.items()
-            built[name] = make("schedule", {"linear": SCHEDULES["linear"]}, kind, options or {})
-        return built
-
-    def build_weighting(self, ignore_index: int = 255) -> "RelativeDifficulty | None":
-        """Return the pixel weighting, or None."""
-        if not self.pixel_weighting:
-            return None
-        (name, options), *_ = self.pixel_weighting.items()
-        weighting: RelativeDifficulty = make(
-            "pixel weighting", WEIGHTINGS, name, {"ignore_index": ignore_index, **(options or {})}
-        )
-        return weighting
-
-    def _check_weighting(self) -> None:
-        if self.pixel_weighting and len(self.pixel_weighting) != 1:
-            raise ValueError(f"pixel_weighting names one method, got {', '.join(self.pixel_weighting)}")
-        for name, options in (self.pixel_weighting or {}).items():
-            check("pixel weighting", WEIGHTINGS, name, options or {})
-
-
 class Optimizer(Block):
     """The optimiser, and the learning rate's course."""
 
@@ -257,6 +144,11 @@ class Config(Block):
     name: RunName = Field(description="of the run directory")
     runs: PathText = Field("runs", description="where run directories are made")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="of weights, order and augmentation")
+    python_path: list[PathText] | None = Field(
+        None,
+        description="folders where modules that this config names are looked for, after the working directory; default "
+        "those of this file and of its bases",
+    )
     data: Data
     student: Model
     teacher: Teacher | None = None
@@ -264,6 +156,14 @@ class Config(Block):
     optimizer: Optimizer = Optimizer()
     validation: Validation = Validation()
     trainer: Trainer = Trainer()
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
+        """Yield what is to be made: its keys in a config, and what makes it."""
+        yield from self.distill.parts()
+
+    def names_code(self) -> bool:
+        """Whether anything of the user's own is named."""
+        return self.distill.names_code()
 
     @field_validator("distill", mode="before")
     @classmethod
@@ -275,7 +175,7 @@ class Config(Block):
         if self.teacher is None and (self.distill.named_terms() or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
         names = ["task", *self.distill.named_terms()]
-        for name in self.distill.build_schedule():
+        for name in self.distill.scheduled():
             if name not in names:
                 raise ValueError(f"distill.schedule names no term: {name!r}; terms: {', '.join(names)}")
         return self

@@ -34,10 +34,10 @@ def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | No
     run = Run(found.parent)
     if found.name == run.config_file.name and (run.last.parent.is_dir() or run.student.is_dir()):
         # The config that a run keeps names that run, wherever it was moved to.
-        own = load_config(block.config, changes=block.overrides)
+        own = load_config(block.config, changes=block.overrides, build=False)
         own = own.model_copy(update={"runs": str(found.parent.parent), "name": found.parent.name})
     else:
-        own = load_config(block.config, changes={"runs": config.runs, **block.overrides})
+        own = load_config(block.config, changes={"runs": config.runs, **block.overrides}, build=False)
     pupils = (*pupils, Run.of(config).directory)
     if Run.of(own).directory in pupils:
         raise SegkdError(f"{config.name}: teacher.config: {block.config} is its own teacher ({Run.of(own).directory})")

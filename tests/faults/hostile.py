@@ -124,10 +124,10 @@ FAULTS = [
         "an encoder of one's own", "student.encoder=mymod:net", "student.encoder", "next version", "segkd.Distiller"
     ),
     override(
-        "a loss of one's own",
+        "a loss of a module that is not there",
         "distill.terms.kd.loss=mymod:KD",
-        "distill.terms.kd",
-        "segkd.Distiller",
+        "distill.terms.kd: the loss 'mymod:KD': there is no module 'mymod' in ",
+        "nor installed",
         config="distilled.yaml",
     ),
     # keys twice, aliases, depth, sheer size

@@ -6,7 +6,7 @@ from recipe import normal
 from torch import Tensor
 
 from segkd.errors import SegkdError
-from segkd.losses import ICSD, icsd, inter_class_similarity
+from segkd.losses import ICSD, inter_class_similarity
 from segkd.losses.icsd import released_similarity
 
 
@@ -26,7 +26,6 @@ def double_loop(logits: Tensor, temperature: float = 1.0, valid: Tensor | None =
 
 class TestICSD(LogitLossTests):
     loss = ICSD
-    function = icsd
     name = "icsd"
     settings = (
         {},
@@ -74,8 +73,8 @@ class TestICSD(LogitLossTests):
 
     def test_the_paper_has_one_matrix_an_image(self) -> None:
         student, teacher = pair()
-        each = [icsd(student[b : b + 1], teacher[b : b + 1]) for b in range(2)]
-        torch.testing.assert_close(icsd(student, teacher), torch.stack(each).mean())
+        each = [ICSD()(student[b : b + 1], teacher[b : b + 1]) for b in range(2)]
+        torch.testing.assert_close(ICSD()(student, teacher), torch.stack(each).mean())
 
     def test_backward_under_autocast_stays_in_float32(self) -> None:
         student, teacher = pair()
@@ -86,7 +85,7 @@ class TestICSD(LogitLossTests):
 
     def test_backward_twice_over_a_kept_graph(self) -> None:
         student, teacher = pair()
-        value = icsd(student, teacher)
+        value = ICSD()(student, teacher)
         first, second = (torch.autograd.grad(value, student, retain_graph=True)[0] for _ in range(2))
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
@@ -94,7 +93,7 @@ class TestICSD(LogitLossTests):
         with pytest.raises(SegkdError, match=r"'papre', did you mean 'paper'\?"):
             ICSD(variant="papre")
         with pytest.raises(SegkdError, match="did you mean 'released'"):
-            icsd(*pair(), variant="release")
+            ICSD(variant="release")
 
 
 class TestInterClassSimilarity:

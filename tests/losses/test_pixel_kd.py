@@ -4,39 +4,38 @@ import torch.nn.functional as F
 from losses.base import LogitLossTests, pair, some_labels
 
 from segkd.errors import SegkdError
-from segkd.losses import PixelKD, pixel_kd
+from segkd.losses import PixelKD
 from segkd.losses.pixel_kd import pixel_kl
 
 
 class TestPixelKD(LogitLossTests):
     loss = PixelKD
-    function = pixel_kd
     name = "pixel_kd"
     settings = ({}, {"temperature": 4.0})
 
     def test_equals_torch_kl_div(self) -> None:
         student, teacher = pair(dtype=torch.float64)
         expected = F.kl_div(F.log_softmax(student / 3, 1), F.softmax(teacher / 3, 1), reduction="sum") * 9 / (2 * 7 * 9)
-        torch.testing.assert_close(pixel_kd(student, teacher, temperature=3.0), expected)
+        torch.testing.assert_close(PixelKD(temperature=3.0)(student, teacher), expected)
 
     def test_the_squared_temperature_makes_up_for_softened_logits(self) -> None:
         # Logits and temperature scaled together leave the probabilities as they are: only T^2 remains.
         student, teacher = pair(dtype=torch.float64)
         for temperature in (2.0, 5.0):
-            scaled = pixel_kd(temperature * student, temperature * teacher, temperature=temperature)
-            torch.testing.assert_close(scaled, temperature**2 * pixel_kd(student, teacher))
+            scaled = PixelKD(temperature)(temperature * student, temperature * teacher)
+            torch.testing.assert_close(scaled, temperature**2 * PixelKD()(student, teacher))
 
     def test_the_mean_is_over_the_labelled_pixels(self) -> None:
         student, teacher = pair(dtype=torch.float64)
         target = some_labels()
         expected = pixel_kl(student, teacher)[target != 255].mean()
-        torch.testing.assert_close(pixel_kd(student, teacher, target, ignore_index=255), expected)
+        torch.testing.assert_close(PixelKD(ignore_index=255)(student, teacher, target), expected)
 
     def test_labels_are_not_read_unless_asked(self) -> None:
         student, teacher = pair()
-        assert pixel_kd(student, teacher, some_labels()) == pixel_kd(student, teacher)
+        assert PixelKD()(student, teacher, some_labels()) == PixelKD()(student, teacher)
         # And without labels there is nothing to leave out.
-        assert pixel_kd(student, teacher, None, ignore_index=255) == pixel_kd(student, teacher)
+        assert PixelKD(ignore_index=255)(student, teacher, None) == PixelKD()(student, teacher)
 
 
 class TestPixelKL:
@@ -56,7 +55,7 @@ class TestPixelKL:
     def test_backward_can_run_twice(self) -> None:
         student, teacher = pair()
         student.requires_grad_()
-        value = pixel_kd(student, teacher)
+        value = PixelKD()(student, teacher)
         value.backward(retain_graph=True)
         once = student.grad.clone()
         value.backward()

@@ -3,13 +3,12 @@ import torch
 import torch.nn.functional as F
 from losses.base import SHAPE, LossTests, pair, value_and_grad
 
-from segkd.losses import PKD, pkd
+from segkd.losses import PKD
 from segkd.losses.pkd import deviation, standardize
 
 
 class TestPKD(LossTests):
     loss = PKD
-    function = pkd
     name = "pkd"
 
     def test_is_one_minus_the_correlation_of_each_channel(self) -> None:
@@ -18,26 +17,26 @@ class TestPKD(LossTests):
         s, t = (x.transpose(0, 1).flatten(1) for x in (student.detach(), teacher))
         r = torch.stack([torch.corrcoef(torch.stack([s[c], t[c]]))[0, 1] for c in range(5)])
         # 1e-5: the 1e-6 beside the deviation
-        assert pkd(student, teacher).item() == pytest.approx(((m - 1) / m * (1 - r).mean()).item(), rel=1e-5)
+        assert PKD()(student, teacher).item() == pytest.approx(((m - 1) / m * (1 - r).mean()).item(), rel=1e-5)
 
     def test_scale_and_offset_do_not_matter(self) -> None:
         student, teacher = pair(dtype=torch.float64)
         scale = torch.linspace(0.1, 20, 5, dtype=torch.float64).view(1, 5, 1, 1)
-        expected = pkd(student, teacher)
-        torch.testing.assert_close(pkd(scale * student - 3, teacher), expected, rtol=1e-5, atol=0)
-        torch.testing.assert_close(pkd(student, scale * teacher + 7), expected, rtol=1e-5, atol=0)
-        assert pkd(-student, student.detach()) > 1.9
+        expected = PKD()(student, teacher)
+        torch.testing.assert_close(PKD()(scale * student - 3, teacher), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(PKD()(student, scale * teacher + 7), expected, rtol=1e-5, atol=0)
+        assert PKD()(-student, student.detach()) > 1.9
 
     def test_another_size_is_resized_to_the_teachers(self) -> None:
         student, _ = pair(dtype=torch.float64)
         _, teacher = pair((2, 5, 4, 6), torch.float64)
-        expected = pkd(F.interpolate(student, size=(4, 6), mode="bilinear", align_corners=False), teacher)
+        expected = PKD()(F.interpolate(student, size=(4, 6), mode="bilinear", align_corners=False), teacher)
         torch.testing.assert_close(PKD()(student, teacher), expected)
 
     def test_another_size_in_bfloat16_is_resized_in_float32(self) -> None:
         student, _ = pair(dtype=torch.bfloat16)
         _, teacher = pair((2, 5, 4, 6), torch.bfloat16)
-        assert pkd(student, teacher) == pkd(student.float(), teacher.float())
+        assert PKD()(student, teacher) == PKD()(student.float(), teacher.float())
 
     def test_one_value_a_channel_is_zero(self) -> None:
         value, grad = value_and_grad(PKD(), *pair((1, 5, 1, 1)))

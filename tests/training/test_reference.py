@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segkd.registry import KINDS, things
 from segkd.training.config import TASKS
-from segkd.training.methods import GROUPS, LOSSES, options_of
+from segkd.training.distill import TermBlock
 from segkd.training.reference import configuration_reference
-from segkd.training.schema import Block, TermBlock
+from segkd.training.schema import Block
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -75,16 +76,18 @@ def test_every_key_of_every_block_stands_in_one_section_with_its_default(
                 assert plain(default) in values, (block, key)
 
 
+METHODS = [method for kind, of_kind in KINDS.items() if of_kind.given for method in things(kind).values()]
+
+
 def test_every_option_of_every_method(sections: dict[str, list[list[str]]]):
-    for methods in GROUPS.values():
-        for name, method in methods.items():
-            rows = {key.strip("`"): default for key, _, default, _ in sections[name]}
-            assert list(rows) == list(options_of(method.build))
-            for key, option in options_of(method.build).items():
-                if option.default is option.empty:
-                    assert rows[key] == "**required**"
-                else:
-                    assert yaml.safe_load(rows[key].strip("`")) == plain(option.default)
+    for method in METHODS:
+        rows = {key.strip("`"): default for key, _, default, _ in sections[method.name]}
+        assert list(rows) == list(method.options())
+        for key, option in method.options().items():
+            if option.default is option.empty:
+                assert rows[key] == "**required**"
+            else:
+                assert yaml.safe_load(rows[key].strip("`")) == plain(option.default)
 
 
 @pytest.mark.parametrize(
@@ -114,5 +117,5 @@ def test_what_tasks_share_stands_once(sections: dict[str, list[list[str]]]):
 
 
 def test_no_option_is_hidden_by_a_terms_own_key():
-    for method in LOSSES.values():
-        assert not TermBlock.model_fields.keys() & options_of(method.build).keys()
+    for method in things("loss").values():
+        assert not TermBlock.model_fields.keys() & method.options().keys()

@@ -5,7 +5,8 @@ from experiments import TINY
 from pydantic import BaseModel, ValidationError
 
 from segkd.losses import ICSD, PixelKD
-from segkd.training.schema import Block, Distill, TermBlock
+from segkd.training.distill import Distill, TermBlock
+from segkd.training.schema import Block
 from segkd.training.segmentation.schema import Config
 from segkd.weighting import RelativeDifficulty
 
@@ -58,7 +59,16 @@ class TestDistill:
 
     @pytest.mark.parametrize(
         "schedule",
-        [{"alw": {}, "kd": {"linear": {"start": 0, "end": 1}}}, {"kd": 0.5}, {"kd": {"alw": {}}}, {"kd": {}}],
+        [
+            {"alw": {}, "kd": {"linear": {"start": 0, "end": 1}}},
+            {"mine:two": {}, "kd": {"linear": {"start": 0, "end": 1}}},
+            {"kd": 0.5},
+            {"kd": {"alw": {}}},
+            {"kd": {}},
+            {"kd": "linear"},
+            {"kd": {"linear": 3}},
+            "awl",
+        ],
         ids=str,
     )
     def test_schedules_that_are_none(self, schedule: dict[str, Any]):
@@ -70,6 +80,31 @@ class TestDistill:
         assert isinstance(weighting, RelativeDifficulty)
         assert (weighting.ignore_index, weighting.min_kept) == (11, 5)
         assert Distill().build_weighting() is None
+
+    def test_a_name_alone_is_one_without_options(self):
+        distill = Distill.model_validate({"schedule": "alw", "pixel_weighting": "rdd"})
+        assert distill.build_schedule().keys() == {"task", "icsd", "kd"}
+        assert isinstance(distill.build_weighting(), RelativeDifficulty)
+
+    def test_connectors(self):
+        blocks = [{"loss": "pkd", "connector": given} for given in (None, "mlp", {"mlp": {"hidden": 3}}, "m:f")]
+        terms = [TermBlock.model_validate(block) for block in blocks]
+        assert (terms[0].build().connector, terms[1].build().connector) == (None, "mlp")
+        assert terms[2].build().connector(4, 5)[0].out_channels == 3
+        for wrong in ({}, {"conv1x1": {}, "mlp": {}}, "conv3", {"mlp": {"hiden": 3}}, "m:f:g", 3):
+            with pytest.raises(ValidationError):
+                TermBlock.model_validate({"loss": "pkd", "connector": wrong})
+
+    def test_what_is_the_users_own_is_not_imported_yet(self):
+        distill = Distill.model_validate(
+            {
+                "terms": {"a": {"loss": "nowhere:Mine", "power": 3}},
+                "schedule": {"a": "nowhere:f"},
+                "pixel_weighting": {"nowhere:w": {"x": 1}},
+            }
+        )
+        assert distill.names_code()
+        assert not Distill.model_validate({"terms": {"a": {"loss": "icsd"}}, "schedule": "alw"}).names_code()
 
     def test_one_pixel_weighting(self):
         with pytest.raises(ValidationError, match="one method"):

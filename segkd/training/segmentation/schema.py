@@ -1,8 +1,10 @@
 """What a config of a segmentation run may say beside what every config may."""
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from segkd.common.plain import Block
 from segkd.common.values import Count, HeightWidth, ModelName, PathText, Scale
@@ -78,12 +80,20 @@ class Config(schema.Config):
 
     @field_validator("task_loss")
     @classmethod
-    def _try(cls, task_loss: Blocks | None, info: ValidationInfo) -> Blocks | None:
+    def _check(cls, task_loss: Blocks | None) -> Blocks | None:
         if task_loss is not None:
             check_task_loss(task_loss)
-            if info.context != schema.WITHOUT_TORCH:
-                build_task_loss(task_loss)
         return task_loss
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
+        """Yield what is to be made: its keys in a config, and what makes it."""
+        yield from super().parts()
+        if self.task_loss is not None:
+            yield ("task_loss",), functools.partial(build_task_loss, self.task_loss)
+
+    def names_code(self) -> bool:
+        """Whether anything of the user's own is named."""
+        return super().names_code() or any(":" in name for name in self.task_loss or {})
 
     @model_validator(mode="after")
     def _window_fits(self) -> "Config":

@@ -1,12 +1,12 @@
 """The task loss that a segmentation config names: one, or the sum of several."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
-from segkd.training.methods import TASK_LOSSES, check, make
+from segkd.registry import find, thing
+from segkd.training.options import check, make
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ def check_task_loss(blocks: Blocks) -> None:
         raise SegkdError("names no loss: null takes one out, {} keeps its defaults")
     for name, _, options in _parts(blocks):
         if ":" not in name:
-            check("task loss", TASK_LOSSES, name, options)
+            check(thing("task_loss", name), options)
 
 
 def build_task_loss(
@@ -71,7 +71,7 @@ def _build(name: str, options: dict[str, Any], ignore_index: int) -> "nn.Module"
 
         return OfSmp(kind, options, ignore_index)
     if not kind:
-        loss: nn.Module = make("task loss", TASK_LOSSES, name, {"ignore_index": ignore_index, **options})
+        loss: nn.Module = make("task_loss", name, {"ignore_index": ignore_index, **options})
         return loss
     return _own(name, options, ignore_index)
 
@@ -79,11 +79,7 @@ def _build(name: str, options: dict[str, Any], ignore_index: int) -> "nn.Module"
 def _own(name: str, options: dict[str, Any], ignore_index: int) -> "nn.Module":
     from torch import nn
 
-    module, _, attribute = name.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SegkdError(f"{name!r} cannot be imported: {error}") from None
+    build = find("task_loss", name)
     try:
         if "ignore_index" in inspect.signature(build).parameters:
             options = {"ignore_index": ignore_index, **options}

@@ -1,0 +1,113 @@
+"""What a class of this package says of itself, read from its source: importing it would load torch, which takes long.
+
+That is its class attributes, where they are literals, and the parameters that it is made with.
+"""
+
+import __future__
+
+import ast
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+Declaration = tuple[str, Mapping[str, Any], Callable[..., Any] | None]
+"""``module:Name``, its class attributes with those of its bases, and a function that has its parameters."""
+
+
+def declared(path: Path, headers: bool = True) -> dict[str, Declaration]:
+    """Return the classes of a file that have a ``name`` of their own, by that.
+
+    Args:
+        path: of a file of this package.
+        headers: whether their parameters are wanted; otherwise there is None in their place.
+    """
+    found: dict[str, Declaration] = {}
+    for node in _tree(path).body:
+        if isinstance(node, ast.ClassDef) and isinstance(name := _said(node).get("name"), str):
+            module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+            chain = _with_bases(path, node.name)
+            says = {key: value for _, base in chain for key, value in _said(base).items()}
+            found[name] = (f"{module}:{node.name}", says, _header(chain) if headers else None)
+    return found
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _is_class_var(node: ast.AnnAssign) -> bool:
+    return "ClassVar" in ast.unparse(node.annotation)
+
+
+def _said(node: ast.ClassDef) -> dict[str, Any]:
+    """Return the class attributes that are literals."""
+    found = {}
+    for inner in node.body:
+        if isinstance(inner, ast.Assign):
+            target: ast.expr = inner.targets[0]
+        elif isinstance(inner, ast.AnnAssign) and _is_class_var(inner):
+            target = inner.target
+        else:
+            continue
+        try:
+            value: Any = ast.literal_eval(inner.value) if inner.value is not None else None
+        except ValueError:
+            continue
+        if isinstance(target, ast.Name):
+            found[target.id] = value
+        elif isinstance(target, ast.Tuple):
+            found |= {key.id: one for key, one in zip(target.elts, value, strict=True) if isinstance(key, ast.Name)}
+    return found
+
+
+def _with_bases(path: Path, name: str) -> list[tuple[Path, ast.ClassDef]]:
+    """Return a class of a file and those of this package that it derives from, the furthest first."""
+    body = _tree(path).body
+    node = next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if node is None:
+        for line in body:
+            if isinstance(line, ast.ImportFrom) and name in {alias.name for alias in line.names}:
+                file = PACKAGE.parent.joinpath(*(line.module or "").split(".")).with_suffix(".py")
+                return _with_bases(file, name) if (line.module or "").startswith("segkd.") and file.is_file() else []
+        return []
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    return [*(found for base in bases for found in _with_bases(path, base)), (path, node)]
+
+
+def _header(chain: list[tuple[Path, ast.ClassDef]]) -> Callable[..., Any]:
+    """Return a function with the parameters that a class is made with: its ``__init__``'s, else its fields.
+
+    Types may use builtins, what the file imports from ``typing`` and ``collections.abc``, and its own
+    ``Name = Literal[...]``; defaults are literals.
+    """
+    header = ast.parse("def header() -> None: ...").body[0]
+    assert isinstance(header, ast.FunctionDef)
+    fields: dict[str, tuple[ast.arg, ast.expr | None]] = {}
+    for _, node in chain:
+        for inner in node.body:
+            if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name) and not _is_class_var(inner):
+                fields[inner.target.id] = (ast.arg(inner.target.id, inner.annotation), inner.value)
+            elif isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+                arguments = inner.args.args[1:]
+                missing = [None] * (len(arguments) - len(inner.args.defaults))
+                fields = {a.arg: (a, d) for a, d in zip(arguments, [*missing, *inner.args.defaults], strict=True)}
+    header.args.args = [argument for argument, _ in fields.values()]
+    header.args.defaults = [default for _, default in fields.values() if default is not None]
+    types = [line for path in dict.fromkeys(path for path, _ in chain) for line in _tree(path).body if _is_type(line)]
+    module = ast.fix_missing_locations(ast.Module([*types, header], []))
+    found: dict[str, Any] = {}
+    exec(compile(module, str(chain[-1][0]), "exec", flags=__future__.annotations.compiler_flag), found)
+    built: Callable[..., Any] = found["header"]
+    return built
+
+
+def _is_type(line: ast.stmt) -> bool:
+    if isinstance(line, ast.ImportFrom):
+        return line.module in ("typing", "collections.abc")
+    value = line.value if isinstance(line, ast.Assign) else None
+    return isinstance(value, ast.Subscript) and isinstance(value.value, ast.Name) and value.value.id == "Literal"

@@ -1,0 +1,222 @@
+"""From a name in a config to the thing that it names: one of this package's, or ``package.module:Name`` of the user's.
+
+One of this package's is a class with a ``name`` in a file of its kind's (see `KINDS`), and says the rest of itself in
+class attributes too: `segkd.declared` reads it.
+"""
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from segkd.declared import PACKAGE, declared
+from segkd.errors import SegkdError, nearest
+
+
+class Kind(NamedTuple):
+    """What can be named.
+
+    Attributes:
+        noun: what messages call one.
+        plural: what lists call them.
+        key: where a config names it.
+        files: where those of this package stand, as patterns in it.
+        given: what one that is a function is called with, beside its options.
+    """
+
+    noun: str
+    plural: str
+    key: str
+    files: tuple[str, ...]
+    given: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "loss": Kind(
+        "loss",
+        "Losses",
+        "distill.terms.NAME.loss",
+        ("losses/*.py", "*/methods/*.py", "detection/crosskd.py"),
+        ("student", "teacher", "target"),
+    ),
+    "connector": Kind(
+        "connector",
+        "Connectors",
+        "distill.terms.NAME.connector",
+        ("connectors.py", "connectors/*.py"),
+        ("student_channels", "teacher_channels"),
+    ),
+    "schedule": Kind("schedule", "Schedules", "distill.schedule", ("schedules.py", "schedules/*.py"), ("progress",)),
+    "weighting": Kind(
+        "pixel weighting",
+        "Pixel weightings",
+        "distill.pixel_weighting",
+        ("weighting.py", "weighting/*.py"),
+        ("student", "teacher", "auxiliary", "target", "progress"),
+    ),
+    "task_loss": Kind(
+        "task loss", "Task losses", "task_loss", ("*/task_losses.py", "*/task_losses/*.py"), ("logits", "target")
+    ),
+    "family": Kind("family", "Families of models", "family, of student and teacher", ("models/*.py",)),
+    "format": Kind(
+        "format", "Formats of data", "format, in the description of a data set", ("*/formats.py", "*/formats/*.py")
+    ),
+    "task": Kind("task", "Tasks", "task", ("*/task.py", "training/*/task.py")),
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a name stands for.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: as a config writes it.
+        place: ``module:Name``.
+        says: what it says of itself: ``title``, ``paper``, ``reads``, ``default_weight`` and so on.
+        header: a class or function with the same parameters; None for an object that is used as it is.
+    """
+
+    kind: str
+    name: str
+    place: str
+    says: Mapping[str, Any]
+    header: Callable[..., Any] | None
+
+    def load(self) -> Any:
+        """Return the thing itself."""
+        module, _, attribute = self.place.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return str(self.says.get("title", ""))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the user's."""
+        return ":" in self.name
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What its first parameters are, which are no options."""
+        kind = KINDS[self.kind]
+        if self.kind != "connector" and (self.header is None or inspect.isclass(self.header) or not self.is_own):
+            return ()
+        return (*kind.given, "step") if self.says.get("needs_step") else kind.given
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Return the options that a config can give it, by name."""
+        if self.header is None:
+            return {}
+        parameters = list(inspect.signature(self.header).parameters.values())
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return {p.name: p for p in named[len(self.given) :] if not p.name.startswith("_")}
+
+
+def find(kind: str, name: str) -> Any:
+    """Return the thing of this name itself: a class, a function, or an object of the user's.
+
+    Only for what a config or the command line says: nothing else may name code.
+
+    Args:
+        kind: one of `KINDS`.
+        name: of one of this package's, or ``package.module:Name``.
+
+    Raises:
+        SegkdError: there is none (with the nearest), or the user's cannot be imported or called.
+    """
+    return thing(kind, name).load()
+
+
+def thing(kind: str, name: str) -> Thing:
+    """Return what is known of the thing of this name; the user's own is imported for that. See `find`."""
+    if ":" in name:
+        return _own(kind, name)
+    known = things(kind)
+    if name not in known:
+        raise SegkdError(f"there is no {KINDS[kind].noun} {name!r}, {nearest(name, known)}")
+    return known[name]
+
+
+@functools.cache
+def things(kind: str) -> dict[str, Thing]:
+    """Return all of this package's of a kind, by name in alphabetical order, without importing them."""
+    found = {}
+    for path in dict.fromkeys(path for pattern in KINDS[kind].files for path in sorted(PACKAGE.glob(pattern))):
+        for name, (place, says, header) in declared(path, headers=bool(KINDS[kind].given)).items():
+            found[name] = Thing(kind, name, place, says, header)
+    return dict(sorted(found.items()))
+
+
+# What the user names.
+
+_SAYS = ("title", "paper", "reads", "takes", "default_weight", "normalization", "tasks", "any_channels", "needs_step")
+_folders: list[str] = []
+
+
+def look_in(*folders: str | Path) -> None:
+    """Look for modules that a config names in these folders too, after the working directory."""
+    for folder in folders:
+        if (path := str(Path(folder).expanduser().resolve())) not in _folders:
+            _folders.append(path)
+
+
+def own_name(kind: str, name: str) -> tuple[str, str]:
+    """Return module and attribute of ``package.module:Name``.
+
+    Raises:
+        SegkdError: it is not of that form.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise SegkdError(f"the {KINDS[kind].noun} {name!r}: one of your own is named package.module:Name")
+    return module, attribute
+
+
+def _own(kind: str, name: str) -> Thing:
+    module, attribute = own_name(kind, name)
+    where = f"the {KINDS[kind].noun} {name!r}"
+    # As `python -m` has it; for good, since what it names may import more when it is called.
+    places = [str(Path.cwd()), *_folders]
+    sys.path[:0] = [place for place in places if place not in sys.path]
+    importlib.invalidate_caches()
+    try:
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            files = [path.stem for place in places for path in Path(place).glob("*.py")]
+            hint = nearest(error.name, files, limit=0) if files else ""
+            hint = f"; {hint}" if hint.startswith("did you mean") else ""
+            raise SegkdError(
+                f"{where}: there is no module {error.name!r} in {', '.join(places)}, nor installed{hint}"
+            ) from None
+        raise SegkdError(f"{where}: importing {module} ended with {said(error)}") from error
+    if not hasattr(imported, attribute):
+        names = [key for key, value in vars(imported).items() if callable(value) and not key.startswith("_")]
+        raise SegkdError(f"{where}: {module} has no {attribute!r}, {nearest(attribute, names)}")
+    found = getattr(imported, attribute)
+    if not callable(found):
+        raise SegkdError(f"{where} is of type {type(found).__name__}: neither a class nor a function")
+    says = {key: getattr(found, key) for key in _SAYS if hasattr(found, key)}
+    return Thing(kind, name, name, says, found if _is_made(found) else None)
+
+
+def _is_made(found: Any) -> bool:
+    """Return whether options make something of it; some of what is written in C does not say its parameters."""
+    try:
+        inspect.signature(found)
+    except (ValueError, TypeError):
+        return False
+    return inspect.isclass(found) or inspect.isroutine(found)
+
+
+def said(error: BaseException) -> str:
+    """Return an error of the user's code in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,208 @@
+"""What a config may say of distillation: its terms, their schedule, the pixel weighting; and what is made of that."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from segkd.common.plain import Block
+from segkd.errors import SegkdError
+from segkd.registry import own_name, thing, things
+from segkd.schedules import Schedule
+from segkd.term import Size, Term
+from segkd.training.options import check, make
+
+if TYPE_CHECKING:
+    from segkd.weighting import RelativeDifficulty
+
+Named = str | dict[str, Any]
+"""A name alone, or ``{name: options}``."""
+
+
+class TermBlock(Block):
+    """One distillation term; keys that are not listed here are the loss's own options."""
+
+    loss: str = Field(description="name of a loss, see below, or package.module:Name of one's own")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
+    student: str = Field("", description="what it reads; default what the loss says, else logits")
+    teacher: str = Field("", description="what is read of the teacher; default likewise")
+    connector: Named | None = Field(
+        None,
+        description="maps the student's channels to the teacher's and is trained with the student: a name, see below, "
+        "{name: options}, or package.module:Name of one's own",
+    )
+    size: Size = Field("teacher", description="whose size both are brought to where they differ")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the loss's options; a key that is not in this table goes there by itself",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, block: Any) -> Any:
+        if not isinstance(block, dict):
+            return block
+        own = {key: value for key, value in block.items() if key in cls.model_fields}
+        rest = {key: value for key, value in block.items() if key not in cls.model_fields}
+        return {**own, "options": {**own.get("options", {}), **rest}}
+
+    @model_validator(mode="after")
+    def _check(self) -> "TermBlock":
+        _check("loss", self.loss, self.options)
+        if self.connector is not None:
+            _check("connector", *_one("connector", self.connector))
+        return self
+
+    def build(self) -> Term:
+        """Return the term that this describes."""
+        return Term(
+            make("loss", self.loss, self.options),
+            weight=self.weight,
+            student=self.student,
+            teacher=self.teacher,
+            connector=self._connector(),
+            size=self.size,
+        )
+
+    def _connector(self) -> Any:
+        if self.connector is None:
+            return None
+        name, options = _one("connector", self.connector)
+        return make("connector", name, options) if options or ":" in name else name
+
+    def reads(self) -> str:
+        """Return what the loss reads unless the term says otherwise; one of the user's is imported for that."""
+        place: str = thing("loss", self.loss).says.get("reads", "logits")
+        return place
+
+
+class Distill(Block):
+    """The terms, their schedule and the pixel weighting."""
+
+    terms: dict[str, TermBlock | None] | None = Field(
+        None, description="named terms; null takes one out that a base names, or all of them"
+    )
+    task_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss")
+    schedule: dict[str, Any] | None = Field(
+        None,
+        description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}; "
+        "package.module:Name of one's own in either place",
+    )
+    pixel_weighting: dict[str, Any] | None = Field(
+        None, description="{rdd: {threshold: 0.7, ...}}, or package.module:Name of one's own"
+    )
+
+    @field_validator("schedule", "pixel_weighting", mode="before")
+    @classmethod
+    def _without_options(cls, name: Any) -> Any:
+        return {name: {}} if isinstance(name, str) else name
+
+    @model_validator(mode="after")
+    def _check(self) -> "Distill":
+        schedules = self._schedules()
+        for _, name, options in schedules:
+            _check("schedule", name, options)
+        if not any(":" in name for _, name, _ in schedules):
+            self.build_schedule()
+        if self.pixel_weighting:
+            _check("weighting", *_one("pixel_weighting", self.pixel_weighting))
+        return self
+
+    def named_terms(self) -> dict[str, TermBlock]:
+        """Return the blocks of the terms by name."""
+        return {name: block for name, block in (self.terms or {}).items() if block is not None}
+
+    def scheduled(self) -> list[str]:
+        """Return the terms that have a schedule, as far as is known before one of the user's is imported."""
+        return [
+            named
+            for term, name, options in self._schedules()
+            if term or ":" not in name
+            for named in ([term] if term else make("schedule", name, options))
+        ]
+
+    def names_code(self) -> bool:
+        """Whether anything of the user's own is named."""
+        named = [block.loss for block in self.named_terms().values()]
+        named += [_one("connector", b.connector)[0] for b in self.named_terms().values() if b.connector is not None]
+        named += [name for _, name, _ in self._schedules()]
+        named += [_one("pixel_weighting", self.pixel_weighting)[0]] if self.pixel_weighting else []
+        return any(":" in name for name in named)
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
+        """Yield what is to be made: its keys in a config, and what makes it."""
+        for name, block in self.named_terms().items():
+            yield ("distill", "terms", name), block.build
+        yield ("distill", "schedule"), self.build_schedule
+        yield ("distill", "pixel_weighting"), self.build_weighting
+
+    def build_terms(self) -> dict[str, Term]:
+        """Return the terms by name."""
+        return {name: block.build() for name, block in self.named_terms().items()}
+
+    def build_schedule(self) -> dict[str, Schedule]:
+        """Return the schedule of each named term."""
+        built: dict[str, Schedule] = {}
+        for term, name, options in self._schedules():
+            made = make("schedule", name, options)
+            if not term and not isinstance(made, Mapping):
+                raise SegkdError(f"the schedule {name!r} is one term's: write it after the term's name")
+            built.update({term: made} if term else made)
+        return built
+
+    def build_weighting(self, ignore_index: int = 255) -> "RelativeDifficulty | None":
+        """Return the pixel weighting, or None.
+
+        Args:
+            ignore_index: of the data set's labels; a weighting that has such an option gets it.
+        """
+        if not self.pixel_weighting:
+            return None
+        name, options = _one("pixel_weighting", self.pixel_weighting)
+        if "ignore_index" in thing("weighting", name).options():
+            options = {"ignore_index": ignore_index, **options}
+        weighting: RelativeDifficulty = make("weighting", name, options)
+        return weighting
+
+    def _schedules(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return each schedule's term, name and options; the term is empty for a schedule of several."""
+        blocks = self.schedule or {}
+        several = [name for name in blocks if ":" in name or _is_of_terms(name)]
+        if several and len(blocks) > 1:
+            raise ValueError(f"a schedule is either {several[0]} or one entry for each term, not both")
+        if several:
+            return [("", *_one("schedule", blocks))]
+        found = []
+        for term, block in blocks.items():
+            if not isinstance(block, dict | str) or (len(block) != 1 and isinstance(block, dict)):
+                raise ValueError(f"the schedule of {term!r} is {{linear: {{start: ..., end: ...}}}}, got {block!r}")
+            name, options = _one("schedule", block)
+            if _is_of_terms(name):
+                raise ValueError(f"{name} is a schedule of several terms, not of {term!r}: write {{{name}: {{...}}}}")
+            found.append((term, name, options))
+        return found
+
+
+def _one(key: str, block: Named) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of a thing that is written as either."""
+    if isinstance(block, str):
+        return block, {}
+    if len(block) != 1:
+        raise ValueError(f"{key} names one method, got {', '.join(block) or '{}'}")
+    ((name, options),) = block.items()
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"{key}: the options of {name} are keys and values, got {options!r:.80}")
+    return name, options or {}
+
+
+def _check(kind: str, name: str, options: dict[str, Any]) -> None:
+    """Check a name and its options as far as can be without running the user's code."""
+    if ":" in name:
+        own_name(kind, name)
+    else:
+        check(thing(kind, name), options)
+
+
+def _is_of_terms(name: str) -> bool:
+    known = things("schedule").get(name)
+    return known is not None and bool(known.says.get("of_terms"))
