@@ -51,7 +51,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
         SegkdError: a value is out of range.
     """
 
-    name, title, paper, reads = "cross_entropy", "Cross-entropy", "-", "logits"
+    name, title, paper, reads = "cross_entropy", "Cross-entropy", "", "logits"
 
     def __init__(
         self,

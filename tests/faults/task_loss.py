@@ -20,7 +20,11 @@ FAULTS = [
     ),
     override("an unknown loss of smp", "task_loss=smp:LovaszLos", "task_loss", "did you mean 'LovaszLoss'?"),
     override("an unknown option of smp", "task_loss={smp:DiceLoss: {smoth: 1}}", "did you mean 'smooth'?"),
-    override("a task loss of no module", "task_loss=nowhere.losses:Mine", "'nowhere.losses:Mine': there is no module 'nowhere'"),
+    override(
+        "a task loss of no module",
+        "task_loss=nowhere.losses:Mine",
+        "'nowhere.losses:Mine': there is no module 'nowhere'",
+    ),
     override("a task loss that a module has not", "task_loss=math:Mine", "'math:Mine': math has no 'Mine'"),
     override("a task loss that cannot be made", "task_loss={fractions:Fraction: {top: 1}}", "cannot be made", "top"),
     override("a task loss that is none", "task_loss=fractions:Fraction", "a torch.nn.Module", "got Fraction"),

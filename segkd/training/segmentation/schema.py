@@ -93,7 +93,7 @@ class Config(schema.Config):
 
     def names_code(self) -> bool:
         """Whether anything of the user's own is named."""
-        return super().names_code() or any(":" in name for name in self.task_loss or {})
+        return super().names_code() or any(":" in name and not name.startswith("smp:") for name in self.task_loss or {})
 
     @model_validator(mode="after")
     def _window_fits(self) -> "Config":
