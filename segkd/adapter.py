@@ -5,13 +5,15 @@ something else subclasses it and overrides what differs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from segkd.class_map import map_classes, merged_classes
 from segkd.errors import SegkdError
 from segkd.losses._common import class_ids, resize, share_of_all
+from segkd.preprocess import Preprocess
 from segkd.term import Term
 
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -114,8 +116,13 @@ class Adapter(nn.Module):
             return images
         return images * self.scale.to(images) + self.shift.to(images)
 
-    def prepare(self, student: nn.Module, teacher: nn.Module | None, terms: Mapping[str, Term]) -> None:
+    def prepare(self, student: nn.Module, teacher: Any, terms: Mapping[str, Term]) -> None:
         """Look at the models and the terms once, before the first run: here nothing depends on them.
+
+        Args:
+            student: as it was given to the distiller.
+            teacher: likewise; None where there is none that runs; a mapping by name where there are several.
+            terms: by name.
 
         Raises:
             SegkdError: they do not fit together.
@@ -128,6 +135,29 @@ class Adapter(nn.Module):
         """
         target = class_ids(target) if isinstance(target, Tensor) else target
         return images, self.renormalize(images), target
+
+    def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
+        """Return a batch's target without what it says of images that have no label: here that all is ignored.
+
+        Args:
+            images: as they were given.
+            target: likewise.
+            labelled: (B,) bool.
+            ignore_index: the task loss's; None: labels stay as they are.
+        """
+        if ignore_index is None or not isinstance(target, Tensor) or target.dim() != 3:
+            return target
+        return torch.where(labelled.to(target.device)[:, None, None], class_ids(target), ignore_index)
+
+    def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
+        """Return what the student returned, and the target, of some images of the batch alone.
+
+        Args:
+            output: of all images.
+            target: likewise.
+            index: (N,) numbers of images.
+        """
+        return _of_images(output, index), _of_images(target, index)
 
     def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
         """Return what the model of one side, ``"student"`` or ``"teacher"``, returns for its inputs."""
@@ -199,6 +229,10 @@ class Adapter(nn.Module):
 
     def example(self, model: nn.Module, size: int) -> Any:
         """Return an input to try the model with: zeros (1, C, size, size) as its first convolution takes them."""
+        preprocess = getattr(model, "preprocess", None)
+        if isinstance(preprocess, Preprocess):
+            sides = preprocess.size or [-(-size // preprocess.multiple) * preprocess.multiple] * 2
+            return torch.zeros(1, preprocess.channels, *sides).to(next(model.parameters(), torch.zeros(())))
         first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
         parameter = next(model.parameters(), None)
         channels = first.in_channels if first is not None else 3
@@ -225,6 +259,19 @@ def mean_over_labelled(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
     return torch.where(count > 0, loss(logits, target), 0.0) * share_of_all(count)
 
 
+def _of_images(value: Any, index: Tensor) -> Any:
+    """Return some images' part of what holds tensors (B, ...) of a batch."""
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)] if value.dim() else value
+    if isinstance(value, Mapping):
+        return {key: _of_images(of, index) for key, of in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_of_images(of, index) for of in value]
+    if isinstance(getattr(value, "logits", None), Tensor):
+        return {"out": _of_images(value.logits, index), "aux": _of_images(getattr(value, "aux_logits", None), index)}
+    return value
+
+
 def _count(loss: Any, target: Tensor) -> Tensor | None:
     """Return how many pixels count, or the sum of their weights, in a loss that averages over those; else None."""
     ignored = getattr(loss, "ignore_index", None)
@@ -235,48 +282,3 @@ def _count(loss: Any, target: Tensor) -> Tensor | None:
         # A label that is no class is the loss's to refuse.
         return (counted * of_classes[target.clamp(0, len(of_classes) - 1)]).sum()
     return counted.sum()
-
-
-class ClassMap(NamedTuple):
-    """Which of a teacher's classes make up each of the student's.
-
-    Attributes:
-        groups: of each class of the student those of the teacher.
-        total: how many classes the teacher has.
-    """
-
-    groups: list[list[int]]
-    total: int
-
-
-def merged_classes(class_map: Sequence[int | None]) -> ClassMap:
-    """Return a class map by the student's classes.
-
-    Args:
-        class_map: for each class of the teacher that of the student, or None.
-
-    Raises:
-        SegkdError: a class of the student is left without one.
-    """
-    classes = {student for student in class_map if student is not None}
-    missing = sorted(set(range(max(classes, default=-1) + 1)) - classes)
-    if not classes or missing or min(classes) < 0:
-        raise SegkdError(
-            f"class_map must give each student class at least one teacher class; missing: {missing or 'all'}"
-        )
-    groups = [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
-    return ClassMap(groups, len(class_map))
-
-
-def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
-    """Return a teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w).
-
-    Raises:
-        SegkdError: the map is of another number of classes.
-    """
-    if class_map.total != logits.shape[1]:
-        raise SegkdError(
-            f"class_map has {class_map.total} entries, the teacher {logits.shape[1]} classes: one for each"
-        )
-    # The logarithm of a sum of probabilities: merged classes keep their joint share.
-    return torch.stack([logits[:, group].logsumexp(1) for group in class_map.groups], 1)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segkd.adapter import map_classes, merged_classes
+from segkd.class_map import map_classes, merged_classes
 from segkd.preprocess import Preprocess
 
 

@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
         "loss",
         "Losses",
         "distill.terms.NAME.loss",
-        ("losses/*.py", "*/methods/*.py", "detection/crosskd.py"),
+        ("losses/*.py", "*/methods/*.py"),
         ("student", "teacher", "target"),
     ),
     "connector": Kind(
@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
         "pixel weighting",
         "Pixel weightings",
         "distill.pixel_weighting",
-        ("weighting.py", "weighting/*.py"),
+        ("weighting/*.py",),
         ("student", "teacher", "auxiliary", "target", "progress"),
     ),
     "task_loss": Kind(

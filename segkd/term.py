@@ -1,14 +1,16 @@
 """A term: a loss, what it reads on each side, its weight and its connector."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segkd.errors import SegkdError, nearest
 
 if TYPE_CHECKING:  # a config is checked before torch is loaded
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from segkd.connectors import Connector
 
 Size = Literal["teacher", "student", "label"]
 
@@ -18,28 +20,33 @@ class Term:
     """One distillation term of a `Distiller`.
 
     Args:
-        loss: called ``loss(student, teacher, target)``, returns a scalar. See `segkd.losses`. One that compares maps of
-            different channels has an attribute ``any_channels = True``: it then needs no connector for them. One that
-            reads something else than logits unless told otherwise names it in an attribute ``reads``.
+        loss: called ``loss(student, teacher, target)``, returns a scalar; the target is None where no image has labels.
+            See `segkd.losses`. These attributes of it are read where there are any: ``reads``, what it reads unless the
+            term says otherwise, else logits; ``any_channels = True``: it compares maps of different channels without
+            connector; ``needs_step = True``: it is called with a `segkd.step.Step` as fourth; ``needs_live = True``: it
+            runs the teacher's own layers, so that what a teacher gave before will not do.
         weight: multiplies the loss, at least 0.
         student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits), another of the
-            adapter's ``outputs``, or a module path such as ``"encoder.layer4"``, whose output it takes. Empty,
-            as by default: what the loss says it reads, else the logits.
-        teacher: the same for the teacher.
-        connector: maps the student's features to the teacher's channels: ``"conv1x1"``, a module, or None. Its
-            parameters are trained: they are in ``distiller.parameters()``. Several maps of a term share it.
+            adapter's ``outputs``, or a module path such as ``"encoder.layer4"``, whose output it takes. Of a list of
+            these the loss gets a list.
+        teacher: the same for the teacher, with its name before where there are several: ``"big:logits"``. A list may
+            name several.
+        connector: maps the student's features to the teacher's channels: ``"conv1x1"``, another `Connector`, or None.
+            Its parameters are trained: they are in ``distiller.parameters()``. Several maps of one place share it;
+            lists of places have one for each pair, by its name or as a `torch.nn.ModuleList`.
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
-            the ``"student"``'s or the ``"label"``'s.
+            the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; one place against a list brings
+            all of these to one size.
 
     Raises:
-        SegkdError: the weight is negative or not finite, or the size does not exist.
+        SegkdError: the weight is negative or not finite, the size does not exist, or a place is no name.
     """
 
     loss: "Callable[..., Tensor]"
     weight: float = 1.0
-    student: str = ""
-    teacher: str = ""
-    connector: "str | nn.Module | None" = None
+    student: str | list[str] = ""
+    teacher: str | list[str] = ""
+    connector: "Connector | None" = None
     size: Size = "teacher"
 
     def __post_init__(self) -> None:
@@ -49,10 +56,16 @@ class Term:
             raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
-        self.student = self.student or getattr(self.loss, "reads", "logits")
-        self.teacher = self.teacher or getattr(self.loss, "reads", "logits")
+        self.student, self.teacher = self._places(self.student), self._places(self.teacher)
         if self.size not in get_args(Size):
             raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")
+
+    def _places(self, given: Any) -> str | list[str]:
+        if isinstance(given, str):
+            return given or getattr(self.loss, "reads", "logits")
+        if not isinstance(given, Sequence) or not given or not all(isinstance(place, str) and place for place in given):
+            raise SegkdError(f"a term reads a place by its name, or a list of them, got {given!r}")
+        return list(given)
 
 
 def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[str, Term]:
@@ -81,36 +94,3 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[
             raise SegkdError(f"term {name!r} must be a segkd.Term, got {type(term).__name__}")
         named[name] = term
     return named
-
-
-def paired(name: str, term: Term, student: Any, teacher: Any) -> list[tuple[Any, Any]]:
-    """Return what a term compares, pair by pair, of what it read on the two sides.
-
-    Args:
-        name: of the term.
-        term: the term.
-        student: a mapping, paired with another by the keys that both have; a list, paired by position; or one thing.
-        teacher: likewise.
-
-    Raises:
-        SegkdError: nothing pairs, or lists differ in length.
-    """
-    if isinstance(student, Mapping) and isinstance(teacher, Mapping):
-        pairs = [(student[key], teacher[key]) for key in student if key in teacher]
-        if not pairs:
-            keys = [", ".join(map(str, side)) for side in (student, teacher)]
-            raise SegkdError(
-                f"term {name!r}: the student's {term.student!r} has {keys[0]}, the teacher's {term.teacher!r} "
-                f"{keys[1]}: nothing to pair"
-            )
-        return pairs
-    of_student, of_teacher = (
-        list(side.values()) if isinstance(side, Mapping) else side if isinstance(side, list) else [side]
-        for side in (student, teacher)
-    )
-    if len(of_student) != len(of_teacher) or not of_student:
-        raise SegkdError(
-            f"term {name!r} reads {len(of_student)} tensors of the student ({term.student}) and "
-            f"{len(of_teacher)} of the teacher ({term.teacher}): they pair one to one"
-        )
-    return list(zip(of_student, of_teacher, strict=True))

@@ -1,12 +1,16 @@
-"""Running both models once when a distiller is made: without a trace in them, to see whether what terms read fits."""
+"""Running the models once when a distiller is made: without a trace in them, to see whether what terms read fits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from segkd.connectors import make_connector
 from segkd.errors import SegkdError
+from segkd.reads import Route, is_map, read
+from segkd.taps import Tapped, tensors_of, uncompiled
 from segkd.term import Term
 
 _SCORES = ("logits", "aux")
@@ -27,9 +31,134 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def is_map(value: object) -> bool:
-    """Return whether this is a tensor (B, C, h, w)."""
-    return isinstance(value, Tensor) and value.dim() == 4
+class Trial:
+    """What the models gave for one image.
+
+    Args:
+        student: the student.
+        reads: what is read of it.
+        example: an input that the models accept; None tries zeros.
+    """
+
+    def __init__(self, student: Tapped, reads: Collection[str], example: Any) -> None:
+        self.adapter, self.example = student.adapter, example
+        self.failures: dict[str, str] = {}
+        self.student = self._run("", student, reads)
+        self.teachers: dict[str, dict[str, Any]] = {}
+
+    def teach(self, name: str, teacher: Any, reads: Collection[str], shapes: Mapping[str, Any]) -> None:
+        """Try out a teacher too; of one that is no live model the shapes are taken.
+
+        Args:
+            name: of the teacher.
+            teacher: the teacher.
+            reads: what is read of it.
+            shapes: what it offered.
+        """
+        tapped = getattr(teacher, "tapped", None)
+        if isinstance(tapped, Tapped):
+            self.teachers[name] = self._run(name, tapped, reads)
+        else:
+            self.teachers[name] = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
+            if any(place not in self.teachers[name] for place in reads):
+                self.failures[name] = f"the shapes of the teacher {name!r} are not known"
+
+    def shapes(self) -> dict[str, dict[str, Any]]:
+        """Return what was found of each teacher's shapes, by place."""
+        return {
+            name: {place: [tuple(x.shape[1:]) for x in tensors_of(value)] for place, value in found.items()}
+            for name, found in self.teachers.items()
+        }
+
+    def failure(self, teachers: Iterable[str]) -> str:
+        """Return why nothing is known of the student or of one of these teachers; empty if all is well."""
+        return next((self.failures[name] for name in ("", *teachers) if name in self.failures), "")
+
+    @torch.no_grad()
+    def _run(self, name: str, tapped: Tapped, reads: Collection[str]) -> dict[str, Any]:
+        model = uncompiled(tapped.model)  # nothing is compiled for this
+        try:
+            with undisturbed(model):
+                output = self._output(model, tapped)
+        except Exception as error:
+            if self.example is not None:
+                raise
+            # Zeros need not suit every model: what cannot be tried out is checked at the first step.
+            reason = str(error).strip().partition("\n")[0]
+            self.failures[name] = (
+                f"the {tapped.owner} does not take zeros ({type(error).__name__}: {reason}): give example=<input>"
+            )
+            return {}
+        return tapped.collect(output, reads)
+
+    def _output(self, model: nn.Module, tapped: Tapped) -> Any:
+        if self.example is not None:
+            return tapped.output(model, self.adapter.inputs(self.example)[tapped.side == "teacher"])
+        try:
+            return tapped.output(model, self.adapter.example(model, 64))
+        except Exception:  # a model of any make: the next size is the judge
+            return tapped.output(model, self.adapter.example(model, 224))
+
+    def connector(self, name: str, term: Term, where: Route) -> nn.Module | None:
+        """Return the connector that a term needs, once what it reads fits together.
+
+        Raises:
+            SegkdError: it does not.
+        """
+        failure = self.failure(where.teachers)
+        if any(where.lists):
+            return self._connectors(name, term, where, failure)
+        if failure:
+            if term.connector is not None and not isinstance(term.connector, nn.Module):
+                raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
+            return term.connector
+        found = read(name, term, where, self.student, self.teachers, self.adapter)
+        check_maps(name, term, found)
+        pairs = [(s, t) for s, t in found if is_map(s) and is_map(t)]
+        if term.connector is None and not getattr(term.loss, "any_channels", False):
+            check_channels(name, term, pairs)
+        if term.connector is None or isinstance(term.connector, nn.Module):
+            return term.connector
+        return _made(name, term, pairs)
+
+    def _connectors(self, name: str, term: Term, where: Route, failure: str) -> nn.Module | None:
+        """Return one connector for each pair of places; whether others fit is the loss's own affair."""
+        count = len(where.student)
+        if term.connector is None:
+            return None
+        if count != len(where.teacher):
+            raise SegkdError(
+                f"term {name!r}: connectors map place to place, and it reads {count} of the student and "
+                f"{len(where.teacher)} of the teacher"
+            )
+        if isinstance(term.connector, nn.Module):
+            if not isinstance(term.connector, nn.ModuleList) or len(term.connector) != count:
+                raise SegkdError(f"term {name!r} reads {count} places: its connectors are a ModuleList of {count}")
+            return term.connector
+        if failure:
+            raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
+        ((s, t),) = read(name, term, where, self.student, self.teachers, self.adapter)
+        check_maps(name, term, zip(s, t, strict=True))
+        return nn.ModuleList(_made(name, term, [pair]) for pair in zip(s, t, strict=True))
+
+
+def _like(shape: Any) -> Any:
+    """Return tensors of these shapes, with a batch of 1; they hold nothing."""
+    if isinstance(shape, Mapping):
+        return {key: _like(each) for key, each in shape.items()}
+    return [_like(each) for each in shape] if isinstance(shape, list) else torch.zeros(1, *shape, device="meta")
+
+
+def _made(name: str, term: Term, pairs: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    channels = {(s.shape[1], t.shape[1]) for s, t in pairs}
+    if len(channels) != 1:
+        raise SegkdError(
+            f"term {name!r} compares {len(pairs)} maps with channels {sorted(channels)}: a connector maps "
+            "from one number of channels to one"
+        )
+    ((of_student, of_teacher),) = channels
+    assert term.connector is not None
+    return make_connector(term.connector, of_student, of_teacher).to(pairs[0][0])
 
 
 def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) -> None:
@@ -37,7 +166,8 @@ def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) ->
 
     Those are terms with a connector and the losses of this package; what one's own loss takes is not known.
     """
-    if not isinstance(term.connector, str) and not type(term.loss).__module__.startswith("segkd.losses"):
+    is_made = term.connector is not None and not isinstance(term.connector, nn.Module)
+    if not is_made and not type(term.loss).__module__.startswith("segkd.losses"):
         return
     for pair in pairs:
         for side, path, value in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
@@ -51,7 +181,7 @@ def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) ->
 def check_channels(name: str, term: Term, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Raise unless the maps that a term without connector compares have the same channels, pair by pair."""
     for s, t in pairs:
-        if term.student in _SCORES and term.teacher in _SCORES:
+        if term.student in _SCORES and str(term.teacher).rpartition(":")[2] in _SCORES:
             check_classes(f"term {name!r}", s, t)
         elif s.shape[1] != t.shape[1]:
             raise SegkdError(

@@ -246,7 +246,8 @@ class TestCopies:
     def test_captures_do_not_outlive_the_step(self) -> None:
         distiller = make()
         distiller(IMAGES, MASKS)
-        assert all(taps.tensors("encoder.2") == [] for taps in distiller._taps.values())
+        (teacher,) = distiller.teachers.values()
+        assert all(tapped.taps.tensors("encoder.2") == [] for tapped in (distiller._student, teacher.tapped))
 
     def test_hooks_can_be_taken_off(self) -> None:
         distiller = make()

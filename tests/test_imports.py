@@ -64,10 +64,14 @@ def files(area: str) -> list[Path]:
     return found
 
 
+BARE = CORE + files("losses") + files("weighting")
+
+
 class TestLayers:
     def test_these_are_the_areas(self) -> None:
         assert set(AREAS) == {
             "losses",
+            "weighting",
             "common",
             "models",
             "data",
@@ -79,11 +83,17 @@ class TestLayers:
             "commands",
         }
 
-    @pytest.mark.parametrize("path", CORE + files("losses"), ids=names_of(CORE + files("losses")))
-    def test_core_and_losses_import_torch_the_standard_library_and_the_core(self, path: Path) -> None:
+    @pytest.mark.parametrize("path", BARE, ids=names_of(BARE))
+    def test_core_losses_and_weighting_import_torch_the_standard_library_and_the_core(self, path: Path) -> None:
         roots = {name.split(".")[0] for name in imported(path)}
         assert roots <= {"torch", "segkd", *sys.stdlib_module_names}
-        assert not starts(of_segkd(path), "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "losses"))
+        above = (f"segkd.{area}" for area in AREAS if area not in ("losses", "weighting"))
+        assert not starts(of_segkd(path), "segkd.cli", *above)
+
+    @pytest.mark.parametrize("path", files("weighting"), ids=names_of(files("weighting")))
+    def test_weightings_know_the_losses_and_no_model(self, path: Path) -> None:
+        allowed = ("segkd.weighting", "segkd.losses", "segkd.errors")
+        assert of_segkd(path) == starts(of_segkd(path), *allowed)
 
     @pytest.mark.parametrize("path", files("losses"), ids=names_of(files("losses")))
     def test_losses_know_nothing_of_the_core_but_its_error(self, path: Path) -> None:
@@ -147,7 +157,8 @@ def test_the_core_costs_nothing_beyond_torch() -> None:
     loaded = set(json.loads(run(code)))
     assert "torch" in loaded
     assert not loaded & set(HEAVY)
-    assert not starts(loaded, "segkd.cli", *(f"segkd.{area}" for area in AREAS if area != "losses"))
+    above = (f"segkd.{area}" for area in AREAS if area not in ("losses", "weighting"))
+    assert not starts(loaded, "segkd.cli", *above)
 
 
 MODELS = {"albumentations", "lightning", "pytorch_lightning", "segmentation_models_pytorch", "timm", "torchvision"}

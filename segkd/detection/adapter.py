@@ -1,6 +1,5 @@
 """How a batch of images and boxes goes through two detectors, and what terms can read of them."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,13 +10,17 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from segkd.adapter import Adapter
-from segkd.detection.crosskd import CrossKD
+from segkd.detection.fpn import fpn_maps
 from segkd.detection.heads import DenseHead, Place, dense_head
 from segkd.detection.output import DenseOutput, DetectorOutput, TwoStageOutput
 from segkd.detection.targets import Targets, check_batch
 from segkd.errors import SegkdError
+from segkd.reads import Route, route
+from segkd.taps import inner
 from segkd.term import Term
-from segkd.trial import undisturbed
+
+_UP_TO_THE_HEAD = ("fpn.", "backbone.")
+"""What a term reads of a teacher whose head need not run."""
 
 
 class Batch(NamedTuple):
@@ -62,45 +65,56 @@ class DetectionAdapter(Adapter):
         super().__init__()
         self.num_classes = 0
         self.keep: set[Place] = set()
-        self.teacher_head = False
+        # A list, so that teachers are no children of this: those of which no term reads the head.
+        self.headless: list[nn.Module] = []
 
-    def prepare(self, student: nn.Module, teacher: nn.Module | None, terms: Mapping[str, Term]) -> None:
+    def prepare(self, student: nn.Module, teacher: Any, terms: Mapping[str, Term]) -> None:
         """Take over the student's transform, and check that the terms fit the detectors.
 
+        A loss may have ``places``, the tower features that it reads of both heads, and ``check_heads(term, student,
+        teacher)``, which raises where these do not fit together.
+
         Raises:
-            SegkdError: a model is no detector known here, or a term reads the head of a two-stage one; CrossKD's
-                student and teacher differ in family, classes, anchors per cell or FPN strides, or in channels without
-                connector.
+            SegkdError: a model is no detector known here, a term reads the head of a two-stage one, a loss refuses the
+                heads, or several teachers are normalised differently.
         """
-        models: dict[str, Any] = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
-        heads = {side: _head(side, model) for side, model in models.items()}
-        transforms = [model.transform for model in models.values()]
-        if teacher is not None:
-            self.set_normalization(*((transform.image_mean, transform.image_std) for transform in transforms))
-        self.transform = transforms[0]
-        self.num_classes = _num_classes(student, heads["student"])
+        teachers = dict(teacher) if isinstance(teacher, Mapping) else {"teacher": teacher}
+        live = {name: model for name, model in teachers.items() if model is not None}
+        head = _head("student", student)
+        heads = {name: _head("teacher" if len(live) == 1 else name, model) for name, model in live.items()}
+        self.transform = inner(student).transform
+        own = [inner(model).transform for model in live.values()]
+        norms = [(list(transform.image_mean), list(transform.image_std)) for transform in own]
+        if any(norm != norms[0] for norm in norms):
+            raise SegkdError("several detectors as teachers must have the same image_mean and image_std")
+        if norms:
+            self.set_normalization((self.transform.image_mean, self.transform.image_std), norms[0])
+        self.num_classes = _num_classes(inner(student), head)
+        routes = {name: route(name, term, teachers) for name, term in terms.items()}
         for name, term in terms.items():
             if term.size == "label":
                 raise SegkdError(f"term {name!r}: targets of detection have no size, so size cannot be 'label'")
-            for side, source in (("student", term.student), ("teacher", term.teacher)):
-                if source == "head" and heads[side] is None:
-                    raise SegkdError(f"term {name!r} reads 'head', which the {side}, a two-stage detector, has not")
-            if isinstance(term.loss, CrossKD):
-                _check_crosskd(name, term, heads)
-        losses = [term.loss for term in terms.values() if isinstance(term.loss, CrossKD)]
-        self.keep = {(loss.branch, loss.index) for loss in losses}
-        self.teacher_head = any(
-            term.teacher != "fpn" and not f"{term.teacher}.".startswith("backbone.") for term in terms.values()
-        )
-        if losses:
-            strides = {side: self._strides(model) for side, model in models.items()}
-            if strides["student"] != strides["teacher"]:
-                raise SegkdError(f"CrossKD needs detectors of the same FPN strides, got {strides}")
+            self._check_heads(name, term, routes[name], head, heads)
+        self.keep = {place for term in terms.values() for place in getattr(term.loss, "places", ())}
+        read = {of for where in routes.values() for of in where.teacher if not f"{of[1]}.".startswith(_UP_TO_THE_HEAD)}
+        self.headless = [model for name, model in live.items() if name not in {of for of, _ in read}]
 
-    @torch.no_grad()
-    def _strides(self, model: nn.Module) -> list[int]:
-        with undisturbed(model):
-            return list(_fpn(model, self.example(model, 64).images)[1])
+    def _check_heads(
+        self, name: str, term: Term, where: Route, head: DenseHead | None, heads: Mapping[str, DenseHead | None]
+    ) -> None:
+        for side, place, view in (
+            *(("student", place, head) for place in where.student),
+            *(("teacher", place, heads[of]) for of, place in where.teacher if of in heads),
+        ):
+            if place == "head" and view is None:
+                raise SegkdError(f"term {name!r} reads 'head', which the {side}, a two-stage detector, has not")
+        if not hasattr(term.loss, "check_heads"):
+            return
+        try:
+            for of in where.teachers & heads.keys():
+                term.loss.check_heads(term, head, heads[of])
+        except SegkdError as error:
+            raise SegkdError(f"term {name!r}: {error}") from None
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Batch, Batch, Targets | None]:
         """Return the transformed batch as each detector gets it, and the transformed targets.
@@ -124,14 +138,43 @@ class DetectionAdapter(Adapter):
                 image[:, :, width:] = 0
         return Batch(transformed, target), Batch(ImageList(for_teacher, sizes), None), target
 
+    def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
+        """Return the targets with no box in images that have no label, whatever they say of these."""
+        if not isinstance(target, (list, tuple)) or len(target) != len(images):
+            return target  # `inputs` says what is wrong with it
+        pairs = zip(images, target, labelled.tolist(), strict=True)
+        return [
+            of_image
+            if has_label
+            else {"boxes": image.new_zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64, device=image.device)}
+            for image, of_image, has_label in pairs
+        ]
+
+    def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
+        """Return the output and the targets of some images alone.
+
+        Raises:
+            SegkdError: it is of a two-stage detector, whose losses are made in its run.
+        """
+        if not isinstance(output, DenseOutput):
+            raise SegkdError(
+                "a two-stage detector learns from whole batches: give it labelled and unlabelled images in turn, the "
+                "latter with target=None"
+            )
+        numbers = index.tolist()
+        return output.of_images(numbers), [target[i] for i in numbers]
+
     def run(self, side: str, model: nn.Module, inputs: Batch) -> DetectorOutput:
         """Run a detector: the student whole, the teacher as far as terms read it."""
-        named, maps = _fpn(model, inputs.images)
-        if side == "teacher" and not self.teacher_head:
+        detector = inner(model)
+        named, maps = fpn_maps(detector, inputs.images)
+        if side == "teacher" and any(model is each for each in self.headless):
             return DetectorOutput(inputs.images, maps)
-        if _is_two_stage(model):
-            return TwoStageOutput(inputs.images, maps, _two_stage_losses(model, inputs, named))
-        head = dense_head(model)
+        if isinstance(detector, GeneralizedRCNN):
+            # Without targets, proposals are not drawn in training mode: there is nothing that could be learned.
+            runs = inputs.targets is not None or not detector.training
+            return TwoStageOutput(inputs.images, maps, _two_stage_losses(detector, inputs, named) if runs else {})
+        head = dense_head(detector)
         return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:
@@ -151,10 +194,6 @@ class DetectionAdapter(Adapter):
         """
         if loss is not None or weights is not None:
             raise SegkdError("detectors bring their own losses: leave task_loss and pixel_weighting out")
-        if target is None:
-            raise SegkdError(
-                "a detector's losses need targets: a list of dicts with 'boxes' and 'labels', one per image"
-            )
         if isinstance(output, DenseOutput):
             return output.loss(target)
         if not output.losses:
@@ -167,18 +206,9 @@ class DetectionAdapter(Adapter):
         return Batch(ImageList(super().example(model, size), [(size, size)]), None)
 
 
-def _inner(model: nn.Module) -> Any:
-    """Return the detector itself, where it is compiled."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _is_two_stage(model: nn.Module) -> bool:
-    return isinstance(_inner(model), GeneralizedRCNN)
-
-
 def _head(side: str, model: nn.Module) -> DenseHead | None:
     """Return the view of a one-stage detector's head, None for a two-stage detector."""
-    if _is_two_stage(model):
+    if isinstance(inner(model), GeneralizedRCNN):
         return None
     try:
         return dense_head(model)
@@ -189,39 +219,6 @@ def _head(side: str, model: nn.Module) -> DenseHead | None:
 def _num_classes(model: Any, head: DenseHead | None) -> int:
     """Return the number of classes without background."""
     return model.roi_heads.box_predictor.cls_score.out_features - 1 if head is None else head.num_classes
-
-
-def _check_crosskd(name: str, term: Term, heads: Mapping[str, Any]) -> None:
-    """Raise unless a CrossKD term reads both heads and they fit together."""
-    loss: Any = term.loss
-    kind, student, teacher = type(loss).__name__, heads["student"], heads["teacher"]
-    if (term.student, term.teacher, term.connector) != ("head", "head", None):
-        raise SegkdError(f"term {name!r}: {kind} reads 'head' on both sides, and its connector is {kind}(channels=...)")
-    for what in ("family", "num_classes", "anchors_per_cell"):
-        of_student, of_teacher = getattr(student, what), getattr(teacher, what)
-        if of_student != of_teacher:
-            raise SegkdError(
-                f"term {name!r}: {kind} needs heads of the same {what.replace('_', ' ')}, the student's has "
-                f"{of_student}, the teacher's {of_teacher}"
-            )
-    channels = (student.channels, teacher.channels)
-    if channels != (loss.channels or (student.channels, student.channels)):
-        raise SegkdError(
-            f"term {name!r}: the student's head has {channels[0]} channels, the teacher's {channels[1]}: give {kind} "
-            f"channels={list(channels)}"
-        )
-
-
-def _fpn(model: Any, images: ImageList) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-    """Return the FPN maps (B, D, h, w) by the backbone's names and by stride, from fine to coarse."""
-    maps = model.backbone(images.tensors)
-    named = {"0": maps} if isinstance(maps, Tensor) else maps
-    side, stride, by_stride = max(images.tensors.shape[-2:]), 1, {}
-    for x in named.values():
-        # Sizes are rounded up, so that on a small image several maps are of one cell: each has half the cells at least.
-        stride = max(2 * stride, 2 ** round(math.log2(side / max(x.shape[-2:]))))
-        by_stride[stride] = x
-    return named, by_stride
 
 
 def _two_stage_losses(model: Any, inputs: Batch, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

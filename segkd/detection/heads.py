@@ -1,6 +1,7 @@
 """One view of the heads of RetinaNet, FCOS and GFL: two towers of four blocks whose features can be kept and reused."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,11 +11,12 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from segkd.detection import priors
+from segkd.detection.fpn import fpn_strides
 from segkd.detection.gfl import GFL
 from segkd.detection.gfl_losses import BINS
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
-from segkd.taps import Taps
+from segkd.taps import Taps, inner
 
 Branch = Literal["class", "box"]
 Place = tuple[Branch, int]
@@ -24,7 +26,7 @@ BLOCKS = 4
 
 
 class DenseHead:
-    """What CrossKD needs of a one-stage detector's head, whatever its family; made by `dense_head`.
+    """What methods need of a one-stage detector's head, whatever its family; made by `dense_head`.
 
     Args:
         detector: the detector that the head belongs to.
@@ -49,6 +51,11 @@ class DenseHead:
     def _counts(self) -> tuple[int, int]:
         """Return the number of classes without background and of anchors per cell."""
         return self.head.classification_head.num_classes - 1, self.head.classification_head.num_anchors
+
+    @cached_property
+    def strides(self) -> list[int]:
+        """Of the FPN maps, from fine to coarse."""
+        return fpn_strides(self.detector)
 
     def run(self, maps: Sequence[Tensor], keep: Iterable[Place] = ()) -> tuple[dict[str, Tensor], dict[Place, Any]]:
         """Run the head.
@@ -186,12 +193,12 @@ def dense_head(detector: nn.Module) -> DenseHead:
     Raises:
         SegkdError: it is no RetinaNet, FCOS or GFL.
     """
-    inner = getattr(detector, "_orig_mod", detector)
+    found = inner(detector)
     for family, view in _FAMILIES.items():
-        if isinstance(inner, family):
-            return view(inner)
+        if isinstance(found, family):
+            return view(found)
     known = ", ".join(family.__name__ for family in _FAMILIES)
-    raise SegkdError(f"a {type(inner).__name__} has no dense head that CrossKD knows: {known} have")
+    raise SegkdError(f"a {type(found).__name__} has no dense head that CrossKD knows: {known} have")
 
 
 def _rows(x: Tensor, width: int) -> Tensor:

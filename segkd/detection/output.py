@@ -84,6 +84,12 @@ class DenseOutput(DetectorOutput):
             self.matched = match(self.head.detector, targets, self.anchors, cells, self.images.image_sizes)
         return self.matched
 
+    def of_images(self, index: list[int]) -> "DenseOutput":
+        """Return the output for some images of the batch alone, without tower features."""
+        images = ImageList(self.images.tensors[index], [self.images.image_sizes[i] for i in index])
+        maps = {stride: x[index] for stride, x in self.maps.items()}
+        return DenseOutput(images, maps, self.head, {name: x[index] for name, x in self.predictions.items()}, {})
+
     def loss(self, targets: Targets) -> dict[str, Tensor]:
         """Return the losses that ``detector(images, targets)`` gives in training, in float32 also under autocast.
 

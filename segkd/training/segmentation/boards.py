@@ -80,13 +80,13 @@ class SegmentationPictures(Pictures):
 
     def _weights(self, module: DistillModule, inputs: Any, models: list[Any], target: Tensor) -> Any:
         """Return the map (H, W) that the task loss would be weighted with at this progress."""
-        adapter, weighting = module.distiller.adapter, module.distiller.pixel_weighting
-        assert weighting is not None
+        adapter, pixels = module.distiller.adapter, module.distiller.pixels
+        assert pixels is not None
         try:
             sides = ("student", "teacher")
             outputs = [adapter.run(*each) for each in zip(sides, models, inputs, strict=True)]
             has_auxiliary = adapter.has_auxiliary(outputs[1])
-            weights = weighting(
+            weights = pixels.weights(
                 read_logits(outputs[0]),
                 adapter.read("teacher", "logits", outputs[1]),
                 adapter.read("teacher", "aux", outputs[1]) if has_auxiliary else None,

@@ -10,9 +10,9 @@ from recipe import normal
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from segkd.detection.crosskd import CrossKD, CrossKDBox, CrossKDClass
 from segkd.detection.gfl import GFL, GFLHead
 from segkd.detection.heads import dense_head
+from segkd.detection.methods.crosskd import CrossKD, CrossKDBox, CrossKDClass
 from segkd.detection.output import DenseOutput
 
 BRANCHES = {"class": CrossKDClass, "box": CrossKDBox}

@@ -1,31 +1,19 @@
 """RDD: relative-difficulty weights on the task loss of each pixel (Liang et al., arXiv 2407.03719)."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError, nearest
-from segkd.losses._common import class_ids, full_precision, resize, share_of_all
+from segkd.losses._common import full_precision, resize
 from segkd.losses.pixel_kd import pixel_kl
+from segkd.weighting.base import PixelWeights, over_valid, valid_labels
 
 Variant = Literal["paper", "released"]
 Combine = Literal["xor", "or", "and"]
 Normalize = Literal["kept", "valid", "all"]
-
-
-class PixelWeights(NamedTuple):
-    """Weights on the task loss of each pixel.
-
-    Attributes:
-        map: (B, H, W) in [0, 1], 0 where ignored: what pictures show.
-        scaled: (B, H, W), the map over its normaliser: the task loss is the sum of ``scaled`` times the pixels' losses.
-            In a distributed run that trains, pixels are counted over all processes, so that each counts alike.
-    """
-
-    map: Tensor
-    scaled: Tensor
 
 
 def teacher_full_difficulty(
@@ -122,17 +110,12 @@ def teacher_student_difficulty(
             f"{tuple(teacher_logits.shape)} and labels {tuple(target.shape)}"
         )
     _check(threshold, min_kept, combine)
-    valid = _valid(target, student_logits.shape[1], ignore_index)
+    valid = valid_labels(target, student_logits.shape[1], ignore_index)
     student = _hard(true_class_probability(student_logits, target, valid), valid, threshold, min_kept)
     teacher = _hard(true_class_probability(teacher_logits, target, valid), valid, threshold, min_kept)
     if combine == "xor":
         return student ^ teacher
     return student | teacher if combine == "or" else student & teacher
-
-
-def _valid(target: Tensor, classes: int, ignore_index: int) -> Tensor:
-    target = class_ids(target)
-    return (target != ignore_index) & (target >= 0) & (target < classes)
 
 
 def _check(threshold: float, min_kept: int, combine: str) -> None:
@@ -174,6 +157,7 @@ class RelativeDifficulty(nn.Module):
         without_auxiliary: for a teacher without auxiliary head: ``"error"``, or ``"second_stage"`` to use that stage
             alone.
         ignore_index: label to leave out.
+        teacher: name of the teacher that it reads, where there are several.
 
     Raises:
         SegkdError: a value is out of range or does not exist.
@@ -203,6 +187,7 @@ class RelativeDifficulty(nn.Module):
         normalize: Normalize | None = None,
         without_auxiliary: Literal["error", "second_stage"] = "error",
         ignore_index: int = 255,
+        teacher: str = "",
     ) -> None:
         super().__init__()
         _check(threshold, min_kept, combine)
@@ -218,7 +203,7 @@ class RelativeDifficulty(nn.Module):
                 raise SegkdError(f"rdd has no {key} {value!r}, {nearest(value, valid)}")
         self.threshold, self.switch, self.min_kept, self.combine = threshold, switch, min_kept, combine
         self.variant, self.transition, self.normalize = variant, transition, normalize
-        self.without_auxiliary, self.ignore_index = without_auxiliary, ignore_index
+        self.without_auxiliary, self.ignore_index, self.teacher = without_auxiliary, ignore_index, teacher
 
     @property
     def needs_auxiliary(self) -> bool:
@@ -262,7 +247,7 @@ class RelativeDifficulty(nn.Module):
         # The two heads may differ in size; the weights are then taken at the main head's.
         auxiliary = resize(auxiliary, (teacher.shape[2], teacher.shape[3]))
         weights = teacher_full_difficulty(teacher, auxiliary, self.variant, size)
-        valid = _valid(target, teacher.shape[1], self.ignore_index)
+        valid = valid_labels(target, teacher.shape[1], self.ignore_index)
         return self._scale(weights * valid, valid, "valid" if self.variant == "paper" else "all")
 
     def _second(self, student: Tensor, teacher: Tensor, target: Tensor) -> PixelWeights:
@@ -277,15 +262,14 @@ class RelativeDifficulty(nn.Module):
                 self.combine,
                 self.ignore_index,
             )
-        valid = _valid(target, student.shape[1], self.ignore_index)
+        valid = valid_labels(target, student.shape[1], self.ignore_index)
         return self._scale(kept.float(), valid, "valid" if self.variant == "paper" else "kept")
 
     def _scale(self, weights: Tensor, valid: Tensor, default: Normalize) -> PixelWeights:
         normalize = self.normalize or default
         if normalize == "all":
             return PixelWeights(weights, weights / max(weights.numel(), 1))
-        count = (weights > 0).sum() if normalize == "kept" else valid.sum()
-        return PixelWeights(weights, weights * (share_of_all(count) / count.clamp(min=1)))
+        return over_valid(weights, weights > 0 if normalize == "kept" else valid)
 
     def extra_repr(self) -> str:
         """Show the settings in ``print``."""

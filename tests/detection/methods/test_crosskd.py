@@ -8,7 +8,7 @@ from detection.detectors import CLASSES, DENSE, FAMILIES, NO_BOXES, batch, detec
 from recipe import normal
 from torch import Tensor
 
-from segkd.detection.crosskd import CrossKD, CrossKDBox, CrossKDClass, align_statistics, average_factor
+from segkd.detection.methods.crosskd import CrossKD, CrossKDBox, CrossKDClass, align_statistics, average_factor
 from segkd.detection.output import DenseOutput
 from segkd.errors import SegkdError
 from segkd.losses import quality_focal_kd

@@ -1,0 +1,236 @@
+"""CrossKD: the student's features through the teacher's head (Wang et al., arXiv 2306.11369)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss
+
+from segkd.connectors import make_connector
+from segkd.detection.gfl_losses import BINS
+from segkd.detection.heads import BLOCKS, Branch, Place
+from segkd.detection.output import DenseOutput
+from segkd.detection.targets import Targets
+from segkd.errors import SegkdError
+from segkd.losses import distribution_kl, quality_focal_kd
+from segkd.losses._common import full_precision
+from segkd.losses._rows import over_processes, weighted_sum
+from segkd.losses.pkd import deviation, standardize
+
+IGNORED = -2
+"""What an anchor that the assigner leaves out has in place of its box's index."""
+EPS = 1e-6
+
+
+def align_statistics(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the student's features with the teacher's mean and standard deviation, per channel over B*h*w.
+
+    (s - mean_s) / (std_s + 1e-6) * std_t + mean_t, deviations unbiased. The gradient flows through the student's mean
+    and deviation, not to the teacher. Where a student's channel is constant, also for having one value alone (1x1 map,
+    batch 1), the result is mean_t, without gradient.
+
+    Args:
+        student: (B, D, h, w).
+        teacher: the same shape.
+
+    Returns:
+        The same shape, in float32 (float64 for float64 features).
+
+    Raises:
+        SegkdError: shapes differ.
+    """
+    if student.dim() != 4 or student.shape != teacher.shape:
+        raise SegkdError(
+            f"align_statistics expects student and teacher of one shape (B, D, h, w), got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}"
+        )
+    with full_precision(student, teacher.detach()) as (s, t):
+        mean = t.mean((0, 2, 3), keepdim=True)
+        return standardize(s, EPS) * deviation(t - mean) + mean
+
+
+class CrossKD(nn.Module):
+    """What both branches' terms share; `CrossKDClass` and `CrossKDBox` are the losses.
+
+    The student's tower features after ``index`` blocks (index 0: the FPN maps), aligned with the teacher's of the same
+    place, level by level, go through the teacher's remaining blocks and predictor; a ReLU follows the alignment unless
+    the index is 0. These cross-head predictions mimic the teacher's own. The teacher's parameters do not change, but
+    the gradient passes through its layers to the student's blocks 1..index of that branch, its neck and its backbone;
+    the student's later blocks and predictors get none.
+
+    Student and teacher are of one family (RetinaNet, FCOS or GFL), with the same classes, FPN strides and anchors per
+    cell. Background's column of torchvision's class logits is left out.
+
+    The published settings, each branch a term with a weight of its own:
+
+    ========= ===== ============ ========== ====== ==========================================================
+    student   index class weight box weight box is both are divided by
+    ========= ===== ============ ========== ====== ==========================================================
+    GFL       3     1            4          KL     max(positives, 1), summed over images; box: the sum of w*v
+    RetinaNet 3     1            1          GIoU   max(positives, 1), summed over images
+    FCOS      2     0.4          0.75       GIoU   the sum of the positives' centerness targets
+    ========= ===== ============ ========== ====== ==========================================================
+
+    v is an anchor's highest class probability by the teacher; w is 0 where the student's assigner ignores the anchor
+    and in what a batch of mixed sizes pads an image with, else 1; the positives are the student's, but for those in the
+    padding. In a distributed run the divisor is the mean over processes, so that the mean of the losses is the sum over
+    all images divided by the divisors of all.
+
+    Where this departs from the released code: FCOS's points in the padding weigh 0 as the others' do (there they
+    count). RetinaNet's boxes are decoded by torchvision, whose box coder limits the logarithm of a box's side over its
+    anchor's to at most 4.135 as there (62.5 times the side), but not to at least -4.135: a box may become smaller.
+
+    Args:
+        index: 0..4, how many of the tower's blocks are the student's.
+        channels: (student's, teacher's) of the towers where they differ: a 1x1 convolution without bias, trained with
+            the student, then maps the student's features. None: they are the same.
+        per_process: whether each process of a distributed run divides by its own figures.
+
+    Shape:
+        student, teacher: what `segkd.detection.adapter.DetectionAdapter` reads as ``"head"``; target: the
+        transformed targets. Returns a scalar.
+
+    Raises:
+        SegkdError: the index is none of 0..4, or features differ in shape.
+
+    Reference: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", arXiv 2306.11369.
+    """
+
+    reads = "head"
+    needs_live = True
+    branch: ClassVar[Branch]
+
+    def __init__(self, index: int = 3, channels: tuple[int, int] | None = None, per_process: bool = False) -> None:
+        super().__init__()
+        if type(index) is not int or not 0 <= index <= BLOCKS:
+            raise SegkdError(f"the index of {type(self).__name__} is a number of blocks, 0..{BLOCKS}, got {index!r}")
+        self.index, self.channels = index, None if channels is None else tuple(channels)
+        self.per_process = per_process
+        self.connector = None if channels is None else make_connector("conv1x1", *channels)
+
+    @property
+    def places(self) -> set[Place]:
+        """The tower features that it reads of both heads."""
+        return {(self.branch, self.index)}
+
+    def check_heads(self, term: Any, student: Any, teacher: Any) -> None:
+        """Raise `SegkdError` unless its term reads both heads and these fit together."""
+        kind = type(self).__name__
+        if (term.student, term.teacher.rpartition(":")[2], term.connector) != ("head", "head", None):
+            raise SegkdError(f"{kind} reads 'head' on both sides, and its connector is {kind}(channels=...)")
+        for what in ("family", "num_classes", "anchors_per_cell"):
+            of_student, of_teacher = getattr(student, what), getattr(teacher, what)
+            if of_student != of_teacher:
+                raise SegkdError(
+                    f"{kind} needs heads of the same {what.replace('_', ' ')}, the student's has {of_student}, the "
+                    f"teacher's {of_teacher}"
+                )
+        channels = (student.channels, teacher.channels)
+        if channels != (self.channels or (student.channels, student.channels)):
+            raise SegkdError(
+                f"the student's head has {channels[0]} channels, the teacher's {channels[1]}: give {kind} "
+                f"channels={list(channels)}"
+            )
+        if student.strides != teacher.strides:
+            raise SegkdError(
+                f"{kind} needs the same FPN strides, got the student's {student.strides}, the teacher's "
+                f"{teacher.strides}"
+            )
+
+    def cross(self, student: DenseOutput, teacher: DenseOutput) -> dict[str, Tensor]:
+        """Return the cross-head predictions of this branch, see `DenseHead.tail`."""
+        place, features = (self.branch, self.index), []
+        for s, t in zip(student.towers[place], teacher.towers[place], strict=True):
+            aligned = align_statistics(s if self.connector is None else self.connector(s), t).to(t.dtype)
+            features.append(aligned.relu() if self.index else aligned)
+        return teacher.head.tail(self.branch, features, self.index)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``print``."""
+        return f"index={self.index}, channels={self.channels}"
+
+
+class CrossKDClass(CrossKD):
+    """CrossKD of the class branch, see `CrossKD`.
+
+    The sum over anchors and classes of w * `segkd.losses.quality_focal_kd` (beta 1), over the family's divisor.
+    """
+
+    name = "crosskd_class"
+    title = "Cross-head distillation of classes"
+    paper = "arXiv 2306.11369"
+    takes = "the head of detectors"
+    default_weight = 1.0
+    normalization = "sum over anchors / positives; 0.4 for FCOS"
+    branch = "class"
+
+    def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
+        """Return the loss, a scalar."""
+        logits, goal = (teacher.head.foreground(x) for x in (self.cross(student, teacher), teacher.predictions))
+        factor = average_factor(student, target, self.per_process)
+        return quality_focal_kd(logits, goal, _taking_part(student, target), avg_factor=factor)
+
+
+class CrossKDBox(CrossKD):
+    """CrossKD of the box branch, see `CrossKD`.
+
+    The sum over anchors of w * v times, for GFL, the KL of each side's distribution, mean over the four sides; for the
+    others the GIoU loss of the decoded boxes; over the family's divisor.
+    """
+
+    name = "crosskd_box"
+    title = "Cross-head distillation of boxes"
+    paper = "arXiv 2306.11369"
+    takes = "the head of detectors"
+    default_weight = 4.0
+    normalization = "sum over anchors / their weights, for GFL; 1 for RetinaNet, 0.75 for FCOS"
+    branch = "box"
+
+    def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
+        """Return the loss, a scalar."""
+        head, crossed, goal = teacher.head, self.cross(student, teacher), teacher.predictions
+        with full_precision(head.foreground(goal)) as (logits,):
+            weight = logits.amax(-1).sigmoid() * _taking_part(student, target)
+            if head.family == "gfl":
+                r, t = (x["bbox_regression"].unflatten(-1, (4, BINS)) for x in (crossed, goal))
+                total = over_processes(weight.sum(), self.per_process, least=EPS)
+                return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * total)
+            r, t = (head.decode(x, teacher.anchors) for x in (crossed, goal))
+            return weighted_sum(
+                generalized_box_iou_loss(r, t), weight, average_factor(student, target, self.per_process)
+            )
+
+
+def _taking_part(student: DenseOutput, target: Targets) -> Tensor:
+    """Return w, (B, N) bool."""
+    return (torch.stack(student.match(target)) != IGNORED) & student.in_image
+
+
+def average_factor(student: DenseOutput, target: Targets, per_process: bool = False) -> Tensor:
+    """Return what a batch's CrossKD losses are divided by, a scalar above 0; the mean over a run's processes.
+
+    For FCOS the sum of the centerness targets of the positives, and 1 in a batch without any, where the published floor
+    of 1e-6 would make the class term a million times as large. For the others the sum over images of max(positives, 1).
+
+    Args:
+        student: a one-stage detector's output.
+        target: the transformed targets.
+        per_process: whether each process has its own.
+    """
+    head, matched = student.head, student.match(target)
+    if head.family != "fcos":
+        positive = (torch.stack(matched) >= 0) & student.in_image
+        return over_processes(positive.sum(1).clamp(min=1).sum(), per_process)
+    shares = []
+    for anchors, indices, boxes in zip(
+        student.anchors, matched, (of_image["boxes"] for of_image in target), strict=True
+    ):
+        positive = indices >= 0
+        left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes[indices[positive]]).unbind(1)
+        shares.append(_nearness(left, right) * _nearness(top, bottom))
+    total = over_processes(torch.cat(shares).sqrt().sum(), per_process)
+    return torch.where(total > 0, total.clamp(min=EPS), 1.0)
+
+
+def _nearness(a: Tensor, b: Tensor) -> Tensor:
+    return torch.minimum(a, b) / torch.maximum(a, b)

@@ -1,0 +1,32 @@
+"""What one batch is, for a loss or a teacher that needs more than what is compared."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+View = tuple[int, int]
+"""Key of one view of an image, (epoch, index): the same key is the same crop, flip and colours."""
+
+
+@dataclass
+class Step:
+    """One batch of a `segkd.Distiller`.
+
+    A loss with an attribute ``needs_step = True`` gets it: ``loss(student, teacher, target, step)``. A teacher gets one
+    whose images are its own.
+
+    Attributes:
+        images: what the distiller was given; of a teacher's step what its model takes.
+        target: the labels as losses get them; None: no image has any.
+        labelled: (B,) bool, which images have labels; None: all have, if there is a target.
+        views: the key of each image's view, where the loader knows it.
+        progress: of training, in [0, 1].
+    """
+
+    images: Any
+    target: Any = None
+    labelled: "Tensor | None" = None
+    views: list[View] | None = None
+    progress: float = 0.0

@@ -1,0 +1,245 @@
+"""What teaches: a live model, several as one, or outputs that are given; all behind one interface."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from segkd.adapter import Adapter, read_logits
+from segkd.errors import SegkdError, nearest
+from segkd.losses._common import full_precision, resize
+from segkd.network import Network
+from segkd.step import Step
+from segkd.taps import Tapped, tensors_of, uncompiled
+
+Shapes = Mapping[str, Any]
+"""Of each place the shape of one image's tensor, such as (C, h, w): in a list or mapping where there are several; None
+where it is not known."""
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """What a distiller reads of a teacher, whatever that is.
+
+    A place is ``"logits"``, ``"aux"``, another of the adapter's outputs, or a module path. A teacher that is a live
+    model has it as ``module``: it is frozen, in eval mode, and follows the distiller's ``.to()``.
+    """
+
+    def offers(self, reads: Collection[str]) -> Shapes:
+        """Return what it can give of these places, when the distiller is made.
+
+        Raises:
+            SegkdError: it cannot, and can say why in one line.
+        """
+        ...
+
+    def __call__(self, step: Step, reads: Collection[str]) -> Mapping[str, Any]:
+        """Return what is at each place for a batch: a tensor, a list or mapping of them, or what a loss takes.
+
+        Logits are in the student's classes. ``"aux"`` may be left out; ``""`` is the output that ``out.teacher`` has,
+        the whole mapping where it is missing.
+        """
+        ...
+
+
+class Live:
+    """A model that runs on each batch, in eval mode and without gradient; nothing in it is kept but what is read.
+
+    Args:
+        module: any module, or a `Network`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.tapped = Tapped("teacher", module, Adapter(), "teacher")
+
+    def offers(self, reads: Collection[str]) -> Shapes:
+        """Hook the modules among the places."""
+        self.tapped.listen(reads)
+        return dict.fromkeys(reads)
+
+    def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
+        """Run the model on the step's images."""
+        with torch.no_grad():
+            return self.tapped.run(step.images, reads)
+
+
+class Given:
+    """A teacher that is not there: each step is given its outputs, ``distiller(..., teacher={"logits": ...})``.
+
+    Args:
+        shapes: see `Shapes`; needed of places that a connector by name maps to, else for checks alone.
+    """
+
+    def __init__(self, shapes: Shapes | None = None) -> None:
+        self.shapes = dict(shapes or {})
+
+    def offers(self, reads: Collection[str]) -> Shapes:
+        """Return the shapes that are known: it offers whatever it is given."""
+        return {place: self.shapes.get(place) for place in reads}
+
+    def __call__(self, step: Step, reads: Collection[str]) -> Mapping[str, Any]:
+        """Raise: it was not given."""
+        raise SegkdError(f"this teacher does not run: give its outputs, teacher={_shown(reads)}")
+
+
+class Average(nn.Module):
+    """Several models as one teacher: its logits are the logarithm of their mean probability.
+
+    Args:
+        modules: each returns what `segkd.adapter.read_logits` reads; a `Network` gives its logits in the student's
+            classes.
+        weights: of each, above 0; they are divided by their sum. None: all the same.
+
+    Raises:
+        SegkdError: there is no module, or not one weight above 0 for each.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(modules)
+        self.weights = [1.0] * len(self.members) if weights is None else [float(weight) for weight in weights]
+        if not self.members:
+            raise SegkdError("an average needs one model at least")
+        if len(self.weights) != len(self.members) or not all(0 < weight < math.inf for weight in self.weights):
+            raise SegkdError(f"an average of {len(self.members)} models has a weight above 0 for each, got {weights}")
+
+    def forward(self, images: Any) -> Tensor:
+        """Return log-probabilities (B, C, h, w), of the first model's size, in float32 also under autocast."""
+        mean: Tensor | None = None
+        for member, weight in zip(self.members, self.weights, strict=True):
+            logits = read_logits(member(images))
+            network = uncompiled(member)
+            logits = network.map_classes(logits) if isinstance(network, Network) else logits
+            with full_precision(logits) as (z,):
+                if mean is not None and z.shape[1] != mean.shape[1]:
+                    raise SegkdError(f"the models of an average differ in classes: {mean.shape[1]} and {z.shape[1]}")
+                z = z if mean is None else resize(z, (mean.shape[2], mean.shape[3]))
+                z = z.log_softmax(1) + math.log(weight / sum(self.weights))
+                mean = z if mean is None else torch.logaddexp(mean, z)
+        assert mean is not None
+        return mean
+
+
+def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str, Teacher]:
+    """Return the teachers by name; a single one is called ``"teacher"``.
+
+    Args:
+        given: None, a module, a `Teacher`, or a mapping of names to these.
+        student: with which none may share parameters.
+        adapter: runs the live ones.
+
+    Raises:
+        SegkdError: something else, a name that is none, or a teacher that is partly the student.
+    """
+    if isinstance(given, (list, tuple, set, nn.ModuleList)):
+        raise SegkdError("several teachers are given by name: {'big': big, 'small': small}, not as a list")
+    if isinstance(given, nn.ModuleDict):
+        given = dict(given.items())
+    named = given if isinstance(given, Mapping) else {} if given is None else {"teacher": given}
+    teachers: dict[str, Teacher] = {}
+    for name, teacher in named.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SegkdError(f"a teacher's name must be an identifier, got {name!r}")
+        if isinstance(teacher, nn.Module) and not isinstance(teacher, Teacher):
+            _check_apart(teacher, student)
+            teacher = Live(teacher)
+        if not isinstance(teacher, Teacher) or isinstance(teacher, type):
+            raise SegkdError(
+                f"a teacher is a torch.nn.Module or a segkd.teachers.Teacher, {name!r} is a {_kind(teacher)}"
+            )
+        if isinstance(teacher, Live):
+            _check_apart(teacher.module, student)
+            owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
+            teacher.tapped = Tapped("teacher", teacher.module, adapter, owner)
+        teachers[name] = teacher
+    return teachers
+
+
+def offered(name: str, teacher: Teacher, reads: Collection[str]) -> Shapes:
+    """Return what a teacher offers of these places.
+
+    Raises:
+        SegkdError: it lacks one.
+    """
+    offers: Any = teacher.offers(reads)
+    offers = offers if isinstance(offers, Mapping) else dict.fromkeys(reads if offers in (None, True) else offers or ())
+    for place in reads:
+        if place not in offers and place != "aux":
+            raise SegkdError(f"the teacher {name!r} does not offer {place!r}: {nearest(place, offers)}")
+    return offers
+
+
+def given_outputs(
+    given: Any, teachers: Mapping[str, Teacher], reads: Mapping[str, Collection[str]], shapes: Shapes, images: Any
+) -> dict[str, Mapping[str, Any]]:
+    """Return what was given of each teacher, once it is what the terms read.
+
+    Args:
+        given: by place, of the only teacher; by name, then by place, of several.
+        teachers: by name.
+        reads: of each teacher its places.
+        shapes: of each teacher, as far as they are known.
+        images: of the batch.
+
+    Raises:
+        SegkdError: a place is missing, or is none of that batch or of another shape.
+    """
+    if not teachers:
+        raise SegkdError("this distiller has no teacher to give the outputs of: make it with segkd.teachers.Given()")
+    if not isinstance(given, Mapping):
+        raise SegkdError(f"a teacher's outputs are given by place, {{'logits': ...}}, got a {_kind(given)}")
+    (first, *others) = teachers
+    is_flat = not others and not (set(given) == {first} and isinstance(given[first], Mapping))
+    by_name = {first: given} if is_flat else given
+    for name, outputs in by_name.items():
+        if name not in teachers:
+            raise SegkdError(
+                f"there is no teacher {name!r}, {nearest(name, teachers)}: outputs of several are given by name, "
+                f"teacher={{{first!r}: {_shown(reads[first])}}}"
+            )
+        whose = "the teacher's given" if is_flat else f"the given teacher {name!r}'s"
+        if not isinstance(outputs, Mapping):
+            raise SegkdError(f"{whose} outputs must be a mapping of places, got a {_kind(outputs)}")
+        for place in reads[name]:
+            if place in outputs:
+                _check_given(f"{whose} {place!r}", outputs[place], shapes.get(name, {}).get(place), images)
+            elif place != "aux":
+                raise SegkdError(f"{whose} outputs lack {place!r}: they have {', '.join(map(repr, outputs)) or 'none'}")
+    return dict(by_name)
+
+
+def _check_given(what: str, value: Any, shape: Any, images: Any) -> None:
+    """Raise unless a given output belongs to the batch and has the dimensions and channels that are known of it."""
+    found, expected = tensors_of(value), _shapes_of(shape)
+    if not found:
+        raise SegkdError(f"{what} must be a tensor, or a list or mapping of them, got a {_kind(value)}")
+    if expected and len(expected) != len(found):
+        raise SegkdError(f"{what} must be {len(expected)} tensors, got {len(found)}")
+    count = len(images) if isinstance(images, (Tensor, list, tuple)) else found[0].shape[0]
+    for x, known in zip(found, expected or [()] * len(found), strict=True):
+        if x.dim() < 1 or x.shape[0] != count or (known and (x.dim() - 1, x.shape[1]) != (len(known), known[0])):
+            sides = [str(known[0]), *"hw"[: len(known) - 1]] if known else ["..."]
+            raise SegkdError(f"{what} must be ({count}, {', '.join(sides)}), got {tuple(x.shape)}")
+
+
+def _shapes_of(shape: Any) -> list[Any]:
+    if isinstance(shape, Mapping):
+        return list(shape.values())
+    return shape if isinstance(shape, list) else [] if shape is None else [shape]
+
+
+def _check_apart(teacher: nn.Module, student: nn.Module) -> None:
+    theirs = {id(parameter) for parameter in teacher.parameters()}
+    if teacher is student or any(id(parameter) in theirs for parameter in student.parameters()):
+        raise SegkdError("student and teacher share parameters: freezing the teacher would freeze the student")
+
+
+def _shown(reads: Iterable[str]) -> str:
+    return "{" + ", ".join(f"{place!r}: ..." for place in reads) + "}"
+
+
+def _kind(value: Any) -> str:
+    return "class" if isinstance(value, type) else type(value).__name__

@@ -1,0 +1,68 @@
+"""What a pixel weighting is: weights on the task loss of each pixel, from the logits of both models and the labels."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from segkd.errors import SegkdError
+from segkd.losses._common import class_ids, share_of_all
+
+
+class PixelWeights(NamedTuple):
+    """Weights on the task loss of each pixel.
+
+    Attributes:
+        map: (B, H, W) in [0, 1], 0 where ignored: what pictures show.
+        scaled: (B, H, W), the map over its normaliser: the task loss is the sum of ``scaled`` times the pixels' losses.
+            In a distributed run that trains, pixels are counted over all processes, so that each counts alike.
+    """
+
+    map: Tensor
+    scaled: Tensor
+
+
+class PixelWeighting(Protocol):
+    """What ``Distiller(pixel_weighting=...)`` takes: a function will do.
+
+    These attributes are read where there are any:
+
+    * ``teacher``: the name of the teacher that it reads, where there are several; None: it reads none.
+    * ``needs_auxiliary``: whether a teacher without auxiliary head is an error, and ``NO_AUXILIARY``, what that says.
+    * ``ignore_index``: the label to leave out, where it is not the task loss's.
+    """
+
+    def __call__(
+        self, student: Tensor, teacher: Tensor | None, auxiliary: Tensor | None, target: Tensor, progress: float
+    ) -> PixelWeights | Tensor:
+        """Return the weights of a batch, or their map (B, H, W) alone: it is divided by the number of valid pixels.
+
+        Args:
+            student: (B, C, h, w) logits of any size, without gradient.
+            teacher: (B, C, h', w'), in the student's classes; None where it reads no teacher.
+            auxiliary: the teacher's auxiliary head, or None where it has none.
+            target: (B, H, W) labels.
+            progress: of training, in [0, 1].
+        """
+        ...
+
+
+def valid_labels(target: Tensor, classes: int, ignore_index: int | None) -> Tensor:
+    """Return (B, H, W) bool: where a label is a class and not the one that is left out."""
+    target = class_ids(target)
+    valid = (target >= 0) & (target < classes)
+    return valid if ignore_index is None else valid & (target != ignore_index)
+
+
+def over_valid(weights: Tensor, valid: Tensor) -> PixelWeights:
+    """Return the weights (B, H, W) where labels are valid, over the number of these.
+
+    Raises:
+        SegkdError: another shape than the labels'.
+    """
+    if not isinstance(weights, Tensor) or weights.shape != valid.shape:
+        shape = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise SegkdError(f"pixel_weighting must give the labels' shape {tuple(valid.shape)}, got {shape}")
+    weights = torch.where(valid, weights.detach() if weights.is_floating_point() else weights.float(), 0.0)
+    count = valid.sum()
+    return PixelWeights(weights, weights * (share_of_all(count) / count.clamp(min=1)))
