@@ -40,7 +40,7 @@ from segkd.detection.crosskd import CrossKDBox, CrossKDClass
 from segkd.detection.heads import dense_head
 from segkd.detection.models import build_detector
 from segkd.losses import ICSD, PKD, PixelKD
-from segkd.segmentation.models import build_model
+from segkd.models.smp import build_model
 from segkd.weighting import RelativeDifficulty
 
 Size = tuple[int, int]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segkd.distiller import Distiller, DistillOutput
-    from segkd.students import load_student
+    from segkd.models.saved import load_student
     from segkd.term import Term
 
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ _PLACES = {
     "DistillOutput": "segkd.distiller",
     "Distiller": "segkd.distiller",
     "Term": "segkd.term",
-    "load_student": "segkd.students",
+    "load_student": "segkd.models.saved",
 }
 
 

@@ -49,7 +49,7 @@ class Preprocess:
         """Return images as the model takes them.
 
         Args:
-            images: (B, channels, H, W): uint8, or floating point in [0, 1].
+            images: (B, channels, H, W), or one of them without B: uint8, or floating point in [0, 1].
 
         Raises:
             SegkdError: another number of channels.
@@ -60,6 +60,8 @@ class Preprocess:
             values = images.float() if self.white == 255 else images.float() / (255 / self.white)
         else:
             values = images if self.white == 1 else images * self.white
+        if not any(self.mean) and self.std == (1.0,) * self.channels:
+            return values
         mean, std = _on_device(self.mean, self.std, values.device, values.dtype)
         return (values - mean) / std
 
@@ -68,6 +70,6 @@ class Preprocess:
 def _on_device(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation as (1, channels, 1, 1), made once: a copy to a GPU in each step would wait for it."""
-    of_mean, of_std = (torch.tensor(of, device=device, dtype=dtype).view(1, -1, 1, 1) for of in (mean, std))
+    """Return mean and deviation as (channels, 1, 1), made once: a copy to a GPU in each step would wait for it."""
+    of_mean, of_std = (torch.tensor(of, device=device, dtype=dtype).view(-1, 1, 1) for of in (mean, std))
     return of_mean, of_std

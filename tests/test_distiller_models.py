@@ -14,7 +14,7 @@ from torchvision.models.segmentation.fcn import fcn_resnet50
 from segkd import Distiller, Term
 from segkd.adapter import Adapter, read_auxiliary, read_logits
 from segkd.losses import ICSD, PKD, PixelKD
-from segkd.segmentation.models import build_model
+from segkd.models.smp import build_model
 from segkd.weighting import RelativeDifficulty
 
 IMAGES, MASKS = batch()

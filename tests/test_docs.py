@@ -15,7 +15,7 @@ from PIL import Image
 from shell import Shelf, Shell
 
 from segkd import Distiller
-from segkd.segmentation.models import build_model
+from segkd.models.smp import build_model
 from segkd.training.config import find_config
 
 COMMANDS = ("", "bash")

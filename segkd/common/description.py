@@ -22,17 +22,17 @@ _MAX_BYTES = 2**22
 _SPARE_VALUES = 2**28
 
 
-def _is_modest(value: Any, depth: int = 2) -> Any:
+def _is_modest(value: Any, depth: int = 2, most: int = 32) -> Any:
     """Raise ValueError unless a setting is no more than any network needs; a block holds plain values alone."""
     items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     if isinstance(value, int | float) and abs(value) > 2**24:
         raise ValueError(f"expected a number up to {2**24}, got {written(value)}")
     if isinstance(value, str) and len(value) > 200:
         raise ValueError(f"expected at most 200 characters, got {written(value)}")
-    if len(items) > 32 or (items and not depth):
+    if len(items) > most or (items and not depth):
         raise ValueError(f"expected a plain setting, got {written(value)}")
     for inner in items:
-        _is_modest(inner, depth - 1)
+        _is_modest(inner, depth - 1, most)
     return value
 
 
@@ -54,8 +54,17 @@ def _is_name(text: str) -> str:
     return text
 
 
+def check_plain(key: str, value: Any) -> None:
+    """Raise `SegkdError` unless a value is plain: a name, a number, or a block of such as a network's settings are."""
+    try:
+        _is_modest(_is_name(value) if isinstance(value, str) else value, depth=6, most=4096)
+    except ValueError as error:
+        raise SegkdError(f"{key}: {error}") from None
+
+
 Text = Annotated[str, Field(max_length=200)]
 NetworkName = Annotated[str, Field(max_length=200), AfterValidator(_is_name)]
+NumClasses = Annotated[int, Field(ge=1, le=2**16)]
 Pixels = Annotated[int, Field(ge=1, le=2**15)]
 Mean = Annotated[list[float], Field(min_length=3, max_length=3)]
 Deviation = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
@@ -71,6 +80,7 @@ _INFO: dict[str, Any] = {
     "ignore_index": _Byte | None,
     "mean": Mean,
     "std": Deviation,
+    "white": Annotated[float, Field(gt=0)],
     "size": _Size | None,
     "window": Pixels | _Size | None,
 }

@@ -41,6 +41,11 @@ def student_dir(path: str | Path) -> Path:
     raise SegkdError(f"{path} holds no {STUDENT_FILE} and no student/{STUDENT_FILE}: not a finished run or a student")
 
 
+def weights_file(path: str | Path) -> Path:
+    """Return the file of weights that a path means: itself, or that of the saved student in a run or folder."""
+    return student_dir(path) / STUDENT_FILE if Path(path).is_dir() else Path(path)
+
+
 def no_run(path: str | Path) -> SegkdError:
     """Return the error for a run directory that is not there; it names the nearest one."""
     folder = Path(path)

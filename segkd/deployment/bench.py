@@ -18,10 +18,9 @@ from segkd.common.student import STUDENT_FILE, student_dir
 from segkd.deployment.formats import FORMATS, check_installed, read_info
 from segkd.deployment.subjects import Size, Subject, open_run, subject_of
 from segkd.deployment.timing import interleaved, torch_threads
-from segkd.detection.student import DetectionStudent
 from segkd.errors import SegkdError
-from segkd.segmentation.auxiliary import WithAuxiliary
-from segkd.segmentation.student import Student
+from segkd.models.saved import load_student
+from segkd.models.smp import inner_model
 from segkd.training.cost import environment
 from segkd.training.results import check_writable, write_json
 from segkd.training.run import Run
@@ -172,7 +171,7 @@ def bench(
             raise SegkdError(f"{run.directory} is of another task than {first.directory}: measure them apart")
     with torch_threads(threads) as count:
         dataset = task.val_set()
-        subject = subject_of(task, task.load_student(first.student), dataset)
+        subject = subject_of(task, load_student(first.student), dataset)
         subject.size = size or subject.size
         inputs = [image.reshape(1, 3, *subject.size).to(place) for image in subject.images(dataset, images)]
         result = Bench([], subject.size, len(inputs), batch_size, count, place)
@@ -197,12 +196,11 @@ def _models(run: Run, task: Task, subject: Subject, teachers: set[str], result: 
                 yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint), result.device)
         except SegkdError as error:
             result.remarks.append(f"{run.directory}: teacher left out: {error}")
-    yield _model(run, "student", task.load_student(run.student), subject, run.student, result.device)
+    yield _model(run, "student", load_student(run.student).module, subject, run.student, result.device)
 
 
 def _model(run: Run, name: str, model: nn.Module, subject: Subject, path: Path, device: torch.device) -> Row:
-    if isinstance(model, Student | DetectionStudent | WithAuxiliary):  # the second head is for training alone
-        model = model.model
+    model = inner_model(model)  # a second head is for training alone
     file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
     parameters = sum(parameter.numel() for parameter in model.parameters())
     call = _finished(subject.of_batch(model.to(device).eval()), device)

@@ -19,8 +19,8 @@ from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Format, Graph, Runner, find_format, quiet, read_info
 from segkd.deployment.int8 import Int8, make_int8
 from segkd.deployment.subjects import Subject, open_run, subject_of
-from segkd.detection.student import DetectionStudent
 from segkd.errors import DiskFull, SegkdError
+from segkd.models.saved import load_student
 from segkd.training.run import Run
 
 #: How many validation images a file is checked on.
@@ -102,7 +102,7 @@ def export(
         raise SegkdError(f"int8 is made by onnxruntime: --int8 goes with --format onnx, not {format}")
     place = find_device(device)
     run, task = open_run(directory, overrides)
-    student = task.load_student(run.student)
+    student = load_student(run.student)
     target = _target(run, chosen, int8, out)
     dataset = task.val_set()
     subject = subject_of(task, student, dataset)
@@ -110,7 +110,7 @@ def export(
     model = type(student.model).__name__
     if format not in subject.formats:
         raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(subject.formats)}")
-    if int8 and isinstance(student, DetectionStudent):
+    if int8 and student.task == "detection":
         raise SegkdError(f"{model} cannot be exported in int8: only segmentation students can; leave out --int8")
     try:
         scratch = tempfile.TemporaryDirectory(dir=run.directory if out is None else target.parent, prefix=".export-")

@@ -21,10 +21,9 @@ from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import Boxes, Masks, save_picture
 from segkd.deployment.video import VideoReader, video_writer
-from segkd.detection.student import DetectionStudent
 from segkd.errors import SegkdError
+from segkd.models.saved import load_student
 from segkd.segmentation.inference import Size
-from segkd.students import load_student
 
 Item = TypeVar("Item")
 
@@ -117,7 +116,7 @@ def predict(
     }
     find: Callable[[list[np.ndarray]], list[Any]]
     results: Boxes | Masks
-    if isinstance(student, DetectionStudent):
+    if student.task == "detection":
         _refuse_any(of_segmentation, f"for segmentation, and {target} is a detector")
         find = student.predict_batch
         results = Boxes(student.info, out, 0.3 if score_threshold is None else score_threshold)

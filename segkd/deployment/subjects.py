@@ -13,10 +13,8 @@ from segkd.data.loading import SeededDataset, spread
 from segkd.deployment.check import Comparison, Pairs, compare_boxes, compare_logits
 from segkd.deployment.formats import Runner
 from segkd.detection.models import detect
-from segkd.detection.student import DetectionStudent
 from segkd.errors import SegkdError
-from segkd.segmentation.inference import size_multiple
-from segkd.segmentation.student import Student
+from segkd.network import Network
 from segkd.training.run import Run
 from segkd.training.task import Task
 from segkd.training.tasks import task_of
@@ -63,7 +61,7 @@ class Subject(ABC):
     network: nn.Module
     device = torch.device("cpu")
 
-    def __init__(self, task: Task, student: nn.Module, dataset: SeededDataset) -> None:
+    def __init__(self, task: Task, student: Network, dataset: SeededDataset) -> None:
         self.task = task
         self.student = student.cpu().eval()
         first = self._image(dataset, 0)
@@ -125,9 +123,9 @@ class SegmentationSubject(Subject):
     has_control_flow = False
     ladder = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"}, {})
 
-    def __init__(self, task: Task, student: Student, dataset: SeededDataset) -> None:
-        self.network = student.model
-        self.multiple = size_multiple(student.model)
+    def __init__(self, task: Task, student: Network, dataset: SeededDataset) -> None:
+        self.network = student.module
+        self.multiple = student.preprocess.multiple
         super().__init__(task, student, dataset)
         self._recorded = student.info
 
@@ -183,8 +181,8 @@ class DetectionSubject(Subject):
     has_control_flow = True
     ladder = ({},)
 
-    def __init__(self, task: Task, student: DetectionStudent, dataset: SeededDataset) -> None:
-        self.network = _Detector(student.model).eval()
+    def __init__(self, task: Task, student: Network, dataset: SeededDataset) -> None:
+        self.network = _Detector(student.module).eval()
         super().__init__(task, student, dataset)
         self._recorded = student.info
 
@@ -249,11 +247,10 @@ def open_run(directory: str | Path, overrides: Sequence[str] = ()) -> tuple[Run,
     return run, task_of(config)
 
 
-def subject_of(task: Task, student: nn.Module, dataset: SeededDataset) -> Subject:
+def subject_of(task: Task, student: Network, dataset: SeededDataset) -> Subject:
     """Return what is exported of a student, see `Subject`."""
-    if isinstance(student, DetectionStudent):
+    if student.task == "detection":
         return DetectionSubject(task, student, dataset)
-    assert isinstance(student, Student)
     return SegmentationSubject(task, student, dataset)
 
 

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:  # a config is checked before torch is loaded
     from torch import nn
 
     from segkd.preprocess import Preprocess
+
+
+Triple = tuple[float, float, float]
+_Above0 = Annotated[float, Field(gt=0)]
+
+
+class Normalization(Block):
+    """Mean and standard deviation of each channel of images in 0 to 1."""
+
+    mean: Triple = Field(description="of red, green and blue")
+    std: tuple[_Above0, _Above0, _Above0] = Field(description="likewise")
 
 
 class ModelBlock(Block):
@@ -54,6 +66,8 @@ class Family(ABC):
     A class, not an instance, is what a name stands for; it is never called on more than one model at a time.
     """
 
+    name: ClassVar[str]
+    """What a config calls it."""
     title: ClassVar[str]
     """One line for ``segkd methods``."""
     block: ClassVar[type[ModelBlock]]
@@ -64,6 +78,9 @@ class Family(ABC):
     """The extra of this package that brings its library, where that does not come by itself."""
     names_code: ClassVar[bool] = False
     """Whether its block names code that is run: a config may do so, the description in a saved folder never."""
+    kept: ClassVar[tuple[str, ...]] = ("arch", "options")
+    """Keys of ``block`` that `Built.settings` has, and so a saved student's config.json, which a stranger may have
+    written: those that name and size a network, none that loads something or names code."""
     encoders: ClassVar[tuple[str, ...]] = ("encoder",)
     """Names of the submodules that are pretrained, which ``optimizer.encoder_lr`` is the rate of."""
 
@@ -82,6 +99,30 @@ class Family(ABC):
             SegkdError: an unknown name or option (with the nearest), a library that is not installed (with the extra
                 that brings it), weights that do not fit or cannot be had.
         """
+
+    @classmethod
+    def load(cls, module: "nn.Module", path: str | Path) -> bool:
+        """Load weights into a model of this family, all of them or none; here under the module's own names.
+
+        Args:
+            module: of a model from `build`.
+            path: a .safetensors, .pth, .pt or .bin file, a Lightning checkpoint of this project, a run directory, or
+                the ``student`` folder in it.
+
+        Returns:
+            Whether all of it was loaded; False where a head that only training needs has got no weights.
+
+        Raises:
+            SegkdError: the file is missing, unreadable, or of another model or number of classes.
+        """
+        from segkd.common.student import weights_file
+        from segkd.common.weights import check_fit, read_state_dict
+
+        file = weights_file(path)
+        state = read_state_dict(file)
+        check_fit(module, state, file)
+        module.load_state_dict(state)
+        return True
 
     @classmethod
     def as_map(cls, module: "nn.Module", output: Any, size: tuple[int, int]) -> Any:

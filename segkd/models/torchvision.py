@@ -34,9 +34,11 @@ class TorchvisionBlock(ModelBlock):
 class Torchvision(Family):
     """Models of torchvision, which return ``{"out": logits}``, and ``"aux"`` where asked for, at the images' size."""
 
+    name = "torchvision"
     title = "torchvision's DeepLabV3, FCN and LR-ASPP"
     block = TorchvisionBlock
     encoders = ("backbone",)
+    kept = ("arch", "aux")
 
     @classmethod
     def build(cls, block: TorchvisionBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
@@ -64,7 +66,7 @@ class Torchvision(Family):
             block.arch, weights=None, weights_backbone=None, num_classes=count, **heads
         )
         note = _load(module, block, state, is_other=own is not None and classes is not None and list(classes) != own)
-        settings = {"family": "torchvision", "arch": block.arch, "aux": block.aux}
+        settings = {"arch": block.arch, "aux": block.aux}
         transforms = described.transforms()
         preprocess = Preprocess(tuple(transforms.mean), tuple(transforms.std))
         return Built(module, preprocess, own if classes is None else None, settings, note=note)

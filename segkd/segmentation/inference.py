@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.errors import SegkdError, nearest
+from segkd.preprocess import Preprocess
 from segkd.segmentation.strips import Rows, Size, strips
 
 BAND = 32
@@ -126,7 +127,8 @@ def _whole(model: nn.Module, images: Tensor, mirror: bool = False) -> Tensor:
     if not down and not right:
         return read_logits(model(images))
     # Repeating the border looks more like an image than a black bar does, and the logits there are cut off.
-    padded = F.pad(images if images.is_floating_point() else images.float(), (0, right, 0, down), mode="replicate")
+    floating = images if images.is_floating_point() else images.float()
+    padded = F.pad(floating, (0, right, 0, down), mode="replicate").to(images.dtype)
     logits = _resize(read_logits(model(padded)), (height + down, width + right))
     return logits[..., :height, :width]
 
@@ -209,6 +211,8 @@ def _resize(logits: Tensor, size: Size) -> Tensor:
 
 def size_multiple(model: nn.Module) -> int:
     """Return what height and width must be multiples of: the encoder's output stride, or 1 for a model of any size."""
+    if isinstance(known := getattr(model, "preprocess", None), Preprocess):
+        return known.multiple
     while not hasattr(model, "encoder") and isinstance(getattr(model, "model", None), nn.Module):
         model = model.model  # type: ignore[assignment]  # within a WithAuxiliary or Student
     if not getattr(model, "requires_divisible_input_shape", False):

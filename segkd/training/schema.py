@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
 from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
+from segkd.models.family import Normalization
 from segkd.training.distill import Distill
 
 
@@ -29,15 +30,6 @@ class Data(Block):
     blur: Share = Field(0.0, description="probability of a Gaussian blur, its sigma from 0 to 1 pixels")
     batch_size: BatchSize = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0, le=512)] = Field(2, description="loader processes; 0 loads in the main one")
-
-
-class Normalization(Block):
-    """Mean and standard deviation of each channel of images in 0 to 1."""
-
-    mean: tuple[float, float, float] = Field(description="of red, green and blue")
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        description="likewise"
-    )
 
 
 class Model(Block):

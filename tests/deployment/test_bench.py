@@ -9,7 +9,7 @@ from torch import nn
 
 from segkd.deployment.bench import bench
 from segkd.deployment.export import export
-from segkd.students import load_student
+from segkd.models.saved import load_student
 
 
 def macs_of(model: nn.Module, height: int, width: int) -> int:

@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from segkd.deployment.export import export
 from segkd.deployment.formats import FORMATS, read_info, write_onnx_info
 from segkd.detection.models import detect
 from segkd.errors import SegkdError
-from segkd.students import load_student
+from segkd.models.saved import load_student
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -76,7 +77,7 @@ class TestFormats:
         found = set()
         for size in (None, [48, 64], [96, 160], [48, 160]):
             # As a student of another validation.resize has it recorded, itself and in its file.
-            student.info["size"] = size
+            student.preprocess = replace(student.preprocess, size=size and (size[0], size[1]))
             model = onnx.load(file)
             write_onnx_info(model, {**read_info(file), "resize": size})
             onnx.save(model, file)

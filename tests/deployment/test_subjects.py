@@ -6,11 +6,12 @@ from experiments import write
 
 from segkd.deployment.subjects import DetectionSubject, SegmentationSubject, open_run, resized, subject_of
 from segkd.errors import SegkdError
+from segkd.models.saved import load_student
 
 
 def subject(run: Path, *overrides: str) -> SegmentationSubject | DetectionSubject:
     run_, task = open_run(run, overrides)
-    found = subject_of(task, task.load_student(run_.student), task.val_set())
+    found = subject_of(task, load_student(run_.student), task.val_set())
     assert isinstance(found, SegmentationSubject | DetectionSubject)
     return found
 

@@ -5,9 +5,10 @@ import torch
 from torchvision.models import detection
 
 from segkd.detection.models import build_detector
-from segkd.detection.student import save_student
 from segkd.detection.weights import load_weights
 from segkd.errors import SegkdError
+from segkd.models.detectors import settings_of
+from segkd.network import Network
 
 
 def small(arch="retinanet", backbone="mobilenet_v3_small", classes=3, **settings):
@@ -26,7 +27,8 @@ def test_every_kind_of_file(tmp_path):
     state = model.state_dict()
     torch.save(state, tmp_path / "a.pth")
     torch.save({"state_dict": {f"distiller.student.{key}": value for key, value in state.items()}}, tmp_path / "b.ckpt")
-    save_student(model, tmp_path / "run" / "student", info={})
+    network = Network(model, classes=list("abc"), task="detection", family="detectors", settings=settings_of(model))
+    network.save(tmp_path / "run" / "student")
     for name in ("a.pth", "b.ckpt", "run", "run/student", "run/student/model.safetensors"):
         other = small()
         load_weights(other, tmp_path / name)

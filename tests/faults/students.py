@@ -54,7 +54,17 @@ def as_type(dtype: torch.dtype) -> Callable[[Path], None]:
 
 
 def detector(name: str, key: str, value: Any, *texts: str) -> Fault:
-    prepare = described({key: value}, {})
+    def prepare(folder: Path) -> None:
+        config = json.loads((folder / DESCRIPTION).read_text())
+        config["settings"][key] = value
+        (folder / DESCRIPTION).write_text(json.dumps(config))
+
+    return Fault(name, "eval runs/tiny", (DESCRIPTION, *texts), prepare=prepare, folder="detection_run", seconds=5)
+
+
+def of_family(name: str, changes: dict[str, Any], *texts: str) -> Fault:
+    """Return the row of keys beside the settings of a family."""
+    prepare = described(changes, {})
     return Fault(name, "eval runs/tiny", (DESCRIPTION, *texts), prepare=prepare, folder="detection_run", seconds=5)
 
 
@@ -103,11 +113,14 @@ FAULTS = [
     text("a student with a long description", " " * 2**23, "4194304 bytes"),
     detector("a backbone at the hub", "backbone", "tu-hf-hub:timm/resnet18.a1_in1k", "name of a network"),
     detector("weights to fetch for a backbone", "backbone_weights", "default", "no key"),
-    detector("a detector with classes beyond any", "num_classes", 10**9, "65536"),
-    detector("a detector with other classes than names", "num_classes", 7, "classes"),
+    of_family("a detector with classes beyond any", {"classes": 10**9}, "65536"),
+    of_family("a detector with other classes than names", {"classes": 7}, "classes"),
+    of_family("a student of a family of its own", {"family": "mypkg:Evil"}, "family", "'mypkg:Evil'"),
+    of_family("a student made by code that it names", {"family": "python", "settings": {"build": "a:b"}}, "family"),
+    detector("a student with a builder of its own", "build", "os:system", "no key 'build'"),
     detector("a detector of wrong options", "options", {"out_channels": "x"}, "'x'"),
     detector("a detector for images of 0 pixels", "min_size", 0, "at least 1"),
-    detector("a detector with a deviation of 0", "normalization", [[0.5] * 3, [0] * 3], "more than 0"),
+    detector("a detector with a deviation of 0", "normalization", {"mean": [0.5] * 3, "std": [0] * 3}, "more than 0"),
     Fault(
         "a teacher whose encoder is at the hub",
         "train distilled.yaml teacher.config=null teacher.checkpoint=runs/tiny",
@@ -119,7 +132,7 @@ FAULTS = [
         "a detector's teacher with weights to fetch",
         "train distilled.yaml teacher.config=null teacher.checkpoint=runs/tiny",
         (DESCRIPTION, "backbone_weights"),
-        prepare=described({"backbone_weights": "default"}, {}),
+        prepare=detector("", "backbone_weights", "default").prepare,
         folder="detection_run",
     ),
     Fault("a student of complex numbers", ALL["eval"], (MODEL, "complex64"), {}, as_type(torch.complex64), "run"),

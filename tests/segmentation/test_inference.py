@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segkd.errors import SegkdError
+from segkd.models.smp import build_model
 from segkd.segmentation import inference, strips
 from segkd.segmentation.inference import predict_classes, predict_logits
-from segkd.segmentation.models import build_model
 
 
 def images(*size):
@@ -155,9 +155,9 @@ LARGE = """
 import resource, sys
 import numpy, torch
 from segkd.segmentation.inference import predict_logits
-from segkd.segmentation.student import Student
+from segkd.network import Network
 model = torch.nn.Conv2d(3, 19, 1).eval()
-student = Student(model, {"mean": [0.5] * 3, "std": [0.5] * 3, "window": 512})
+student = Network(model, mean=[0.5] * 3, std=[0.5] * 3, recorded={"window": 512})
 size = (int(sys.argv[2]), int(sys.argv[3]))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from segkd.segmentation.models import build_model
+from segkd.models.smp import build_model
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
 from segkd.training.schema import Optimizer
 

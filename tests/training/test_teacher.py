@@ -20,7 +20,7 @@ from experiments import (
 )
 from safetensors.torch import load_file
 
-from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.models.auxiliary import WithAuxiliary
 from segkd.training.config import load_config
 from segkd.training.segmentation.schema import Config
 from segkd.training.tasks import task_of

@@ -9,10 +9,10 @@ import yaml
 from experiments import recorded_steps, refused, rows, same, segkd, train, weights, write
 from PIL import Image
 
+from segkd.models.saved import load_student
 from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.segmentation.reading import read_pair
-from segkd.segmentation.student import load_student
 
 
 class TestRunDirectory:
@@ -71,7 +71,7 @@ class TestRunDirectory:
         plain = smp.from_pretrained(run / "student").eval()
         image = torch.randn(1, 3, 64, 96)
         with torch.no_grad():
-            assert torch.equal(plain(image), student(image))
+            assert torch.equal(plain(image), student.module(image))
 
     def test_the_student_is_the_best_validation(self, trained: Path):
         run = trained / "runs" / "distilled"

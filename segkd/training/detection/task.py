@@ -18,11 +18,13 @@ from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics
 from segkd.detection.models import build_detector, detect
 from segkd.detection.pictures import box_row
-from segkd.detection.student import DetectionStudent, build_student, load_student, save_student
 from segkd.detection.transforms import Transform, eval_transform, train_transform
 from segkd.detection.weights import load_weights
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
+from segkd.models.detectors import settings_of
+from segkd.models.saved import load_student, read_network
+from segkd.network import Network
 from segkd.training.detection.boards import DetectionPictures
 from segkd.training.detection.schema import Config, Model, Teacher
 from segkd.training.schema import Config as AnyConfig
@@ -145,11 +147,11 @@ class DetectionTask(Task):
     def _saved_teacher(self, block: Teacher, folder: Path) -> BuiltTeacher:
         """Return the teacher that a run has saved: what it is of is said there."""
         data = self.config.data
-        _, model, info = build_student(folder, min_size=data.sizes(), max_size=data.max_size)
-        held: dict[str, Any] = model.config  # type: ignore[assignment]
+        _, network = read_network(folder, min_size=data.sizes(), max_size=data.max_size)
+        held: dict[str, Any] = network.module.config  # type: ignore[assignment]
         check_said(block, {key: held[key] for key in ("arch", "backbone", "normalization")}, held["options"])
-        check_classes(f"the teacher {block.checkpoint}", info.get("classes", []), self.class_names, _SAME)
-        return _built(model, str(block.checkpoint))
+        check_classes(f"the teacher {block.checkpoint}", network.classes, self.class_names, _SAME)
+        return _built(network.module, str(block.checkpoint))
 
     def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
         """Load the teacher's weights."""
@@ -214,13 +216,14 @@ class DetectionTask(Task):
         return picture
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
-        """Write the student with what is needed to use it, see `segkd.detection.student.DetectionStudent`."""
-        info = {"classes": self.class_names, "colors": self.spec.colors, "dataset": self.spec.name}
-        save_student(student, directory, info=info)
+        """Write the student with what is needed to use it, see `Network.save`."""
+        recorded = {"colors": self.spec.colors, "dataset": self.spec.name}
+        of: dict[str, Any] = {"family": "detectors", "settings": settings_of(student), "recorded": recorded}
+        Network(student, classes=self.class_names, task="detection", **of).save(directory)
 
-    def load_student(self, directory: Path) -> DetectionStudent:
+    def load_student(self, directory: Path) -> nn.Module:
         """Open what `save_student` wrote."""
-        return load_student(directory)
+        return load_student(directory).module
 
 
 def _pair(settings: Model | Teacher) -> Normalization:

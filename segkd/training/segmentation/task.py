@@ -16,19 +16,19 @@ from segkd.common.pictures import Picture
 from segkd.data.loading import SeededDataset, spread
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
+from segkd.models.saved import load_student
+from segkd.models.smp import build_model, normalization
+from segkd.models.smp_files import load_weights
+from segkd.network import Network
 from segkd.segmentation.check import contact_sheet
 from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
-from segkd.segmentation.encoders import normalization
 from segkd.segmentation.inference import predict_logits, size_multiple
 from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
-from segkd.segmentation.models import build_model
 from segkd.segmentation.occurrence import count_pixels, look, missing, one_alone
 from segkd.segmentation.pictures import colorize
-from segkd.segmentation.student import Student, load_student, save_student
 from segkd.segmentation.task_losses import class_weights
 from segkd.segmentation.transforms import eval_transform, train_transform
-from segkd.segmentation.weights import load_weights
 from segkd.training.run import Run
 from segkd.training.schema import Config as AnyConfig
 from segkd.training.segmentation import teacher as teachers
@@ -275,23 +275,20 @@ class SegmentationTask(Task):
         return colorize(logits.argmax(1)[0].cpu().numpy(), self.spec.colors, self.spec.ignore_index)
 
     def save_student(self, student: nn.Module, directory: Path) -> None:
-        """Write the student with what is needed to use it, see `segkd.segmentation.student.Student`."""
+        """Write the student with what is needed to use it, see `Network.save`."""
         mean, std = model_normalization(self.config.student)
-        info = {
-            "classes": self.spec.class_names,
+        size, names = self.config.validation.resize, self.spec.class_names
+        recorded = {
             "colors": self.spec.colors,
             "ignore_index": self.spec.ignore_index,
             "dataset": self.spec.name,
-            "mean": list(mean),
-            "std": list(std),
-            "size": self.config.validation.resize,
             "window": self.config.validation.window or self.config.data.crop,
         }
-        save_student(student, directory, info=info)
+        Network(student, mean=mean, std=std, size=size, classes=names, recorded=recorded, family="smp").save(directory)
 
-    def load_student(self, directory: Path) -> Student:
+    def load_student(self, directory: Path) -> nn.Module:
         """Open what `save_student` wrote."""
-        return load_student(directory)
+        return load_student(directory).module
 
 
 def model_normalization(settings: Model | Teacher) -> Normalization:

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 from segkd.common.files import replacing
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
-from segkd.segmentation.auxiliary import WithAuxiliary
+from segkd.models.auxiliary import WithAuxiliary
+from segkd.models.saved import read_network
+from segkd.models.smp import build_model, normalization
+from segkd.models.smp_files import AUXILIARY_FILE, load_weights
 from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
-from segkd.segmentation.encoders import normalization
-from segkd.segmentation.models import build_model
-from segkd.segmentation.student import build_student
-from segkd.segmentation.weights import AUXILIARY_FILE, load_weights
 from segkd.training.run import Run
 from segkd.training.segmentation.schema import Config, Teacher
 from segkd.training.task import BuiltTeacher
@@ -63,7 +62,8 @@ def _of_config(block: Teacher, spec: DatasetSpec, own: Config) -> BuiltTeacher:
 
 
 def _of_student(block: Teacher, spec: DatasetSpec, folder: Path) -> BuiltTeacher:
-    _, model, info = build_student(folder)
+    _, network = read_network(folder)
+    model, info = network.module, network.info
     arguments: dict[str, Any] = model.config  # type: ignore[assignment]
     held = {"arch": type(model).__name__, "encoder": arguments["encoder_name"]}
     check_said(block, {**held, "normalization": [info["mean"], info["std"]]}, arguments)

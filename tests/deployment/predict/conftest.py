@@ -3,12 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 from clips import CLASSES, COLORS, picture
+from networks import detector as a_detector
+from networks import segmenter
 from PIL import Image
-
-from segkd.detection.models import build_detector
-from segkd.detection.student import save_student as save_detector
-from segkd.segmentation.models import build_model
-from segkd.segmentation.student import save_student
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +13,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a segmentation student that resizes to 64 x 96."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    info = {"classes": CLASSES, "colors": COLORS, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "size": [64, 96]}
-    save_student(build_model("Unet", "tu-mobilenetv3_small_050", 4), folder / "student", info=info)
+    normalization = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    block = {"recorded": {"colors": COLORS}, "size": [64, 96], "normalization": normalization}
+    segmenter("Unet", "tu-mobilenetv3_small_050", CLASSES, **block).save(folder / "student")
     return folder
 
 
@@ -26,11 +24,11 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a detector that finds something everywhere."""
     folder = tmp_path_factory.mktemp("detector")
     torch.manual_seed(0)
-    options = {"out_channels": 64, "score_thresh": 0.0, "detections_per_img": 5}
-    model = build_detector("retinanet", "mobilenet_v3_small", 4, min_size=64, max_size=96, options=options)
+    options = {"score_thresh": 0.0, "detections_per_img": 5}
+    network = a_detector("retinanet", classes=CLASSES, recorded={"colors": COLORS}, options=options)
     # As built, all scores are 0.01 but for the last bits: which five are best would hang on the batch size.
-    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=5e3)
-    save_detector(model, folder / "student", info={"classes": CLASSES, "colors": COLORS})
+    torch.nn.init.normal_(network.module.head.classification_head.cls_logits.weight, std=5e3)
+    network.save(folder / "student")
     return folder
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from segkd.deployment.predict import predict
+from segkd.models.saved import load_student
 from segkd.segmentation.pictures import overlay
-from segkd.students import load_student
 
 
 def mask(path: Path) -> np.ndarray:

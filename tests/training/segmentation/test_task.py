@@ -6,10 +6,10 @@ from experiments import same
 from torch import nn
 
 from segkd.errors import SegkdError
-from segkd.segmentation.auxiliary import WithAuxiliary
-from segkd.segmentation.encoders import normalization
+from segkd.models.auxiliary import WithAuxiliary
+from segkd.models.saved import load_student
+from segkd.models.smp import build_model, normalization
 from segkd.segmentation.metrics import SegmentationMetrics
-from segkd.segmentation.models import build_model
 from segkd.training.config import load_config
 from segkd.training.segmentation.schema import Config
 from segkd.training.segmentation.task import SegmentationTask, model_normalization, normalize
@@ -62,7 +62,7 @@ def test_normalization_is_the_encoders_unless_given(task: SegmentationTask, tmp_
     changed = SegmentationTask(Config.model_validate({**config.model_dump(), "student": student}))
     assert model_normalization(changed.config.student) == ((0.5,) * 3, (1.0,) * 3)
     changed.save_student(changed.student(), tmp_path / "student")
-    assert changed.load_student(tmp_path / "student").info["mean"] == [0.5] * 3
+    assert load_student(tmp_path / "student").info["mean"] == [0.5] * 3
 
 
 def test_normalizes_bytes():

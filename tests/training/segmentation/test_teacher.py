@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 from experiments import refused, same, segkd, train, write
 
-from segkd.segmentation.auxiliary import WithAuxiliary
-from segkd.segmentation.models import build_model
+from segkd.models.auxiliary import WithAuxiliary
+from segkd.models.smp import build_model
 from segkd.training.segmentation.teacher import fit_auxiliary, load_auxiliary, save_auxiliary
 from segkd.training.task import BuiltTeacher
 

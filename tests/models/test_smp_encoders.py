@@ -3,7 +3,7 @@ import segmentation_models_pytorch as smp
 import timm
 
 from segkd.errors import SegkdError
-from segkd.segmentation.encoders import check_encoder, normalization
+from segkd.models.smp import check_encoder, normalization
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -8,7 +8,8 @@ import torch
 from huggingface_hub import constants
 
 from segkd.errors import SegkdError
-from segkd.segmentation.models import ARCHITECTURES, WithAuxiliary, build_model
+from segkd.models.auxiliary import WithAuxiliary
+from segkd.models.smp import build_model
 
 
 @pytest.mark.parametrize("arch", ["DeepLabV3Plus", "PSPNet", "Unet"])
@@ -20,7 +21,7 @@ def test_architectures_and_encoders(arch, encoder):
         assert model(torch.randn(1, 3, 64, 96)).shape == (1, 5, 64, 96)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [found.__name__ for found in smp.MODEL_ARCHITECTURES_MAPPING.values()])
 def test_every_architecture_can_be_named_in_any_case(arch):
     encoder = "tu-vit_tiny_patch16_224" if arch == "DPT" else "resnet18"
     with torch.device("meta"):  # names matter here, not numbers

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from segkd.errors import SegkdError
-from segkd.segmentation.models import AuxiliaryHead, WithAuxiliary, build_model
+from segkd.models.auxiliary import AuxiliaryHead, WithAuxiliary
+from segkd.models.smp import build_model
 
 
 def images(*size):

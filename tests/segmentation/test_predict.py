@@ -1,18 +1,16 @@
-import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import segmentation_models_pytorch as smp
 import torch
+from networks import network, segmenter
 from PIL import Image
 
 from segkd.errors import SegkdError
 from segkd.segmentation.inference import predict_logits
 from segkd.segmentation.metrics import SegmentationMetrics
-from segkd.segmentation.models import Student, build_model, load_student, load_weights, save_student
 
 INFO = {
     "classes": ["sky", "road", "car"],
@@ -27,69 +25,6 @@ INFO = {
 
 def picture(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-@pytest.mark.parametrize("auxiliary", [False, True])
-@pytest.mark.parametrize("encoder", ["resnet18", "tu-mobilenetv3_small_050"])
-def test_what_is_saved_opens_here_and_with_the_library_alone(encoder, auxiliary, tmp_path):
-    model = build_model("DeepLabV3Plus", encoder, 3, auxiliary=auxiliary, options={"decoder_channels": 32}).eval()
-    save_student(model, tmp_path / "run" / "student", info=INFO)
-    ours, theirs = load_student(tmp_path / "run"), smp.from_pretrained(str(tmp_path / "run" / "student"))
-    assert type(ours.model) is type(theirs) is smp.DeepLabV3Plus
-    assert not ours.model.training
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        expected = (model.model if auxiliary else model)(x)
-        assert torch.equal(ours(x), expected)
-        assert torch.equal(theirs.eval()(x), expected)
-    assert INFO.items() <= ours.info.items()
-    assert ours.info["version"]
-    assert load_student(tmp_path / "run" / "student").info == ours.info
-
-
-def test_a_student_built_on_hub_weights_opens_without_the_hub(tmp_path):
-    model = build_model("Unet", "resnet18", 3)
-    model.config["encoder_weights"] = "imagenet"  # as the library records it
-    save_student(model, tmp_path, info={})
-    assert json.loads((tmp_path / "config.json").read_text())["encoder_weights"] is None
-    assert load_student(tmp_path).info["mean"] == [0.485, 0.456, 0.406]
-
-
-def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
-    save_student(build_model("Unet", "resnet18", 3, auxiliary=True), tmp_path / "student", info=INFO)
-    assert (tmp_path / "student" / "auxiliary.safetensors").exists()
-    (tmp_path / "student" / "notes.txt").write_text("kept")
-    again = build_model("Unet", "resnet18", 4)
-    save_student(again, tmp_path / "student", info={**INFO, "classes": list("abcd"), "colors": [[0, 0, 0]] * 4})
-    names = {file.name for file in (tmp_path / "student").iterdir()}
-    assert names == {"model.safetensors", "config.json", "notes.txt"}
-    assert [file.name for file in tmp_path.iterdir()] == ["student"]
-    assert load_student(tmp_path).model.segmentation_head[0].out_channels == 4
-
-
-def test_what_cannot_be_saved_writes_nothing(tmp_path):
-    with pytest.raises(SegkdError, match="JSON"):
-        save_student(build_model("Unet", "resnet18", 3), tmp_path / "student", info={"classes": {1, 2}})
-    with pytest.raises(SegkdError, match="Conv2d"):
-        save_student(torch.nn.Conv2d(3, 3, 1), tmp_path / "student", info={})
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_is_no_student(tmp_path):
-    with pytest.raises(SegkdError, match="there is no run"):
-        load_student(tmp_path / "absent")
-    with pytest.raises(SegkdError, match="not a finished run"):
-        load_student(tmp_path)
-    save_student(build_model("Unet", "resnet18", 3), tmp_path / "student", info=INFO)
-    config = tmp_path / "student" / "config.json"
-    good = json.loads(config.read_text())
-    for text in ("{", json.dumps({**good, "_model_class": "Foo"}), json.dumps({"a": 1}), "[]"):
-        config.write_text(text)
-        with pytest.raises(SegkdError, match=r"config\.json does not describe a model"):
-            load_student(tmp_path)
-    config.write_text(json.dumps({**good, "classes": 7, "_segkd": {"classes": list("abcdefg")}}))
-    with pytest.raises(SegkdError, match="the file has 3 classes, the model 7"):
-        load_student(tmp_path)
 
 
 class ByHand(torch.nn.Module):
@@ -107,16 +42,16 @@ class ByHand(torch.nn.Module):
 def test_predict_normalises_as_recorded_and_returns_the_images_size():
     image = picture(50, 70)
     mean, std = np.array(INFO["mean"]), np.array([0.1, 0.2, 0.3])
-    student = Student(ByHand(), {"mean": INFO["mean"], "std": [0.1, 0.2, 0.3], "size": None})
+    student = network(ByHand(), {"mean": INFO["mean"], "std": [0.1, 0.2, 0.3], "size": None})
     classes = student.predict(image)
     assert classes.dtype == np.uint8
-    seen = student.model.seen[0].permute(1, 2, 0).numpy()
+    seen = student.module.seen[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(seen, (image / 255 - mean) / std, atol=1e-5)
     np.testing.assert_array_equal(classes, seen.argmax(-1))
     np.testing.assert_array_equal(student.predict(Image.fromarray(image)), classes)
-    resized = Student(ByHand(), {**INFO, "size": [20, 30]})
+    resized = network(ByHand(), {**INFO, "size": [20, 30]})
     assert resized.predict(image).shape == (50, 70)
-    assert resized.model.seen.shape == (1, 3, 20, 30)
+    assert resized.module.seen.shape == (1, 3, 20, 30)
 
 
 class Recording(ByHand):
@@ -138,34 +73,34 @@ class TestBatch:
     def test_images_of_one_size_when_resized_go_together_and_come_back_in_order(self):
         images = [picture(50, 70), picture(20, 30), Image.fromarray(picture(50, 70)), picture(7, 9)]
         for size, shapes in (([20, 30], [(4, 3, 20, 30)]), (None, [(2, 3, 50, 70), (1, 3, 20, 30), (1, 3, 7, 9)])):
-            student = Student(Recording(), {**PLAIN, "size": size})
-            found = student.predict_batch(images)
-            assert [tuple(batch.shape) for batch in student.model.batches] == shapes
+            student = network(Recording(), {**PLAIN, "size": size})
+            found = student.predict(images)
+            assert [tuple(batch.shape) for batch in student.module.batches] == shapes
             assert [mask.shape for mask in found] == [(50, 70), (20, 30), (50, 70), (7, 9)]
             for image, mask in zip(images, found, strict=True):
                 assert mask.dtype == np.uint8
                 np.testing.assert_array_equal(mask, student.predict(image))
 
     def test_of_nothing(self):
-        assert Student(ByHand(), PLAIN).predict_batch([]) == []
+        assert network(ByHand(), PLAIN).predict_batch([]) == []
 
     @pytest.mark.parametrize("size", [None, [20, 30]])
     def test_scales_are_of_the_size_that_the_model_sees_and_resized_from_the_image_itself(self, size):
-        student = Student(Recording(), {**PLAIN, "size": size})
+        student = network(Recording(), {**PLAIN, "size": size})
         image = picture(50, 70)
         student.predict(image, scales=(0.5, 1, 1.25))
         height, width = size or (50, 70)
         shapes = [(height // 2, width // 2), (height, width), (round(height * 1.25), round(width * 1.25))]
-        assert [tuple(batch.shape[-2:]) for batch in student.model.batches] == shapes
-        for batch in student.model.batches:
-            expected = Student(ByHand(), {**PLAIN, "size": list(batch.shape[-2:])})
+        assert [tuple(batch.shape[-2:]) for batch in student.module.batches] == shapes
+        for batch in student.module.batches:
+            expected = network(ByHand(), {**PLAIN, "size": list(batch.shape[-2:])})
             expected.predict(image)
-            assert torch.equal(batch, expected.model.seen)
+            assert torch.equal(batch, expected.module.seen)
 
     def test_flip_and_scales_are_averaged(self):
-        student = Student(Recording(), {**PLAIN, "size": [40, 60]})
+        student = network(Recording(), {**PLAIN, "size": [40, 60]})
         found = student.predict(picture(50, 70), scales=(0.5, 1), flip=True)
-        small, small_mirrored, usual, usual_mirrored = student.model.batches
+        small, small_mirrored, usual, usual_mirrored = student.module.batches
         assert torch.equal(small_mirrored.flip(-1), small)
         assert torch.equal(usual_mirrored.flip(-1), usual)
         mean = sum(predict_logits(torch.nn.Identity(), seen, (50, 70)).softmax(1) for seen in (small, usual))
@@ -173,33 +108,33 @@ class TestBatch:
 
     def test_sliding_takes_the_window_given_or_the_one_recorded(self):
         image = picture(50, 70)
-        student = Student(Recording(), {**PLAIN, "window": [20, 30]})
+        student = network(Recording(), {**PLAIN, "window": [20, 30]})
         student.predict(image, mode="sliding")
-        assert {tuple(batch.shape[-2:]) for batch in student.model.batches} == {(20, 30)}
-        student.model.batches.clear()
+        assert {tuple(batch.shape[-2:]) for batch in student.module.batches} == {(20, 30)}
+        student.module.batches.clear()
         found = student.predict(image, mode="sliding", window=25, stride=25)
-        assert [tuple(batch.shape[-2:]) for batch in student.model.batches] == [(25, 25)] * 6
+        assert [tuple(batch.shape[-2:]) for batch in student.module.batches] == [(25, 25)] * 6
         np.testing.assert_array_equal(found, student.predict(image))  # this model sees each pixel alone
 
     def test_what_is_wrong_with_options(self):
-        student = Student(ByHand(), PLAIN)
+        student = network(ByHand(), PLAIN)
         for scales in ((), (0,), (1, -1), (float("nan"),), (float("inf"),)):
             with pytest.raises(SegkdError, match="scales must be one or more numbers above 0"):
                 student.predict(picture(5, 5), scales=scales)
         with pytest.raises(SegkdError, match="needs a window"):
             student.predict(picture(5, 5), mode="sliding")
         with pytest.raises(SegkdError, match="window 0x0"):
-            Student(ByHand(), {**PLAIN, "window": [4, 4]}).predict(picture(5, 5), mode="sliding", window=0)
+            network(ByHand(), {**PLAIN, "window": [4, 4]}).predict(picture(5, 5), mode="sliding", window=0)
         with pytest.raises(SegkdError, match="'whole'"):
             student.predict(picture(5, 5), mode="hole")
         with pytest.raises(SegkdError, match="uint8"):
-            student.predict_batch([picture(5, 5), np.zeros((5, 5))])
+            student.predict([picture(5, 5), np.zeros((5, 5))])
 
 
 @pytest.mark.parametrize("bad", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((5, 5, 4), np.uint8)])
 def test_predict_names_a_wrong_array(bad):
     with pytest.raises(SegkdError, match="uint8"):
-        Student(ByHand(), {"mean": [0, 0, 0], "std": [1, 1, 1]}).predict(bad)
+        network(ByHand(), {"mean": [0, 0, 0], "std": [1, 1, 1]}).predict(bad)
 
 
 @pytest.mark.slow
@@ -208,9 +143,8 @@ def test_the_trained_teacher_has_the_miou_of_its_card():
     file = Path(data or "", "..", "weights", "camvid_teacher_lite2.safetensors")
     if not data or not file.is_file():
         pytest.skip("SEGKD_DATA is not set, or no camvid_teacher_lite2.safetensors beside it")
-    model = build_model("DeepLabV3Plus", "tu-tf_efficientnet_lite2", 11)
-    load_weights(model, file)
-    student = Student(model, {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [240, 320]})
+    encoder = "tu-tf_efficientnet_lite2"
+    student = segmenter("DeepLabV3Plus", encoder, 11, size=(240, 320), checkpoint=str(file)).eval()
     metrics = SegmentationMetrics(11, ignore_index=11)
     paths = sorted(Path(data, "camvid", "val").glob("*.png"))
     assert len(paths) == 101

@@ -3,8 +3,9 @@ import safetensors.torch
 import torch
 
 from segkd.errors import SegkdError
-from segkd.segmentation.models import build_model, load_weights, save_student
-from segkd.segmentation.weights import load_encoder_weights
+from segkd.models.smp import build_model
+from segkd.models.smp_files import load_encoder_weights, load_weights
+from segkd.network import Network
 
 
 def same(first, second):
@@ -34,7 +35,7 @@ def test_every_kind_of_file(model, tmp_path):
     torch.save(state, tmp_path / "b.pth")
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "c.pt")
     torch.save(checkpoint(model), tmp_path / "d.ckpt")
-    save_student(model, tmp_path / "run" / "student", info={})
+    Network(model, family="smp").save(tmp_path / "run" / "student")
     for name in ("a.safetensors", "b.pth", "c.pt", "d.ckpt", "run", "run/student", "run/student/model.safetensors"):
         other = build_model("PSPNet", "resnet18", 11)
         assert load_weights(other, tmp_path / name) is False
@@ -43,7 +44,7 @@ def test_every_kind_of_file(model, tmp_path):
 
 def test_the_auxiliary_head_is_loaded_where_the_file_has_it(model, with_auxiliary, tmp_path):
     torch.save(checkpoint(with_auxiliary), tmp_path / "with.ckpt")
-    save_student(with_auxiliary, tmp_path / "run" / "student", info={})
+    Network(with_auxiliary, family="smp").save(tmp_path / "run" / "student")
     for name in ("with.ckpt", "run"):
         other = build_model("PSPNet", "resnet18", 11, auxiliary=True)
         assert load_weights(other, tmp_path / name) is True

@@ -3,10 +3,11 @@ import json
 
 import pytest
 import segmentation_models_pytorch as smp
+from networks import segmenter
 
 from segkd.errors import SegkdError
-from segkd.segmentation.description import build
-from segkd.segmentation.models import build_model, load_student, save_student
+from segkd.models.saved import load_student
+from segkd.models.smp_files import of_library
 
 NAMES = tuple(smp.MODEL_ARCHITECTURES_MAPPING)
 
@@ -22,7 +23,7 @@ def test_every_argument_of_every_architecture_has_a_type_that_takes_its_default(
     defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
     config = json.loads(json.dumps({**defaults, **described(name), "encoder_name": "none"}))
     with pytest.raises(SegkdError, match="no encoder 'none'"):
-        build(config)
+        of_library(config)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_every_argument_of_every_architecture_has_a_type_that_takes_its_default(
     ],
 )
 def test_options_that_a_config_may_set_open_again(arch, options, tmp_path):
-    save_student(build_model(arch, "resnet18", 2, options=options), tmp_path, info={})
+    segmenter(arch, options=options).save(tmp_path)
     config = load_student(tmp_path).model.config
     assert all(config[key] == (list(value) if isinstance(value, tuple) else value) for key, value in options.items())
 
@@ -43,7 +44,7 @@ def test_options_that_a_config_may_set_open_again(arch, options, tmp_path):
 @pytest.mark.parametrize("key", ["encoder_name", "classes", "_model_class"])
 def test_what_is_missing_is_named(key):
     with pytest.raises(SegkdError, match=f"^{key} is missing"):
-        build({name: value for name, value in described().items() if name != key})
+        of_library({name: value for name, value in described().items() if name != key})
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,9 @@ def test_what_is_missing_is_named(key):
 )
 def test_what_is_no_plain_setting_is_named(changes, message):
     with pytest.raises(SegkdError, match=message):
-        build(described(**changes))
+        of_library(described(**changes))
 
 
 def test_weights_that_the_description_names_are_not_looked_at():
     """The library records them; those of the file come afterwards."""
-    build(described(encoder_weights="imagenet"))
+    of_library(described(encoder_weights="imagenet"))
