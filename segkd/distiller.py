@@ -264,10 +264,8 @@ class Distiller(nn.Module):
                 self.connectors[name] = connector
         if self._weigher is not None and not trial.failure([self._weigher]):
             taught = trial.teachers[self._weigher]
-            if "aux" not in taught and getattr(self.pixel_weighting, "needs_auxiliary", False):
-                raise SegkdError(
-                    getattr(self.pixel_weighting, "NO_AUXILIARY", "pixel_weighting reads auxiliary logits")
-                )
+            if self.pixels is not None:
+                self.pixels.check_auxiliary(taught.get("aux"))
             check_classes("pixel_weighting", trial.student["logits"], taught["logits"])
         self._shapes = trial.shapes()
 

@@ -36,10 +36,17 @@ class PixelLoss:
         self.unreduced.reduction = "none"
         self.ignore_index = getattr(weighting, "ignore_index", getattr(task_loss, "ignore_index", None))
 
+    def check_auxiliary(self, auxiliary: Tensor | None) -> None:
+        """Raise where the teacher has no auxiliary logits and the weighting needs them."""
+        if auxiliary is None and getattr(self.weighting, "needs_auxiliary", False):
+            says = "pixel_weighting needs a teacher with an auxiliary head"
+            raise SegkdError(getattr(self.weighting, "NO_AUXILIARY", says))
+
     def weights(
         self, student: Tensor, teacher: Tensor | None, auxiliary: Tensor | None, target: Tensor, progress: float
     ) -> PixelWeights:
         """Return the weights of a batch, see `PixelWeighting`."""
+        self.check_auxiliary(auxiliary)
         given = self.weighting(student.detach(), teacher, auxiliary, target, progress)
         if isinstance(given, PixelWeights):
             return given
