@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segkd.losses._common import check_pair, check_temperature, full_precision, share_of_all, soften, valid_pixels
@@ -20,13 +19,16 @@ class _PixelKL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, t: Tensor) -> Tensor:
-        """Return (B, h, w) from float logits (B, C, h, w)."""
-        kl = s.new_empty((s.shape[0], *s.shape[2:]))
-        slope_s = torch.empty_like(s) if ctx.needs_input_grad[0] else None
-        slope_t = torch.empty_like(t) if ctx.needs_input_grad[1] else None
-        for image in range(s.shape[0]):
-            log_s, log_t = F.log_softmax(s[image], dim=0), F.log_softmax(t[image], dim=0)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Return (B, h, w) from logits (B, C, h, w), in full precision."""
+        kind = torch.promote_types(student.dtype, torch.float32)
+        kl = student.new_empty((student.shape[0], *student.shape[2:]), dtype=kind)
+        slope_s = torch.empty_like(student, dtype=kind) if ctx.needs_input_grad[0] else None
+        slope_t = torch.empty_like(teacher, dtype=kind) if ctx.needs_input_grad[1] else None
+        for image in range(student.shape[0]):
+            log_s, log_t = (
+                F.log_softmax(soften(logits[image].to(kind), temperature), dim=0) for logits in (student, teacher)
+            )
             p_t = log_t.exp()
             of_classes = log_t.sub_(log_s).mul_(p_t)
             kl[image] = of_classes.sum(0)
@@ -34,14 +36,29 @@ class _PixelKL(torch.autograd.Function):
                 torch.sub(log_s.exp_(), p_t, out=slope_s[image])
             if slope_t is not None:
                 torch.sub(of_classes, p_t.mul_(kl[image]), out=slope_t[image])
-        ctx.save_for_backward(slope_s, slope_t)
+        # The logits are the models' own, which are alive anyway.
+        ctx.save_for_backward(student, teacher, slope_s, slope_t)
+        ctx.temperature = temperature
         return kl
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of s and t."""
-        return tuple(None if slope is None else slope * grad[:, None] for slope in ctx.saved_tensors)
+        """Return the gradients of both logits."""
+        student, teacher, *slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: they are to be differentiated themselves
+            found = _slopes(student, teacher, ctx.temperature)
+            slopes = [None if slope is None else plain for slope, plain in zip(slopes, found, strict=True)]
+        grad = soften(grad, ctx.temperature)[:, None]
+        pairs = zip(slopes, (student, teacher), strict=True)
+        return *(None if slope is None else (slope * grad).to(logits.dtype) for slope, logits in pairs), None
+
+
+def _slopes(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return what `_PixelKL` multiplies the gradients by, in a form that autograd can follow."""
+    with full_precision(student, teacher) as (s, t):
+        log_s, log_t = soften(s, temperature).log_softmax(1), soften(t, temperature).log_softmax(1)
+        p_t, difference = log_t.exp(), log_t - log_s
+        return log_s.exp() - p_t, p_t * (difference - (p_t * difference).sum(1, keepdim=True))
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -53,12 +70,12 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
         temperature: divides both, above 0.
 
     Returns:
-        (B, h, w) in nats, not multiplied by the squared temperature. It can be differentiated once.
+        (B, h, w) in nats, not multiplied by the squared temperature.
     """
     check_temperature(temperature)
     check_pair("pixel_kl", student, teacher)
-    with full_precision(student, teacher) as (s, t):
-        return _PixelKL.apply(soften(s, temperature), soften(t, temperature))
+    kl: Tensor = _PixelKL.apply(student, teacher, temperature)
+    return kl
 
 
 class PixelKD(Loss):

@@ -52,6 +52,23 @@ class TestPixelKL:
         assert torch.autograd.gradcheck(pixel_kl, (student, teacher))
         assert torch.autograd.gradcheck(pixel_kl, (student.detach(), teacher))
 
+    def test_can_be_differentiated_twice(self) -> None:
+        student, teacher = (x.requires_grad_() for x in pair(dtype=torch.float64))
+        for temperature in (1.0, 3.0):
+            assert torch.autograd.gradgradcheck(lambda s, t, T=temperature: pixel_kl(s, t, T), (student, teacher))
+            assert torch.autograd.gradgradcheck(PixelKD(temperature), (student, teacher.detach()))
+        once = torch.autograd.grad(pixel_kl(student, teacher).sum(), (student, teacher))
+        twice = torch.autograd.grad(pixel_kl(student, teacher).sum(), (student, teacher), create_graph=True)
+        torch.testing.assert_close(once, twice)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_computed_in_float32(self, dtype: torch.dtype) -> None:
+        student, teacher = (x.to(dtype).detach().requires_grad_() for x in pair())
+        value = pixel_kl(student, teacher, 2.0)
+        torch.testing.assert_close(value, pixel_kl(student.float(), teacher.float(), 2.0), rtol=0, atol=0)
+        value.sum().backward()
+        assert student.grad.dtype == teacher.grad.dtype == dtype
+
     def test_backward_can_run_twice(self) -> None:
         student, teacher = pair()
         student.requires_grad_()
