@@ -27,7 +27,7 @@ def _factors(text: str) -> tuple[float, ...]:
 
 
 def predict(
-    student: Annotated[str, typer.Argument(metavar="RUN|STUDENT", help="A run directory, or the student/ in it.")],
+    student: Annotated[str, typer.Argument(metavar="RUN|STUDENT|CONFIG", help="A run, a saved student, or a config.")],
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="INPUT", help="Images, videos, folders of them, or quoted patterns such as '*.png'."),
@@ -93,19 +93,23 @@ def predict(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN|STUDENT|CONFIG", help="A run, a saved student, or a config.")],
     overrides: Overrides = None,
     format: Annotated[str, typer.Option(help="onnx, torchscript or pt2.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise it: ONNX of a segmentation student.")] = False,
     out: Annotated[Path | None, typer.Option(help="The file; default RUN/export/student.onnx, .pt or .pt2.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Check it on these images; default the validation split.")
+    ] = None,
     device: Annotated[
         str, typer.Option(help=f"Where the student runs that the file is checked against: {DEVICE_HELP}.")
     ] = "cpu",
     debug: Debug = False,
 ) -> None:
-    """Export a run's student, checked on real images.
+    """Export a student, checked on real images.
 
-    The file gives what PyTorch gives on validation images, or it is not written. With --int8 its scales are calibrated
+    The file gives what PyTorch gives on validation images, or it is not written; a student without its run is checked
+    on those of --images, or on noise. With --int8 its scales are calibrated
     on training images, and mIoU and latency measured before and after. What a user of the file alone has to know (mean,
     std, size, classes, colours) lies in its metadata.
 
@@ -117,7 +121,9 @@ def export(
     """
     from segkd.deployment.export import export
 
-    result = export(run, format, int8=int8, out=out, overrides=overrides or [], device=device, console=console)
+    result = export(
+        run, format, int8=int8, out=out, overrides=overrides or [], images=images, device=device, console=console
+    )
     print_line(str(result))
 
 
@@ -132,7 +138,9 @@ def _height_width(text: str) -> tuple[int, int]:
 def bench(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Finished runs of one task, then KEY.PATH=VALUE changes to their configs."),
+        typer.Argument(
+            metavar="RUN|STUDENT|CONFIG", help="Models of one task, then KEY.PATH=VALUE changes to their configs."
+        ),
     ],
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; default PyTorch's choice.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Validation images, of the first run.")] = 20,

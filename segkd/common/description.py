@@ -4,9 +4,9 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -74,7 +74,6 @@ _Color = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 
 # Of what is recorded beside the model. Other keys are let through: nothing is built of them.
 _INFO: dict[str, Any] = {
-    "task": Literal["segmentation", "detection"],
     "classes": list[str],
     "colors": list[_Color],
     "ignore_index": _Byte | None,
@@ -132,13 +131,13 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         raise SegkdError(f"{key}: {complaint(closest)}") from None
 
 
-def check_info(info: Any, key: str, task: str, classes: int) -> dict[str, Any]:
+def check_info(info: Any, key: str, tasks: Sequence[str], classes: int) -> dict[str, Any]:
     """Return what is recorded beside a model, checked.
 
     Args:
-        info: see `segkd.segmentation.student.Student` and `segkd.detection.student.DetectionStudent`.
+        info: see `segkd.network.Network`.
         key: where it stands, for messages.
-        task: the model's.
+        tasks: those that the model can be of.
         classes: how many the model tells apart, without background.
 
     Raises:
@@ -150,8 +149,8 @@ def check_info(info: Any, key: str, task: str, classes: int) -> dict[str, Any]:
     for name, kind in _INFO.items():
         if name in info:
             check_value(f"{key}.{name}", info[name], kind)
-    if info.get("task", task) != task:
-        raise SegkdError(f"{key}.task: expected {task}, got {info['task']}")
+    if "task" in info and info["task"] not in tasks:
+        raise SegkdError(f"{key}.task: expected {' or '.join(map(repr, tasks))}, got {written(info['task'])}")
     for name in ("classes", "colors"):
         if name in info and len(info[name]) != classes:
             raise SegkdError(

@@ -116,3 +116,25 @@ def refuse(problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
         raise SegkdError(problems[0] + more)
+
+
+def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Return an image's pixels, uint8 (H, W, 3) RGB.
+
+    Args:
+        image: a PIL image, which is turned upright if it has an orientation tag, or an array of that shape and type
+            already.
+
+    Raises:
+        SegkdError: an array of another shape or type, one without pixels, a PIL image with more than 8 bits a channel,
+            or something else.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode not in COLOUR_MODES:
+            raise SegkdError(f"predict takes a PIL image of 8 bits a channel, such as RGB, got mode {image.mode!r}")
+        image.load()  # before its tag is looked at, see `open_image`
+        image = upright(np.asarray(image.convert("RGB")), orientation(image))
+    given = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "dtype") else type(image).__name__
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        raise SegkdError(f"predict takes a PIL image or RGB uint8 (H, W, 3), got {given}")
+    return image

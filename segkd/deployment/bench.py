@@ -16,15 +16,14 @@ from segkd.common.devices import find_device
 from segkd.common.progress import shown
 from segkd.common.student import STUDENT_FILE, student_dir
 from segkd.deployment.formats import FORMATS, check_installed, read_info
-from segkd.deployment.subjects import Size, Subject, open_run, subject_of
+from segkd.deployment.images import images_for
+from segkd.deployment.signature import Reference, Size
 from segkd.deployment.timing import interleaved, torch_threads
 from segkd.errors import SegkdError
-from segkd.models.saved import load_student
 from segkd.models.smp import inner_model
 from segkd.training.cost import environment
+from segkd.training.opening import Opened, open_model
 from segkd.training.results import check_writable, write_json
-from segkd.training.run import Run
-from segkd.training.task import Task
 from segkd.training.teacher import teacher_config
 
 
@@ -33,7 +32,7 @@ class Row:
     """One model.
 
     Attributes:
-        run: the directory of its run, as given.
+        run: what was named: a run, a student's folder or a config.
         model: ``teacher``, ``student``, or the name of an exported file.
         bytes: of the file that it is read from.
         call: runs it on a batch of images.
@@ -128,7 +127,7 @@ class Bench:
 
 
 def bench(
-    directories: Sequence[str | Path],
+    targets: Sequence[str | Path],
     *,
     threads: int | None = None,
     images: int = 20,
@@ -145,9 +144,9 @@ def bench(
     is the median over images, one by one, in rounds through all models; the rate is that of whole batches alike.
 
     Args:
-        directories: of finished runs of one task.
+        targets: runs, folders of saved students, or configs, of one task, see `segkd.training.opening.open_model`.
         threads: that each model computes with; PyTorch's own choice unless given.
-        images: how many validation images of the first run, evenly spread.
+        images: how many validation images of the first run, evenly spread; noise where it is a student alone.
         size: height and width that they are resized to; what the first run validates at unless given.
         batch_size: how many images go through a model at once for the rate; those that take one only get one.
         overrides: ``key.path=value`` changes to the runs' configs, such as where the data lie now.
@@ -159,52 +158,52 @@ def bench(
         SegkdError: there is no run, or the JSON file cannot be written; a run is not finished, they are of different
             tasks, the data are absent, a file cannot be opened, or a model does not take images of this size.
     """
-    if not directories:
-        raise SegkdError("segkd bench takes at least one run")
+    if not targets:
+        raise SegkdError("segkd bench takes at least one run, student or config")
     if json_file is not None:
         check_writable(json_file)
     place = find_device(device)
-    runs = [open_run(directory, overrides) for directory in directories]
-    first, task = runs[0]
-    for run, other in runs[1:]:
-        if type(other) is not type(task):
-            raise SegkdError(f"{run.directory} is of another task than {first.directory}: measure them apart")
+    models = [open_model(target, overrides) for target in targets]
+    first = models[0]
+    for other in models[1:]:
+        if other.network.task != first.network.task:
+            raise SegkdError(f"{other.name} is of another task than {first.name}: measure them apart")
     with torch_threads(threads) as count:
-        dataset = task.val_set()
-        subject = subject_of(task, load_student(first.student), dataset)
-        subject.size = size or subject.size
-        inputs = [image.reshape(1, 3, *subject.size).to(place) for image in subject.images(dataset, images)]
-        result = Bench([], subject.size, len(inputs), batch_size, count, place)
+        shots = images_for(first, images)
+        reference = Reference(first.network, next(iter(shots)), size)
+        inputs = [image.reshape(1, -1, *reference.size).to(place) for image in reference.inputs(shots)]
+        result = Bench([], reference.size, len(inputs), batch_size, count, place)
         teachers: set[str] = set()
-        for run, task in runs:
-            result.rows += _models(run, task, subject, teachers, result)
-            result.rows += _files(run, subject, result)
+        for opened in models:
+            result.rows += _models(opened, reference, teachers, result)
+            result.rows += _files(opened, reference, result)
         _measure(result, inputs, console)
         if json_file is not None:
             write_json(json_file, result.figures())
     return result
 
 
-def _models(run: Run, task: Task, subject: Subject, teachers: set[str], result: Bench) -> Iterator[Row]:
+def _models(opened: Opened, reference: Reference, teachers: set[str], result: Bench) -> Iterator[Row]:
     """Yield the teacher, unless it was among `teachers` or its weights are not there, and the student."""
-    if task.config.teacher is not None:
+    task = opened.task
+    if task is not None and task.config.teacher is not None:
         try:
             teacher = task.teacher(teacher_config(task.config))
             if teacher.checkpoint not in teachers:
                 teachers.add(teacher.checkpoint)
                 task.load_teacher(teacher, to_measure=True)
-                yield _model(run, "teacher", teacher.model, subject, Path(teacher.checkpoint), result.device)
+                yield _model(opened, "teacher", teacher.model, reference, Path(teacher.checkpoint), result.device)
         except SegkdError as error:
-            result.remarks.append(f"{run.directory}: teacher left out: {error}")
-    yield _model(run, "student", load_student(run.student).module, subject, run.student, result.device)
+            result.remarks.append(f"{opened.name}: teacher left out: {error}")
+    yield _model(opened, "student", opened.network.module, reference, opened.weights, result.device)
 
 
-def _model(run: Run, name: str, model: nn.Module, subject: Subject, path: Path, device: torch.device) -> Row:
+def _model(opened: Opened, name: str, model: nn.Module, reference: Reference, path: Path, device: torch.device) -> Row:
     model = inner_model(model)  # a second head is for training alone
     file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    call = _finished(subject.of_batch(model.to(device).eval()), device)
-    return Row(str(run.directory), name, file.stat().st_size, call, parameters=parameters)
+    call = _finished(reference.of_batch(model.to(device).eval()), device)
+    return Row(opened.name, name, file.stat().st_size, call, parameters=parameters)
 
 
 def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callable[[Tensor], object]:
@@ -221,14 +220,14 @@ def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callabl
     return finished
 
 
-def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
+def _files(opened: Opened, reference: Reference, result: Bench) -> Iterator[Row]:
     """Yield the exported files in a run's directory that take the images."""
     by_suffix = {chosen.suffix: chosen for chosen in FORMATS.values()}
-    paths = [path for path in (run.directory / "export").glob("*") if path.suffix in by_suffix]
+    paths = [path for path in (opened.home / "export").glob("*") if path.suffix in by_suffix]
     if not paths:
-        result.remarks.append(f"{run.directory}: no exported file; 'segkd export {run.directory}' makes one to measure")
+        result.remarks.append(f"{opened.name}: no exported file; 'segkd export {opened.name}' makes one to measure")
     if paths and result.device.type != "cpu":
-        result.remarks.append(f"{run.directory}: exported files left out: they run on the CPU, without --device")
+        result.remarks.append(f"{opened.name}: exported files left out: they run on the CPU, without --device")
         return
     for path in sorted(paths, key=lambda path: (path.suffix, len(path.name))):
         chosen = by_suffix[path.suffix]
@@ -239,8 +238,8 @@ def _files(run: Run, subject: Subject, result: Bench) -> Iterator[Row]:
         except SegkdError as error:
             result.remarks.append(f"{path.name} left out: {error}")
             continue
-        call = subject.of_file(chosen.open(path, result.threads))
-        yield Row(str(run.directory), path.name, path.stat().st_size, call, batched="batch" in info["dynamic"])
+        call = reference.of_file(chosen.open(path, result.threads))
+        yield Row(opened.name, path.name, path.stat().st_size, call, batched="batch" in info["dynamic"])
 
 
 def _check_size(path: Path, info: dict[str, Any], size: Size) -> None:

@@ -1,4 +1,4 @@
-"""Exporting a run's student to a file that runs without this package, and checking the file against the student."""
+"""Exporting a student to a file that runs without this package, and checking the file against the student."""
 
 import importlib.metadata
 import os
@@ -16,14 +16,14 @@ from segkd.common.devices import find_device
 from segkd.common.files import replacing
 from segkd.common.progress import shown
 from segkd.deployment.check import Comparison
-from segkd.deployment.formats import FORMATS, Format, Graph, Runner, find_format, quiet, read_info
+from segkd.deployment.formats import FORMATS, Format, Runner, find_format, quiet, read_info
+from segkd.deployment.images import images_for
 from segkd.deployment.int8 import Int8, make_int8
-from segkd.deployment.subjects import Subject, open_run, subject_of
+from segkd.deployment.signature import Reference
 from segkd.errors import DiskFull, SegkdError
-from segkd.models.saved import load_student
-from segkd.training.run import Run
+from segkd.training.opening import Opened, open_model
 
-#: How many validation images a file is checked on.
+#: How many images a file is checked on.
 CHECKED = 20
 
 
@@ -34,7 +34,8 @@ class Export:
     Attributes:
         path: where it is.
         info: what was recorded in it.
-        check: of the file in float32 against the student.
+        check: of the file in float32 against the student,
+        images: and on what images.
         fixed: why height and width, or the batch too, are fixed; None where they are not, or for a detector.
         int8: where it was asked for.
     """
@@ -42,6 +43,7 @@ class Export:
     path: Path
     info: dict[str, Any]
     check: Comparison
+    images: str
     fixed: str | None
     int8: Int8 | None = None
 
@@ -52,7 +54,7 @@ class Export:
         multiple = self.info.get("size_multiple", 1)
         others = f"multiples of {multiple}" if multiple > 1 else "any size"
         size = f"made for {height}x{width}, takes {others}" if "height" in dynamic else f"fixed size {height}x{width}"
-        if self.info["task"] == "segmentation":
+        if self.info["task"] != "detection":
             size += f"; {'any' if 'batch' in dynamic else 'no'} batch"
         lines = [f"{self.path}: {os.path.getsize(self.path) / 1e6:.1f} MB, {size}"]
         if self.fixed:
@@ -60,21 +62,22 @@ class Export:
         if self.info["task"] == "detection" and self.path.suffix == FORMATS["torchscript"].suffix:
             lines.append("it calls torchvision's operators: import torchvision before it is opened")
         before = "in float32, " if self.int8 else ""
-        lines.append(f"{before}checked on {self.check.images} validation images against PyTorch: {self.check}")
+        lines.append(f"{before}checked on {self.check.images} {self.images} against PyTorch: {self.check}")
         return "\n".join([*lines, *([str(self.int8)] if self.int8 else [])])
 
 
 def export(
-    directory: str | Path,
+    target: str | Path,
     format: str,
     *,
     int8: bool = False,
     out: Path | None = None,
     overrides: Sequence[str] = (),
+    images: Path | None = None,
     device: str = "cpu",
     console: Console | None = None,
 ) -> Export:
-    """Export the student of a finished run, and check the file on validation images before it is put in place.
+    """Export a student, and check the file on images before it is put in place.
 
     A segmentation student maps normalised images (B, 3, H, W) to logits, with dynamic batch, height and width if the
     model allows; a detector one image (3, H, W) of one size, in [0, 1], to boxes, labels and scores; its TorchScript
@@ -83,11 +86,12 @@ def export(
     ``segkd.json`` of the others.
 
     Args:
-        directory: of the run.
+        target: a run, the folder of a saved student, or a config, see `segkd.training.opening.open_model`.
         format: a key of `FORMATS`.
-        int8: whether to quantise it, which needs ``onnx`` and a segmentation student.
-        out: the file; ``export/student<suffix>`` in the run's directory unless given.
+        int8: whether to quantise it, which needs ``onnx`` and a segmentation student of a run.
+        out: the file; ``export/student<suffix>`` in the run's directory, or the student's folder, unless given.
         overrides: ``key.path=value`` changes to the run's config, such as where the data lie now.
+        images: a folder of images to check it on; the validation split unless given, or noise for a student alone.
         device: where the student runs that the file is checked against, see `find_device`. The file itself is made,
             and runs, on the CPU.
         console: where progress is shown if it is a terminal; None for nowhere.
@@ -101,47 +105,48 @@ def export(
     if int8 and format != "onnx":
         raise SegkdError(f"int8 is made by onnxruntime: --int8 goes with --format onnx, not {format}")
     place = find_device(device)
-    run, task = open_run(directory, overrides)
-    student = load_student(run.student)
-    target = _target(run, chosen, int8, out)
-    dataset = task.val_set()
-    subject = subject_of(task, student, dataset)
-    subject.device = place
-    model = type(student.model).__name__
-    if format not in subject.formats:
-        raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(subject.formats)}")
-    if int8 and student.task == "detection":
+    opened = open_model(target, overrides)
+    file = _target(opened, chosen, int8, out)
+    shots = images_for(opened, CHECKED, images)
+    reference = Reference(opened.network, next(iter(shots)))
+    model, formats = type(opened.network.module).__name__, reference.signature.formats
+    if format not in formats:
+        raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(formats)}")
+    if int8 and opened.network.task != "segmentation":
         raise SegkdError(f"{model} cannot be exported in int8: only segmentation students can; leave out --int8")
+    if int8 and opened.task is None:
+        raise SegkdError(f"{target}: int8 is calibrated on a run's data and measured there: name the run")
+    reference.device = place
     try:
-        scratch = tempfile.TemporaryDirectory(dir=run.directory if out is None else target.parent, prefix=".export-")
+        scratch = tempfile.TemporaryDirectory(dir=opened.home if out is None else file.parent, prefix=".export-")
     except OSError as error:
-        raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
+        raise SegkdError(f"{file} cannot be written: {error.strerror}") from None
     with scratch as folder:
-        file = Path(folder) / f"float32{chosen.suffix}"
-        count = min(CHECKED, len(dataset))
-        images = list(shown(subject.images(dataset, CHECKED), count, "reading images", console))
-        result = _export(subject, chosen, file, images, console)
+        made = Path(folder) / f"float32{chosen.suffix}"
+        inputs = list(shown(reference.inputs(shots), len(shots), "reading images", console))
+        result = _export(reference, chosen, made, inputs, shots.what, console)
         if not result.check.passed:
-            raise SegkdError(f"{target} is not written: it would not give what PyTorch gives: {result.check}")
+            raise SegkdError(f"{file} is not written: it would not give what PyTorch gives: {result.check}")
         if int8:
             quantised = Path(folder) / f"int8{chosen.suffix}"
-            result.int8 = make_int8(subject, result.info, file, quantised, images, console)
-            file = quantised
+            assert opened.task is not None
+            result.int8 = make_int8(reference, opened.task, result.info, made, quantised, inputs, console)
+            made = quantised
         try:
-            target.parent.mkdir(exist_ok=True)
-            with replacing(target) as scratch_file:
-                os.replace(file, scratch_file)
+            file.parent.mkdir(exist_ok=True)
+            with replacing(file) as scratch_file:
+                os.replace(made, scratch_file)
         except DiskFull:
             raise
         except OSError as error:
-            raise SegkdError(f"{target} cannot be written: {error.strerror}") from None
-    result.path = target
+            raise SegkdError(f"{file} cannot be written: {error.strerror}") from None
+    result.path = file
     return result
 
 
-def _target(run: Run, chosen: Format, int8: bool, out: Path | None) -> Path:
+def _target(opened: Opened, chosen: Format, int8: bool, out: Path | None) -> Path:
     """Return where the file goes, which must be free, or hold an export."""
-    target = out or run.directory / "export" / f"student{'.int8' if int8 else ''}{chosen.suffix}"
+    target = out or opened.home / "export" / f"student{'.int8' if int8 else ''}{chosen.suffix}"
     if target.suffix != chosen.suffix:
         raise SegkdError(f"{target}: the name of a file in {chosen.title} ends in {chosen.suffix}")
     if out is not None and not target.parent.is_dir():
@@ -154,38 +159,37 @@ def _target(run: Run, chosen: Format, int8: bool, out: Path | None) -> Path:
     return target
 
 
-def _export(subject: Subject, chosen: Format, file: Path, images: list[Tensor], console: Console | None) -> Export:
+def _export(
+    reference: Reference, chosen: Format, file: Path, images: list[Tensor], what: str, console: Console | None
+) -> Export:
     """Write the file with as many dynamic dimensions as the model allows, and compare it with the student."""
     failures: list[str] = []
-    for axes in subject.ladder:
-        info = {"version": importlib.metadata.version("segkd"), **subject.info(axes)}
-        probes = subject.probes(images[0], axes)
-        # A batch of one would be taken for a constant.
-        example = probes[min(1, len(probes) - 1)]
-        graph = Graph(subject.network, example, subject.input, subject.outputs, axes, info, subject.has_control_flow)
+    for axes in reference.signature.ladder:
+        info = {"version": importlib.metadata.version("segkd"), **reference.info(axes)}
+        probes = reference.probes(images[0], axes)
         try:
-            subject.network.cpu()
             with quiet(), torch.no_grad():
-                chosen.write(graph, file)
+                chosen.write(reference.graph(probes, axes, info), file)
             run = chosen.open(file, torch.get_num_threads())
-            failure = _failure(subject, run, probes)
-            if failure is None or axes == subject.ladder[-1]:
+            failure = _failure(reference, run, probes)
+            if failure is None or axes == reference.signature.ladder[-1]:
                 compared = shown(images, len(images), f"checking {chosen.suffix}", console)
-                check = subject.compare((subject.run(image), run(image)) for image in compared)
-                return Export(file, info, check, None if "height" in axes.values() else next(iter(failures), None))
+                check = reference.signature.compare((reference.run(image), run(image)) for image in compared)
+                fixed = None if "height" in axes.values() else next(iter(failures), None)
+                return Export(file, info, check, what, fixed)
         # Exporters and runtimes fail in their own ways: each means that the model cannot be had like this.
         except Exception as error:
             failure = f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
         failures.append(failure)
-    model = type(subject.student.model).__name__
-    others = " or ".join(name for name in subject.formats if FORMATS[name] is not chosen)
+    model = type(reference.network.module).__name__
+    others = " or ".join(name for name in reference.signature.formats if FORMATS[name] is not chosen)
     raise SegkdError(f"{model} cannot be exported as {chosen.title}: {failures[-1]}; --format {others} may do")
 
 
-def _failure(subject: Subject, run: Runner, probes: list[Tensor]) -> str | None:
+def _failure(reference: Reference, run: Runner, probes: list[Tensor]) -> str | None:
     """Return why a file does not do for what it has to take, or None."""
     for probe in probes:
-        check = subject.compare([(subject.run(probe), run(probe))])
+        check = reference.signature.compare([(reference.run(probe), run(probe))])
         if not check.passed:
             return f"it gives other outputs for {'x'.join(map(str, probe.shape))} ({check})"
     return None

@@ -10,16 +10,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from segkd.common.progress import shown
-from segkd.data.loading import SeededDataset
 from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Runner, quiet, write_onnx_info
+from segkd.deployment.images import of_dataset
 from segkd.deployment.quantise import quantise
-from segkd.deployment.subjects import Subject, resized
+from segkd.deployment.signature import Reference, resized
 from segkd.deployment.timing import interleaved
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS, percent
 from segkd.training.task import Task, measure
-from segkd.training.tasks import task_of
 
 # How many training images scales are calibrated on, and bytes that their logits, which are kept, may take.
 _CALIBRATED, _MEMORY = 100, 2**30
@@ -65,7 +64,8 @@ class Int8:
 
 
 def make_int8(
-    subject: Subject,
+    reference: Reference,
+    task: Task,
     info: dict[str, Any],
     source: Path,
     target: Path,
@@ -75,7 +75,8 @@ def make_int8(
     """Write an ONNX file of a segmentation student in int8, and measure it beside the one in float32.
 
     Args:
-        subject: what was exported.
+        reference: what was exported.
+        task: of the run.
         info: recorded in `source`; that scales were calibrated, and what stays in float32, is added.
         source: the file in float32.
         target: the file to write.
@@ -84,15 +85,18 @@ def make_int8(
     """
     import onnx
 
-    task, threads = subject.task, torch.get_num_threads()
+    threads = torch.get_num_threads()
     open_file = FORMATS["onnx"].open
     before = open_file(source, threads)
-    training = _without_augmentation(task)
-    count = min(_CALIBRATED, len(training), max(_MEMORY // before(images[0])[0].nbytes, 1))
-    inputs = list(shown(subject.images(training, count), count, "reading images", console))
+    training = task.train_set()
+    training.transform = task.val_set().transform  # type: ignore[attr-defined]  # without augmentation
+    most = min(_CALIBRATED, max(_MEMORY // before(images[0])[0].nbytes, 1))
+    shots = of_dataset(training, most, "training images")
+    count = len(shots)
+    inputs = list(shown(reference.inputs(shots), count, "reading images", console))
     try:
         with quiet():
-            left = quantise(source, target, subject.input, inputs)
+            left = quantise(source, target, reference.signature.input, inputs)
     # onnxruntime says in many ways what it cannot quantise.
     except Exception as error:
         reason = " ".join(str(error).split())[:150]
@@ -103,18 +107,19 @@ def make_int8(
     onnx.save(model, target)
     after = open_file(target, threads)
     cpu = torch.device("cpu")
-    scores = [measure(task, _File(run, subject, info), None, cpu, console)[task.score] for run in (before, after)]
+    scores = [measure(task, _File(run, reference, info), None, cpu, console)[task.score] for run in (before, after)]
     seconds = interleaved([before, after], images)
-    check = subject.compare((subject.run(image), after(image)) for image in images)
+    check = reference.signature.compare((reference.run(image), after(image)) for image in images)
     return Int8(check, task.score, scores[0], scores[1], (seconds[0], seconds[1]), count, left)
 
 
 class _File(nn.Module):
-    """A file as a model of images of any size and number, to measure it like the student."""
+    """A file as a module that takes images of any size and number."""
 
-    def __init__(self, run: Runner, subject: Subject, info: Mapping[str, Any]) -> None:
+    def __init__(self, run: Runner, reference: Reference, info: Mapping[str, Any]) -> None:
         super().__init__()
-        self.run, self.multiple, self.size, self.dynamic = run, subject.multiple, subject.size, info["dynamic"]
+        self.run, self.size, self.dynamic = run, reference.size, info["dynamic"]
+        self.multiple = reference.network.preprocess.multiple
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C, h, w), of the nearest size that the file takes."""
@@ -125,9 +130,3 @@ class _File(nn.Module):
         batch = resized(images.cpu(), size)
         parts = [batch] if "batch" in self.dynamic else batch.split(1)
         return torch.cat([self.run(part)[0] for part in parts]).to(images.device)
-
-
-def _without_augmentation(task: Task) -> SeededDataset:
-    """Return the training split as the validation split is read."""
-    data = task.config.data.model_copy(update={"val_split": task.config.data.train_split})
-    return task_of(task.config.model_copy(update={"data": data})).val_set()

@@ -19,11 +19,11 @@ from segkd.common.devices import find_device
 from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
-from segkd.deployment.results import Boxes, Masks, save_picture
+from segkd.deployment.results import RESULTS, Boxes, Masks, save_picture
+from segkd.deployment.signature import Size
 from segkd.deployment.video import VideoReader, video_writer
 from segkd.errors import SegkdError
-from segkd.models.saved import load_student
-from segkd.segmentation.inference import Size
+from segkd.training.opening import open_model
 
 Item = TypeVar("Item")
 
@@ -82,14 +82,14 @@ def predict(
     orientation tag: so are all results.
 
     Args:
-        target: a run directory, or the ``student`` folder in it.
+        target: a run, the folder of a saved student, or a config, see `segkd.training.opening.open_model`.
         inputs: files, folders and patterns, see `find_sources`.
         out: the folder that is written; absent or empty before. Below it the files lie as below the deepest folder
             that holds all inputs.
         console: where problems are printed, and progress if it is a terminal.
         batch_size: how many images or frames are read, and go through the model together if they have one size.
         sliding: of a segmentation: whether a window slides over the image; else the model sees it whole.
-        window: of sliding, its height and width, see `Student.predict_batch`.
+        window: of sliding, its height and width, see `segkd.segmentation.predict.predict`.
         stride: of sliding, its steps.
         flip: of a segmentation: whether mirrored images are read too.
         scales: of a segmentation: factors of the image's size; several are averaged.
@@ -105,31 +105,23 @@ def predict(
     sources = find_sources(inputs)
     out = Path(out)
     _check_free(out)
-    student = load_student(target)
-    of_segmentation = {
-        "--sliding": sliding or None,
-        "--window": window,
-        "--stride": stride,
-        "--flip": flip or None,
-        "--scales": scales,
-        "--alpha": alpha,
-    }
-    find: Callable[[list[np.ndarray]], list[Any]]
-    results: Boxes | Masks
-    if student.task == "detection":
-        _refuse_any(of_segmentation, f"for segmentation, and {target} is a detector")
-        find = student.predict_batch
-        results = Boxes(student.info, out, 0.3 if score_threshold is None else score_threshold)
-    else:
-        _refuse_any({"--score-threshold": score_threshold}, f"for detectors, and {target} is none")
-        mode = "sliding" if sliding else "whole"
-        if not sliding:
-            _refuse_any({"--window": window, "--stride": stride}, "for --sliding")
-        find = partial(
-            student.predict_batch, mode=mode, window=window, stride=stride, flip=flip, scales=scales or (1.0,)
-        )
-        results = Masks(student.info, out, 0.5 if alpha is None else alpha)
-    student.to(find_device(device))
+    network = open_model(target, needs_config=False).network
+    if network.task not in RESULTS:
+        raise SegkdError(f"{target} is of task {network.task}: predict writes results of {' and '.join(RESULTS)} only")
+    kind = RESULTS[network.task]
+    options: dict[str, Any] = {"sliding": sliding or None, "window": window, "stride": stride, "flip": flip or None}
+    options |= {"scales": scales, "alpha": alpha, "score_threshold": score_threshold}
+    given = {key: value for key, value in options.items() if value is not None}
+    others = "detectors" if kind is Masks else "segmentation"
+    foreign = [key for key in given if key not in (*kind.reads, *kind.writes)]
+    _refuse(foreign, f"for {others}, and {target} is {kind.noun}")
+    if not given.pop("sliding", False):
+        _refuse([key for key in ("window", "stride") if key in given], "for --sliding")
+    elif kind is Masks:
+        given["mode"] = "sliding"
+    results = kind(network.info, out, **{key: value for key, value in given.items() if key in kind.writes})
+    find = partial(network.predict, **{key: value for key, value in given.items() if key not in kind.writes})
+    network.to(find_device(device))
     job = _Job(sources, find, results, batch_size, console, Summary(out), max_pixels)
     try:
         with job.bar, closing(results):
@@ -270,10 +262,10 @@ def _check_free(out: Path) -> None:
         raise SegkdError(f"{out} is a file: --out takes a folder that is empty or not there yet")
 
 
-def _refuse_any(options: dict[str, Any], reason: str) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise SegkdError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {reason}")
+def _refuse(options: list[str], reason: str) -> None:
+    if options:
+        names = " and ".join(f"--{key.replace('_', '-')}" for key in options)
+        raise SegkdError(f"{names} {'is' if len(options) == 1 else 'are'} {reason}")
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -28,6 +28,10 @@ class Masks:
         SegkdError: the student records no colours.
     """
 
+    noun = "none"
+    reads = ("sliding", "window", "stride", "flip", "scales")
+    writes = ("alpha",)
+
     def __init__(self, info: Mapping[str, Any], out: Path, alpha: float = 0.5) -> None:
         (self.colors,) = _recorded(info, "colors")
         self.ignore_index = info.get("ignore_index", 255)
@@ -42,7 +46,7 @@ class Masks:
             source: the image or video.
             frame: which frame of a video, counted from 1: its masks go into a folder; None for an image.
             image: uint8 RGB (H, W, 3).
-            found: what `Student.predict` returned.
+            found: what `Network.predict` returned.
         """
         indexed = Image.fromarray(found)
         indexed.putpalette(self.palette)
@@ -59,15 +63,19 @@ class Boxes:
     Args:
         info: of the student.
         out: the folder.
-        threshold: detections with a lower score are left out.
+        score_threshold: detections with a lower score are left out.
 
     Raises:
         SegkdError: the student records no classes or colours.
     """
 
-    def __init__(self, info: Mapping[str, Any], out: Path, threshold: float = 0.3) -> None:
+    noun = "a detector"
+    reads = ()
+    writes = ("score_threshold",)
+
+    def __init__(self, info: Mapping[str, Any], out: Path, score_threshold: float = 0.3) -> None:
         self.names, self.colors = _recorded(info, "classes", "colors")
-        self.out, self.threshold = out, threshold
+        self.out, self.threshold = out, score_threshold
         self.images: dict[str, Any] = {}
 
     def add(self, source: Source, frame: int | None, image: np.ndarray, found: dict[str, np.ndarray]) -> Picture:
@@ -77,7 +85,7 @@ class Boxes:
             source: the image or video.
             frame: which frame of a video, counted from 1; None for an image.
             image: uint8 RGB (H, W, 3).
-            found: what `DetectionStudent.predict` returned.
+            found: what `Network.predict` returned.
         """
         sure = found["scores"] >= self.threshold
         boxes, labels, scores = (found[key][sure] for key in ("boxes", "labels", "scores"))
@@ -95,6 +103,10 @@ class Boxes:
         self.out.mkdir(parents=True, exist_ok=True)
         lines = (f"{json.dumps(name)}: {json.dumps(boxes)}" for name, boxes in self.images.items())
         write_text(self.out / "detections.json", "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+RESULTS: dict[str, type[Masks] | type[Boxes]] = {"segmentation": Masks, "detection": Boxes}
+"""By task. Of the options of ``segkd predict``, ``reads`` are for the model and ``writes`` for what is written."""
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segkd.common.student import rgb_pixels
+from segkd.common.reading import rgb_pixels
 from segkd.detection.models import detect
 from segkd.network import Network
 

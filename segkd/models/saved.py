@@ -3,17 +3,30 @@
 Folders of strangers may be opened: nothing in one can name code to run or a place to fetch something from.
 """
 
+import contextlib
 import dataclasses
+import importlib.metadata
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from pydantic import ValidationError
 from torch import nn
 
-from segkd.common.description import NumClasses, check_info, check_keys, check_plain, check_value
+from segkd.common.description import (
+    NumClasses,
+    check_info,
+    check_keys,
+    check_plain,
+    check_value,
+    no_larger_than,
+    read_description,
+)
+from segkd.common.files import replacing, write_text
 from segkd.common.plain import complaint, written
-from segkd.common.student import INFO_KEY, STUDENT_FILE, read_student, write_student
+from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, student_dir
 from segkd.errors import SegkdError, nearest
 from segkd.models.build import network_of
 from segkd.models.family import Family, ModelBlock
@@ -21,55 +34,77 @@ from segkd.network import Network
 from segkd.registry import find, things
 
 
-def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None) -> Network:
+class OwnCode(SegkdError):
+    """A student is of code of one's own, which its folder cannot name: only a config, or who opens it, can."""
+
+
+def load_student(
+    path: str | Path, build: str | Callable[..., nn.Module] | None = None, task: str | None = None
+) -> Network:
     """Open a student: a run directory, or the ``student`` folder in it.
 
     Args:
         path: of the folder. It may be a stranger's: nothing in it can name code or a place to fetch something from.
         build: what makes the module, of a student whose module is made by one's own code, which its folder cannot name:
             ``package.module:name`` or the function itself.
+        task: a task of one's own that it may be of.
 
     Returns:
         The network in eval mode.
 
     Raises:
+        OwnCode: it is made by code of one's own, and ``build`` is not given.
         SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
             none that a student has.
     """
-    folder, network = read_network(path, build)
+    folder, network = read_network(path, build, task)
     assert network.family is not None
     find("family", network.family).load(network.module, folder)
     return network.eval()
 
 
 def read_network(
-    path: str | Path, build: str | Callable[..., nn.Module] | None = None, **changes: Any
+    path: str | Path, build: str | Callable[..., nn.Module] | None = None, task: str | None = None, **changes: Any
 ) -> tuple[Path, Network]:
     """Return a saved student's folder, and the network with random weights.
 
     Args:
         path: a run directory, or the ``student`` folder in it.
         build: see `load_student`.
+        task: see `load_student`.
         changes: settings of its family's block that are to be others, such as ``min_size``.
 
     Raises:
         SegkdError: there is no student, or its description is unreadable or wrong.
     """
-    return read_student(path, "model", lambda config: _network(config, build, changes))
+    folder = student_dir(path)
+    file = folder / CONFIG_FILE
+    try:
+        config = read_description(file)
+        with no_larger_than(folder / STUDENT_FILE):
+            return folder, _network(config, build, task, changes)
+    except OwnCode as error:
+        raise OwnCode(f"{file}: {error}") from None
+    # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:400]
+        name = "" if isinstance(error, SegkdError) else f"{type(error).__name__}: "
+        raise SegkdError(f"{file} does not describe a model: {name}{reason}") from error
 
 
-def _network(config: dict[str, Any], build: Any, changes: Mapping[str, Any]) -> Network:
+def _network(config: dict[str, Any], build: Any, own_task: str | None, changes: Mapping[str, Any]) -> Network:
     info = config.get(INFO_KEY, {})
     name, settings, count = _described(config, info)
     known = things("family")  # of this package: those of one's own, which are code, only a config can name
     if name not in known:
         raise SegkdError(f"family: expected one of this package's, got {written(name)}: {nearest(name[:200], known)}")
     family: type[Family] = known[name].load()
-    task = info.get("task", family.tasks[0]) if isinstance(info, dict) else ""
-    info = check_info(info, INFO_KEY, task if task in family.tasks else family.tasks[0], count)
+    tasks = (*family.tasks, own_task) if own_task and "detection" not in family.tasks else family.tasks
+    info = check_info(info, INFO_KEY, tasks, count)
+    task = info.get("task", family.tasks[0])
     if family.names_code:
         if build is None:
-            raise SegkdError("its module is made by code of one's own, which it cannot name: load_student(path, build)")
+            raise OwnCode("its module is made by code of one's own, which it cannot name: load_student(path, build)")
         settings = {**settings, "build": build}
     block = read_settings(family, settings).model_copy(update=dict(changes))
     names = info.get("classes", [])
@@ -147,4 +182,24 @@ def save(network: Network, folder: str | Path) -> None:
         config = smp_files.to_library(module)
     else:
         config = {"family": family, "settings": network.settings, "classes": len(network.classes)}
-    write_student(folder, files, {**config, INFO_KEY: network.info})
+    info = {"version": importlib.metadata.version("segkd"), **network.info}
+    try:
+        text = json.dumps({**config, INFO_KEY: info}, indent=2, sort_keys=True)
+    except TypeError as error:
+        raise SegkdError(f"the student's info cannot be written as JSON: {error}") from error
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:  # moved into place when all are written, the last entered first
+            for name, part in files.items():
+                if part is None:  # left from an earlier save
+                    (folder / name).unlink(missing_ok=True)
+                else:
+                    size = sum(value.nbytes for value in part.state_dict().values())
+                    file = stack.enter_context(replacing(folder / name, size=size))
+                    safetensors.torch.save_model(part, str(file))
+            write_text(folder / CONFIG_FILE, text + "\n")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing was there before
+        raise

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segkd.common.student import rgb_pixels
+from segkd.common.reading import rgb_pixels
 from segkd.errors import SegkdError
 from segkd.network import Network
 from segkd.segmentation.inference import Size, predict_classes

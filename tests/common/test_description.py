@@ -57,22 +57,22 @@ class TestKeys:
 class TestInfo:
     def test_nothing_need_be_recorded_and_other_keys_are_let_through(self):
         for info in ({}, {"version": "0.1", "note": {"a": [1]}}, {"ignore_index": None, "size": None, "window": 64}):
-            assert check_info(info, "_segkd", "segmentation", 3) == info
+            assert check_info(info, "_segkd", ("segmentation",), 3) == info
 
     def test_the_task_is_the_models(self):
-        check_info({"task": "detection"}, "_segkd", "detection", 3)
-        with pytest.raises(SegkdError, match=r"_segkd\.task: expected segmentation, got detection"):
-            check_info({"task": "detection"}, "_segkd", "segmentation", 3)
+        check_info({"task": "detection"}, "_segkd", ("detection",), 3)
+        with pytest.raises(SegkdError, match=r"_segkd\.task: expected 'segmentation', got 'detection'"):
+            check_info({"task": "detection"}, "_segkd", ("segmentation",), 3)
 
     def test_a_size_is_bounded_by_its_pixels_too(self):
-        check_info({"size": [4096, 8192]}, "_segkd", "segmentation", 3)
+        check_info({"size": [4096, 8192]}, "_segkd", ("segmentation",), 3)
         with pytest.raises(SegkdError, match="pixels in all"):
-            check_info({"size": [32768, 32768]}, "_segkd", "segmentation", 3)
+            check_info({"size": [32768, 32768]}, "_segkd", ("segmentation",), 3)
 
     def test_6000_classes_fit(self, tmp_path):
         info = {"classes": [f"a name of class {i}" for i in range(6000)], "colors": [[0, 100, 255]] * 6000}
         (tmp_path / "a.json").write_text(json.dumps(info, indent=2))
-        check_info(read_description(tmp_path / "a.json"), "_segkd", "detection", 6000)
+        check_info(read_description(tmp_path / "a.json"), "_segkd", ("detection",), 6000)
 
 
 class TestMemory:

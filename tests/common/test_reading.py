@@ -1,11 +1,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segkd.common.orientation import upright
 from segkd.common.pixels import ALPHA, DEEP
-from segkd.common.reading import open_image, read_image, read_photo, read_stems, refuse
+from segkd.common.reading import open_image, read_image, read_photo, read_stems, refuse, rgb_pixels
 from segkd.errors import SegkdError
 
 
@@ -116,3 +117,24 @@ def test_the_first_problem_stands_for_all():
         refuse(["one"])
     with pytest.raises(SegkdError, match=r"^one \(and 2 more like it\)$"):
         refuse(["one", "two", "three"])
+
+
+def test_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    assert rgb_pixels(image) is image
+    np.testing.assert_array_equal(rgb_pixels(Image.fromarray(image)), image)
+    grey = Image.fromarray(image[..., 0])
+    np.testing.assert_array_equal(rgb_pixels(grey), np.repeat(image[..., :1], 3, 2))
+    turned = Image.fromarray(image)
+    turned.getexif()[0x0112] = 6  # to be seen turned clockwise
+    np.testing.assert_array_equal(rgb_pixels(turned), np.rot90(image, -1))
+    for bad in (image[..., 0], image.astype(float), np.zeros((4, 5, 4), np.uint8), image[:0], torch.zeros(4, 5, 3)):
+        with pytest.raises(SegkdError, match=r"uint8 \(H, W, 3\), got .*\("):
+            rgb_pixels(bad)
+    for other in ("photo.jpg", [[1]], None):
+        with pytest.raises(SegkdError, match=rf"uint8 \(H, W, 3\), got {type(other).__name__}"):
+            rgb_pixels(other)
+    # PIL would cut all above 255 to white.
+    deep = Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+    with pytest.raises(SegkdError, match="8 bits a channel, such as RGB, got mode 'I;16'"):
+        rgb_pixels(deep)

@@ -1,0 +1,101 @@
+"""What a person names as a model: a run, a student's folder, or a config."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkd.common.student import STUDENT_FILE, no_run, student_dir
+from segkd.errors import SegkdError
+from segkd.models.saved import OwnCode, load_student
+from segkd.network import Network
+from segkd.training.config import find_config, load_config
+from segkd.training.run import Run
+from segkd.training.schema import Config
+from segkd.training.task import Task
+from segkd.training.tasks import task_of
+
+
+@dataclass
+class Opened:
+    """A model, and where it comes from.
+
+    Attributes:
+        name: as it was given.
+        network: in eval mode.
+        weights: the file that they lie in.
+        home: the run's directory, or the student's folder.
+        config: of the run, with the changes that were asked for; None of a student's folder alone.
+    """
+
+    name: str
+    network: Network
+    weights: Path
+    home: Path
+    config: Config | None = None
+
+    @functools.cached_property
+    def task(self) -> Task | None:
+        """The task of the config, which has the data; None where there is no config."""
+        return None if self.config is None else task_of(self.config)
+
+
+def open_model(target: str | Path, overrides: Sequence[str] = (), needs_config: bool = True) -> Opened:
+    """Open what a person names as a model.
+
+    Args:
+        target: the directory of a finished run, the folder of a saved student, or a config: the student of its finished
+            run, or where there is none that of ``student.checkpoint``.
+        overrides: ``key.path=value`` changes to the config, such as where the data lie now.
+        needs_config: whether a run's config is read; it always is where it names code that the student is made by.
+
+    Raises:
+        SegkdError: there is no such thing, the run is not finished, there are changes but no config, or the model
+            cannot be opened.
+    """
+    path = Path(target)
+    if not path.exists():
+        return _of_config(str(target), overrides)
+    # The folder in a run is named for the run: it has the config beside it.
+    run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
+    if run is None or (run.directory != path and path.name != run.student.name):
+        if path.is_file() and path.suffix in (".yaml", ".yml"):
+            return _of_config(str(target), overrides)
+        if overrides:
+            raise SegkdError(f"{overrides[0]}: {path} is a student without a run, so there is no config to change")
+        folder = student_dir(path)
+        return Opened(str(target), load_student(folder), folder / STUDENT_FILE, folder)
+    if not run.finished:
+        raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
+    config = run.config(overrides) if needs_config or overrides else None
+    return _of_run(str(target), run, config)
+
+
+def _of_run(name: str, run: Run, config: Config | None) -> Opened:
+    try:
+        network = load_student(run.student)
+    except OwnCode:
+        config = config or run.config()  # which may name code, as a student's folder may not
+        network = load_student(run.student, getattr(config.student, "build", None), config.task)
+    return Opened(name, network, run.student / STUDENT_FILE, run.directory, config)
+
+
+def _of_config(name: str, overrides: Sequence[str]) -> Opened:
+    try:
+        find_config(name)
+    except SegkdError:
+        if Path(name).suffix in (".yaml", ".yml") or Path(name).name == name:
+            raise
+        raise no_run(name) from None
+    config = load_config(name, overrides, build=False)
+    run = Run.of(config)
+    if run.finished:
+        return _of_run(name, run, config)
+    if config.student.checkpoint is None:
+        raise SegkdError(
+            f"{name}: its student is not trained: 'segkd train {name}' makes {run.directory}, or name weights as "
+            "student.checkpoint"
+        )
+    found = Opened(name, Network(task_of(config).student()), Path(config.student.checkpoint), run.directory, config)
+    found.network.eval()
+    return found

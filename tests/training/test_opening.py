@@ -1,0 +1,77 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import make_experiment, write
+from networks import segmenter
+
+from segkd.errors import SegkdError
+from segkd.training.opening import open_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with configs, and a run that has a student and looks finished."""
+    found = make_experiment(tmp_path)
+    run = found / "runs/tiny"
+    write(run / "config.yaml", f"base: {found}/tiny.yaml\n")
+    write(run / "result.json", "{}")
+    segmenter(classes=11, recorded={"dataset": "tiny"}).save(run / "student")
+    return found
+
+
+class TestARun:
+    def test_its_directory_and_the_folder_in_it_and_its_config_are_the_same(self, folder: Path):
+        run = folder / "runs/tiny"
+        for target in (run, run / "student", folder / "tiny.yaml"):
+            found = open_model(target, [f"runs={folder}/runs"])
+            assert found.home.resolve() == run.resolve()
+            assert found.weights.resolve() == (run / "student/model.safetensors").resolve()
+            assert not found.network.training
+            assert found.task is not None
+
+    def test_that_is_not_finished(self, folder: Path):
+        (folder / "runs/tiny/result.json").unlink()
+        with pytest.raises(SegkdError, match=r"is not finished: go on with 'segkd train --resume .*tiny'"):
+            open_model(folder / "runs/tiny")
+
+    def test_its_config_is_not_read_where_only_the_model_is_wanted(self, folder: Path):
+        write(folder / "runs/tiny/config.yaml", "nonsense: 1\n")
+        assert open_model(folder / "runs/tiny", needs_config=False).task is None
+
+
+class TestAStudentAlone:
+    def test_it_opens_and_has_no_data(self, folder: Path, tmp_path: Path):
+        alone = shutil.copytree(folder / "runs/tiny/student", tmp_path / "given")
+        found = open_model(alone)
+        assert (found.home, found.task) == (alone, None)
+        with pytest.raises(SegkdError, match=r"data\.root=/a: .*given is a student without a run"):
+            open_model(alone, ["data.root=/a"])
+
+
+class TestAConfig:
+    def test_without_a_run_its_checkpoint(self, folder: Path, tmp_path: Path):
+        changes = [f"runs={tmp_path}/none", f"student.checkpoint={tmp_path}/a.pth"]
+        with pytest.raises(SegkdError, match=r"not trained: 'segkd train .*tiny.yaml' makes .*none/tiny"):
+            open_model(folder / "tiny.yaml", changes[:1])
+        task = open_model(folder / "runs/tiny").task
+        assert task is not None
+        made = open_model_of_checkpoint(task, tmp_path / "a.pth")
+        found = open_model(folder / "tiny.yaml", changes)
+        assert all(torch.equal(value, made[key]) for key, value in found.network.module.state_dict().items())
+
+
+def open_model_of_checkpoint(task, path: Path) -> dict[str, torch.Tensor]:
+    """Write weights of the task's student, and return them."""
+    student = task.student(weights=False)
+    state = getattr(student, "module", student).state_dict()
+    torch.save(state, path)
+    return state
+
+
+def test_what_is_nothing(tmp_path: Path):
+    with pytest.raises(SegkdError, match=r"there is no run .*none"):
+        open_model(tmp_path / "none")
+    with pytest.raises(SegkdError, match="not a finished run or a student"):
+        open_model(tmp_path)
