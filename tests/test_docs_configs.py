@@ -12,11 +12,9 @@ import yaml
 from pages import Block, blocks, cases
 from PIL import Image
 
-from segkd.detection.check import check_dataset as detection_check
-from segkd.detection.datasets import load_detection_spec
+from segkd.data.check import check_dataset
+from segkd.data.description import read_spec
 from segkd.resources import resource_dir
-from segkd.segmentation.check import check_dataset as segmentation_check
-from segkd.segmentation.datasets import load_dataset_spec
 from segkd.training.config import dump_config, load_config
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
@@ -86,11 +84,7 @@ def test_yaml(block: Block, tmp_path: Path):
         path = tmp_path / "set.yaml"
         path.write_text(block.text)
         draw(content, tmp_path / "data")
-        if "format" in content:
-            report = detection_check(load_detection_spec(path), tmp_path / "data")
-        else:
-            report = segmentation_check(load_dataset_spec(path), tmp_path / "data")
-        assert report.problems == []
+        assert check_dataset(read_spec(path), tmp_path / "data").problems == []
     elif "base" in content or {"name", "student"} <= content.keys():  # a whole config, beside the shipped ones
         shutil.copytree(resource_dir("configs"), tmp_path / "configs")
         path = tmp_path / "configs" / "own.yaml"

@@ -56,12 +56,11 @@ class TestWheel:
         code = (
             "import segkd\n"
             "from segkd.resources import resource_dir\n"
-            "from segkd.detection.datasets import load_detection_spec\n"
-            "from segkd.segmentation.datasets import load_dataset_spec\n"
+            "from segkd.data.description import read_spec\n"
             "from segkd.training.config import load_config\n"
             "print(segkd.__file__, resource_dir('configs'), resource_dir('datasets'), sep='\\n')\n"
-            "print(load_config('cityscapes_icsd').name, load_dataset_spec('cityscapes').num_classes)\n"
-            "print(load_detection_spec('coco').num_classes)\n"
+            "print(load_config('cityscapes_icsd').name, read_spec('cityscapes').num_classes)\n"
+            "print(read_spec('coco').num_classes)\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(unpacked)}
         done = subprocess.run(

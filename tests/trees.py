@@ -15,6 +15,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from segkd.data.formats.masks import MaskFiles, Masks
+from segkd.data.masks import Pair
+from segkd.data.samples import Sample
 from segkd.data.streets import write_streets
 from segkd.resources import resource_dir
 
@@ -197,6 +200,16 @@ def picture(raw: np.ndarray, seed: int) -> np.ndarray:
     colors = np.random.default_rng(7).integers(30, 226, (256, 3))
     noise = np.random.default_rng(seed).integers(-25, 26, (*raw.shape, 3))
     return (colors[raw] + noise).astype(np.uint8)
+
+
+def read_pair(pair: Pair, spec: Masks) -> Sample:
+    """Read an image with its mask."""
+    return MaskFiles(spec, "", [pair]).read(0)
+
+
+def read_mask(path: Path, spec: Masks) -> np.ndarray:
+    """Read a mask alone."""
+    return MaskFiles(spec, "", []).read_mask(path)
 
 
 def _save(path: Path, pixels: np.ndarray, palette: bool = False) -> None:

@@ -76,7 +76,8 @@ def check(
       segkd data check my_set.yaml data.root=/data/my_set
       segkd data check camvid
     """
-    from segkd.training.tasks import bare_dataset, check_dataset, dataset_of
+    from segkd.data.check import check_dataset
+    from segkd.training.tasks import bare_dataset, dataset_of
 
     dataset = bare_dataset(data)
     if dataset is None:

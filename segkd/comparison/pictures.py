@@ -14,7 +14,7 @@ from torch import nn
 
 from segkd.common.pictures import Color, Picture, comparison_grid
 from segkd.comparison.records import Method
-from segkd.data.loading import spread
+from segkd.data.samples import spread
 from segkd.errors import SegkdError
 from segkd.training.results import LABELS, percent
 from segkd.training.task import BuiltTeacher, Task

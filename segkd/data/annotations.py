@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkd.common.pixels import MAX_PIXELS
+from segkd.common.orientation import UPRIGHT, swaps_sides
+from segkd.common.reading import Photo
 from segkd.data.shapes import Shape, draw_mask
+from segkd.errors import SegkdError
 
 
 class Box(NamedTuple):
@@ -66,6 +68,7 @@ class Objects(NamedTuple):
         areas: float32 (N,), pixels.
         crowd: bool (N,).
         difficult: bool (N,).
+        masks: uint8 (N, H, W), 0 and 1, where they were asked for.
     """
 
     boxes: NDArray[np.float32]
@@ -73,10 +76,11 @@ class Objects(NamedTuple):
     areas: NDArray[np.float32]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    masks: NDArray[np.uint8] | None = None
 
     def select(self, which: NDArray[Any] | slice) -> "Objects":
         """Return those that an index array, a mask or a slice picks."""
-        return Objects._make(values[which] for values in self)
+        return Objects._make(None if values is None else values[which] for values in self)
 
 
 class Annotations:
@@ -84,7 +88,6 @@ class Annotations:
 
     Args:
         found: what a format's reader handed over.
-        max_pixels: how many pixels an image may have.
 
     Attributes:
         images: path of each image.
@@ -92,13 +95,10 @@ class Annotations:
         objects: all objects, those of one image in a row.
         dropped: reason -> where, one line for each box left out: ``"not finite"``, ``"inverted"`` (a maximum below
             its minimum), ``"zero area"``, ``"outside the image"``, and what `Box.left_out` says.
-        remarks: one line for each thing that a person should know of the files.
     """
 
-    def __init__(self, found: Found, max_pixels: int = MAX_PIXELS) -> None:
-        self.max_pixels = max_pixels
+    def __init__(self, found: Found) -> None:
         self.images = found.images
-        self.remarks = found.remarks
         self.sizes = np.array(found.sizes, dtype=np.int64).reshape(-1, 2)
         given = sorted(found.boxes, key=lambda box: box.image)
         place = np.array([box.image for box in given], dtype=np.int64)
@@ -150,6 +150,26 @@ class Annotations:
         size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
         drawn = [draw_mask(shape, size) for shape in self._shapes[self._range(index)] if shape is not None]
         return np.stack(drawn) if drawn else np.zeros((0, *size), dtype=np.uint8)
+
+    def tag(self, index: int, photo: Photo) -> int:
+        """Return the orientation tag that one image's objects have to be turned by, to be upright as it is.
+
+        They were drawn over it either as it is seen or as it is stored. Which of the two the size in its annotation
+        tells; where that tells nothing, as it is seen, which is what labelling tools show.
+
+        Raises:
+            SegkdError: the image has another size than its annotation gives.
+        """
+        height, width = self.sizes[index].tolist()
+        size = photo.pixels.shape[:2]
+        if size == (height, width):
+            return UPRIGHT
+        if swaps_sides(photo.tag) and size == (width, height):
+            return photo.tag
+        raise SegkdError(
+            f"image {self.images[index]} is {size[1]}x{size[0]}, but its annotation says {width}x{height} "
+            "(width x height)"
+        )
 
     def repeated(self) -> list[str]:
         """Return a line on images that are there more than once, and on boxes with the class and corners of another."""

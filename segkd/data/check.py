@@ -1,42 +1,34 @@
-"""What looking at a data set brings to light: a report of its splits, and which samples a contact sheet shows."""
+"""Look at a data set before training on it: every file read and every problem named, and a sheet of samples to see."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 
-from segkd.common.progress import shown
+from segkd.common.pictures import Picture, comparison_grid, letterbox
+from segkd.common.pixels import conversion_lines
+from segkd.data.annotations import Objects
+from segkd.data.description import DatasetSpec
+from segkd.data.masks import MaskSpec
+from segkd.data.occurrence import pixels
+from segkd.data.samples import SplitReport, read_all, spread
 from segkd.errors import SegkdError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+if TYPE_CHECKING:  # torch and albumentations, which a check does without
+    from segkd.data.dataset import SeededDataset
+    from segkd.data.transforms import Transform
 
 SHOWN = 20
 """How many problems a report lists; of the others it says how many there are."""
 
-
-class SplitReport(Protocol):
-    """What one split holds; each task has its own."""
-
-    @property
-    def split(self) -> str:
-        """Its name."""
-
-    @property
-    def absent(self) -> bool:
-        """The split is optional and there is nothing of it on disk."""
-
-    @property
-    def problems(self) -> list[str]:
-        """One line for each thing that is wrong, with its path."""
-
-    def lines(self) -> list[str]:
-        """What the report says of the split; nothing where it is absent."""
+COUNTED = 1000
+"""How many masks are counted for the shares of the classes."""
 
 
 @dataclass(frozen=True)
@@ -68,38 +60,103 @@ class DatasetReport:
         return "\n".join([*lines, *([f"    ... and {more} more"] if more > 0 else [])])
 
 
-def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
-    """Say which sizes are common, from (height, width) of the images -> how many have it."""
-    common = sorted(sizes.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:4])
-    more = f" and {len(common) - 4} other sizes" if len(common) > 4 else ""
-    return f"width x height {listed or 'unknown'}{more}"
-
-
-def classes_have(names: Sequence[str], most: int = 5) -> str:
-    """Return ``class 'a' has``, or ``classes 'a', 'b' and 3 more have``, for one or more names."""
-    listed = ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
-    return f"class {listed} has" if len(names) == 1 else f"classes {listed} have"
-
-
-def turned_lines(turned: int, labels: str) -> list[str]:
-    """Say how many images an orientation tag has turned, and which ``labels`` with them; nothing of none."""
-    return [f"    turned upright by their orientation tag: {turned} images, and {labels} with them"] if turned else []
-
-
-def read_all(
-    read: Callable[[Item], Result], items: Sequence[Item], name: str = "reading", console: Console | None = None
-) -> Iterator[Result]:
-    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run.
+def check_dataset(
+    spec: DatasetSpec, root: str | os.PathLike[str] | None = None, console: Console | None = None
+) -> DatasetReport:
+    """Read every image and label of every split and report all that is wrong; never stops at the first.
 
     Args:
-        read: called with each item.
-        items: what is read.
-        name: what they are called where progress is shown.
-        console: see `shown`.
+        spec: the data set.
+        root: where the data lie, if not where the spec says.
+        console: where progress is shown if it is a terminal; None for nowhere.
+
+    Raises:
+        SegkdError: the root itself is missing.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from shown(pool.map(read, items), len(items), name, console)
+    spec.existing_root(root)
+    reports = [_check_split(spec, split, root, console) for split in spec.splits]
+    return DatasetReport(spec.name, spec.resolve_root(root), reports)
+
+
+def _check_split(
+    spec: DatasetSpec, split: str, root: str | os.PathLike[str] | None, console: Console | None
+) -> SplitReport:
+    if spec.splits[split].optional and not spec.is_there(split, root):
+        return SplitReport(split, absent=True)
+    samples = spec.scan(split, root)
+    looks = list(read_all(samples.look, range(len(samples)), f"{spec.name} {split}", console))
+    counts, problems, remarks = samples.tally(looks)
+    converted = conversion_lines((path, look.converted) for path, look in zip(samples.images, looks, strict=True))
+    turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
+    return SplitReport(
+        split,
+        len(samples),
+        samples.heading(),
+        dict(Counter(look.size for look in looks if look.size is not None)),
+        counts,
+        samples.dropped,
+        [*samples.problems, *(problem for look in looks for problem in look.problems), *problems],
+        [*samples.remarks, *remarks, *converted],
+        f"{turned} images, and the {samples.noun} of {along} with them" if turned else "",
+    )
+
+
+def class_shares(dataset: "SeededDataset") -> list[float]:
+    """Return each class's share of the pixels that have one, in the order of the classes; they sum to 1.
+
+    Args:
+        dataset: of masks; of its images at most `COUNTED` are counted, spread over it, always the same.
+
+    Raises:
+        SegkdError: it has no masks, one of them cannot be read, or no pixel has a class.
+    """
+    samples, spec = dataset.samples, dataset.samples.spec
+    if not isinstance(spec, MaskSpec):
+        raise SegkdError(f"data set {spec.name!r} holds {spec.holds}: there are no shares of classes to count")
+    counts = pixels(samples, spread(list(dataset.indices), COUNTED))[: spec.num_classes]
+    if not counts.sum():
+        raise SegkdError(f"{spec.name} {samples.split}: no pixel has a class")
+    return (counts / counts.sum()).tolist()
+
+
+def contact_sheet(
+    spec: DatasetSpec,
+    split: str,
+    transform: "Transform",
+    paint: Callable[[np.ndarray, Any], Picture],
+    count: int = 4,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+) -> Image.Image:
+    """Draw samples in rows: labels over images, before and after augmentation, with a legend of the classes.
+
+    Args:
+        spec: the data set.
+        split: which split of it.
+        transform: what is shown as augmentation.
+        paint: called (image, label), returns the label over the image.
+        count: how many samples, drawn without repetition.
+        seed: what the choice of samples and the augmentation derive from.
+        root: where the data lie, if not where the spec says.
+
+    Raises:
+        SegkdError: a count below 1, or whatever keeps the samples from being read.
+    """
+    samples = spec.samples(split, root)
+    has_masks = isinstance(spec, MaskSpec)  # which hide what they lie over
+    rows: list[list[Picture | None]] = []
+    for index in choose(len(samples), count, seed):
+        sample = samples.read(index)
+        after, label = transform(sample.image, sample.label, seed + index)
+        if has_masks and after.shape[:2] != label.shape:  # validation resizes the image alone
+            after = np.asarray(Image.fromarray(after).resize((label.shape[1], label.shape[0])))
+        after, label = _padded(after, label, sample.image.shape, getattr(spec, "ignore_index", 0))
+        rows.append([])
+        for image, over in ((sample.image, sample.label), (after, label)):
+            rows[-1] += [image, paint(image, over)] if has_masks else [paint(image, over)]
+    headers = ("image", "label", "augmented image", "augmented label") if has_masks else ("boxes", "augmented boxes")
+    legend = list(zip(spec.class_names, spec.colors, strict=True))
+    return Image.fromarray(comparison_grid(rows, headers, legend, tile=360 if has_masks else 640))
 
 
 def choose(total: int, count: int, seed: int) -> list[int]:
@@ -111,3 +168,17 @@ def choose(total: int, count: int, seed: int) -> list[int]:
     if count < 1:
         raise SegkdError(f"a contact sheet shows at least 1 sample, got count={count}")
     return np.random.default_rng(seed).permutation(total)[:count].tolist()
+
+
+def _padded(image: np.ndarray, label: Any, shape: tuple[int, ...], nothing: int) -> tuple[np.ndarray, Any]:
+    """Pad an image with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image.
+
+    Before the label is painted over it, which keeps names as sharp as those of the other.
+    """
+    padded = letterbox(image, shape)
+    top, left = (np.array(padded.shape[:2]) - image.shape[:2]) // 2
+    if isinstance(label, Objects):
+        return padded, label._replace(boxes=np.add(label.boxes, (left, top, left, top)))
+    around = np.full(padded.shape[:2], nothing, dtype=label.dtype)
+    around[top : top + label.shape[0], left : left + label.shape[1]] = label
+    return padded, around

@@ -1,21 +1,31 @@
-"""What every data set's YAML holds, whatever the task: name, root, splits, classes; and errors of one line about it."""
+"""What every data set's YAML holds, whatever its format: name, root, splits, classes; and errors of one line about it.
+
+A format (`segkd/data/formats`, one file each) is a class that derives from `DatasetSpec`: its fields are the keys that
+a description in this format may have, its methods find and read what the files of a split hold.
+"""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Checked, complaint
+from segkd.common.reading import refuse
 from segkd.common.yaml_file import read_yaml
+from segkd.data.formats import find_format
+from segkd.data.patterns import Pattern
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 
+if TYPE_CHECKING:
+    from segkd.data.samples import Samples
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
-Spec = TypeVar("Spec", bound="BaseSpec")
+Spec = TypeVar("Spec", bound="DatasetSpec")
 
 MAX_VALUES = 50_000
 """The most keys and values of a description: room for the names and colours of 6,000 classes."""
@@ -30,22 +40,45 @@ class ClassSpec(Checked):
     color: Color = Field(description="[red, green, blue], each from 0 to 255")
 
 
-class BaseSpec(Checked):
-    """What the data sets of all tasks have in common.
+class SplitSpec(BaseModel):
+    """Where the files of one split lie, relative to the root; each format says what its keys mean.
+
+    ``list`` names a file of stems, one a line, that belong to the split. An ``optional`` split may be absent from disk
+    without ``segkd data check`` calling that a problem.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: str
+    list: str | None = None
+    optional: bool = False
+
+
+class DatasetSpec(Checked):
+    """What the data sets of all formats have in common.
 
     Attributes:
         name: what the data set is called; also the name of its default folder.
         root: where it lies; see :meth:`resolve_root` for what holds when this is not set.
+        format: what its labels are written in.
         splits: the files of each split.
         classes: the classes in the order of their ids.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: ClassVar[str]
+    """One line that says what a format is."""
+    holds: ClassVar[str] = "labels"
+    """What kind of labels a format has, and for what, such as ``"boxes for detection"``."""
     parts: ClassVar[dict[str, type[BaseModel]]] = {"classes": ClassSpec}
     """Of each key that holds keys of its own, what those are checked by."""
+    evidence: ClassVar[str] = "images"
+    """The key of a split whose files show that it is there."""
 
     name: str
     root: Path | None = None
+    format: str = "masks"
     splits: dict[str, Any] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1)
 
@@ -91,6 +124,52 @@ class BaseSpec(Checked):
         """The RGB colours in the order of ``classes``."""
         return [item.color for item in self.classes]
 
+    @classmethod
+    def refusal(cls, content: dict[str, Any], found: type["DatasetSpec"]) -> str:
+        """Say why a description, in format ``found``, has no labels of the kind that this class stands for."""
+        return f"its key 'format' says that it holds {found.holds}, not {cls.holds}"
+
+    def find(self, split: str, base: Path, masks: bool) -> "Samples":
+        """Return what a split's files below ``base`` hold; each format has its own.
+
+        Args:
+            split: which.
+            base: where the data lie.
+            masks: whether to read masks of the single objects.
+        """
+        raise NotImplementedError
+
+    def scan(self, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False) -> "Samples":
+        """Return the images of a split with their labels, as far as they are whole, and what is wrong with the others.
+
+        Args:
+            split: which.
+            root: where the data lie, if not where the description says.
+            masks: whether to read masks of the single objects.
+
+        Raises:
+            SegkdError: unknown split, missing root, or a format that has no such masks.
+        """
+        self.check_split(split)
+        return self.find(split, self.existing_root(root), masks)
+
+    def samples(self, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False) -> "Samples":
+        """Like `scan`, but every image and label must be there, so that training does not stop at one midway.
+
+        Raises:
+            SegkdError: as `scan`; or something is wrong with a split's files: the first, and how many more.
+        """
+        found = self.scan(split, root, masks)
+        refuse([*found.problems, *_absent(found.images)])
+        return found
+
+    def is_there(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
+        """Whether anything of a split is on disk: its list if it has one, else a file such as it is made of."""
+        part, base = self.splits[split], self.resolve_root(root)
+        if part.list is not None:
+            return (base / part.list).is_file()
+        return any(Pattern(getattr(part, self.evidence)).files(base))
+
     def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``."""
         return Path(root or self.root or Path(os.environ.get("SEGKD_DATA") or "datasets") / self.name).expanduser()
@@ -111,18 +190,24 @@ class BaseSpec(Checked):
         return base
 
 
-def read_spec(model: type[Spec], name_or_path: str | os.PathLike[str]) -> Spec:
+def read_spec(
+    name_or_path: str | os.PathLike[str],
+    kind: type[Spec] = DatasetSpec,  # type: ignore[assignment]
+    own_code: bool = False,
+) -> Spec:
     """Read a shipped data set by name (``"camvid"``) or the user's own YAML by path (``"my/set.yaml"``).
 
     A relative ``root`` inside a YAML is taken from the folder that the YAML lies in.
 
     Args:
-        model: the task's description of a data set.
         name_or_path: which data set.
+        kind: what labels it must have: `MaskSpec`, `BoxSpec`, or any.
+        own_code: whether ``format`` may be ``package.module:Name``: only a config's owner may name code, so that this
+            is for descriptions that a config names.
 
     Raises:
-        SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit; one line that
-            names the file, the key and the nearest valid choice.
+        SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit, labels of
+            another kind; one line that names the file, the key and the nearest valid choice.
     """
     text = os.fspath(name_or_path)
     if is_spec_path(text):
@@ -139,9 +224,14 @@ def read_spec(model: type[Spec], name_or_path: str | os.PathLike[str]) -> Spec:
     if not isinstance(content, dict):
         raise SegkdError(f"{path}: expected keys such as name, splits and classes, got {type(content).__name__}")
     try:
-        spec = model.model_validate(content)
+        model: type[Any] = find_format(content.get("format", "masks"), DatasetSpec, own_code)
+        if not issubclass(model, kind):
+            raise SegkdError(kind.refusal(content, model))
+        spec: Spec = model.model_validate(content)
     except ValidationError as error:
         raise SegkdError(f"{path}: {_explain(error, model)}") from None
+    except SegkdError as error:
+        raise SegkdError(f"{path}: {error}") from None
     if spec.root is not None:
         spec = spec.model_copy(update={"root": path.parent / spec.root.expanduser()})
     return spec
@@ -152,7 +242,16 @@ def is_spec_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text
 
 
-def _explain(error: ValidationError, model: type[BaseSpec]) -> str:
+def _absent(images: list[Path]) -> list[str]:
+    """Return one line for each of the images that is not there."""
+    # Each folder is listed once: to ask for a hundred thousand images one by one takes minutes on a network's disk.
+    folders = {image.parent for image in images}
+    files = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
+    # Some disks open a file also by a name of other case than they list.
+    return [f"no image {x}" for x in images if x.name not in files[x.parent] and not x.is_file()]
+
+
+def _explain(error: ValidationError, model: type[DatasetSpec]) -> str:
     """Put the first of pydantic's complaints into one line with the key and, for a typo, the nearest valid one."""
     problems = error.errors(include_url=False)
     # A key that lacks is as a rule one that is misspelt.

@@ -3,59 +3,19 @@
 import os
 import signal
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from weakref import finalize
 
 import cv2
 import numpy as np
 import torch
 from torch import multiprocessing
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
+from segkd.data.dataset import SeededDataset
 from segkd.errors import SegkdError
-
-Item = TypeVar("Item")
-
-LOOKED_AT = 500
-"""Images of a split whose files are looked into before training, spread over it: data check looks into all."""
-
-
-class SeededDataset(Dataset[dict[str, Any]], ABC):
-    """Items by ``index`` (of epoch 0) or ``(epoch, index)``; each task's data set derives from it.
-
-    Attributes:
-        seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
-    """
-
-    seed: int
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """How many items there are."""
-
-    @abstractmethod
-    def item(self, index: int, seed: int) -> dict[str, Any]:
-        """Return the item at ``index``, every random draw of which derives from ``seed``."""
-
-    @staticmethod
-    @abstractmethod
-    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch of items."""
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        return self.item(index, int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
-
-
-def spread(items: list[Item], limit: int | None) -> list[Item]:
-    """Return ``limit`` of the items, evenly spread and in their order; all of them when there are no more, or None."""
-    if limit is None or limit >= len(items):
-        return items
-    return [items[int(index)] for index in np.linspace(0, len(items) - 1, limit).round()]
 
 
 class StepSampler(Sampler[tuple[int, int]]):

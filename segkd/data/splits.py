@@ -1,57 +1,14 @@
 """Where a split's files lie, which mask belongs to which image, and which of them nothing claims."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
-
 from segkd.common.reading import read_stems
+from segkd.data.masks import Pair, PairSplit
 from segkd.data.patterns import Files as Found
 from segkd.data.patterns import Pattern, unclaimed
 from segkd.errors import SegkdError
-
-
-class Pair(NamedTuple):
-    """One image and the mask that belongs to it."""
-
-    image: Path
-    mask: Path
-
-
-class SplitSpec(BaseModel):
-    """Where the files of one split lie, relative to the root.
-
-    ``*`` is the only wildcard and stays within one path component; a suffix may be one of several, ``*.{jpg,png}``, and
-    upper and lower case are the same in it. The text that the wildcards match in the image's path, put into the
-    wildcards of ``masks``, gives the mask's path. ``list`` names a file of stems, one a line: only images whose last
-    wildcard matched a listed stem belong to the split. An ``optional`` split may be absent from disk without
-    ``segkd data check`` calling that a problem.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    images: str
-    masks: str
-    list: str | None = None
-    optional: bool = False
-
-    @field_validator("images", "masks")
-    @classmethod
-    def _one_kind_of_wildcard(cls, pattern: str) -> str:
-        if "*" not in pattern or "**" in pattern or re.search(r"[?\[\]]", pattern):
-            raise ValueError(f"{pattern!r} must hold at least one *, the only wildcard understood (no **, ? or [])")
-        return Pattern(pattern).text
-
-    @model_validator(mode="after")
-    def _as_many_wildcards(self) -> "SplitSpec":
-        if self.images.count("*") != self.masks.count("*"):
-            raise ValueError(
-                f"images {self.images!r} and masks {self.masks!r} must have the same number of *, "
-                "since what they match pairs image and mask"
-            )
-        return self
 
 
 class Files(NamedTuple):
@@ -68,7 +25,7 @@ class Files(NamedTuple):
     remarks: list[str]
 
 
-def match_files(label: str, splits: Mapping[str, SplitSpec], name: str, root: Path) -> Files:
+def match_files(label: str, splits: Mapping[str, PairSplit], name: str, root: Path) -> Files:
     """Find the files of one split.
 
     Args:
@@ -117,7 +74,7 @@ def match_files(label: str, splits: Mapping[str, SplitSpec], name: str, root: Pa
 
 
 def _left_out(
-    label: str, splits: Mapping[str, SplitSpec], name: str, root: Path, there: Found, labels: Found
+    label: str, splits: Mapping[str, PairSplit], name: str, root: Path, there: Found, labels: Found
 ) -> tuple[list[str], list[str]]:
     """Return problems and remarks about images that have not the suffix, and about masks that have no image."""
     split, images = splits[name], Pattern(splits[name].images)

@@ -1,9 +1,9 @@
-"""Augmentation by albumentations: uint8 in, uint8 out, and nothing drawn that its seed does not determine."""
+"""Augmentation of an image and its label together, by albumentations: nothing is drawn that its seed does not say."""
 
 import os
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 # Set before the import: albumentations asks a server for its newest version when imported.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -12,10 +12,120 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from segkd.data.annotations import Objects
 from segkd.errors import SegkdError
 
 MEAN_COLOR = (124, 116, 104)
 """ImageNet's mean RGB colour, which padding is filled with."""
+
+MIN_SIDE = 1.0
+"""Width and height in pixels below which training drops a box: no detector here has cells or bins that fine."""
+
+MIN_VISIBILITY = 0.1
+"""Share of a box that must be left after a crop for training to keep it: less shows too little of the object."""
+
+# Compose wants boxes where it knows how to move some.
+_NO_BOXES = {"bboxes": np.zeros((0, 4), dtype=np.float32), "kept": np.arange(0)}
+
+
+class Transformed(NamedTuple):
+    """What a transform returns.
+
+    Attributes:
+        image: uint8 (h, w, 3).
+        label: as it was given: of a mask (h, w), or as large as it was in validation; or the `Objects` that are left,
+            in pixels of ``image``, inside it.
+    """
+
+    image: np.ndarray
+    label: Any
+
+
+class Transform:
+    """An albumentations pipeline as a function of image, label and seed.
+
+    Args:
+        steps: what is applied.
+        training: whether masks go through it too, and boxes smaller than `MIN_SIDE` or less visible than
+            `MIN_VISIBILITY` are dropped. In evaluation masks stay as they are, and so does every box.
+    """
+
+    def __init__(self, steps: Sequence[A.BasicTransform], training: bool):
+        self.training = training
+        smallest = {"min_visibility": MIN_VISIBILITY, "min_width": MIN_SIDE, "min_height": MIN_SIDE} if training else {}
+        # filter_invalid_bboxes: a box so thin that it has no area in float32 would otherwise be an error.
+        boxes = A.BboxParams("pascal_voc", ["kept"], clip=True, filter_invalid_bboxes=True, **smallest)
+        # NoOp: without a step that takes boxes, Compose warns that there is none.
+        self.pipeline = A.Compose([*steps, A.NoOp()], bbox_params=boxes)
+
+    def __call__(self, image: np.ndarray, label: Any = None, seed: int = 0) -> Transformed:
+        """Transform one image and its label.
+
+        Args:
+            image: uint8 (H, W, 3).
+            label: an array (H, W) with a value for each pixel; or `Objects`, whose boxes lie inside the image and have
+                an area; or None.
+            seed: what every random draw of this call derives from.
+        """
+        if isinstance(label, Objects):
+            return self._objects(image, label, seed)
+        if label is None or not self.training:
+            return Transformed(apply(self.pipeline, seed, image=image, **_NO_BOXES)["image"], label)
+        out = apply(self.pipeline, seed, image=image, mask=label, **_NO_BOXES)
+        return Transformed(out["image"], out["mask"])
+
+    def _objects(self, image: np.ndarray, objects: Objects, seed: int) -> Transformed:
+        count, masks = len(objects.boxes), objects.masks
+        stacked = {} if masks is None or not count else {"masks": masks}
+        out = apply(self.pipeline, seed, image=image, bboxes=objects.boxes, kept=np.arange(count), **stacked)
+        kept = np.array(out["kept"], dtype=np.int64)
+        if stacked:
+            masks = np.asarray(out["masks"])
+            masks[masks > 1] = 0  # what was padded
+        elif masks is not None:
+            masks = np.zeros((0, *out["image"].shape[:2]), dtype=np.uint8)
+        moved = np.array(out["bboxes"], dtype=np.float32).reshape(-1, 4)
+        return Transformed(out["image"], objects._replace(masks=masks).select(kept)._replace(boxes=moved))
+
+
+def train_transform(
+    crop: Sequence[int] | None = None,
+    *,
+    resize: Sequence[int] | None = None,
+    scale: Sequence[float] = (1.0, 1.0),
+    flip: float = 0.5,
+    color_jitter: float = 0.0,
+    ignore_index: int = 255,
+    blur: float = 0.0,
+) -> Transform:
+    """Build the training transform: resize, random scale, pad and random crop, flip, colour jitter, blur, in order.
+
+    Boxes are clipped to the crop; `MIN_SIDE` and `MIN_VISIBILITY` say which are dropped. An image whose boxes are all
+    dropped is background.
+
+    Args:
+        crop: height and width of what comes out, in pixels; None leaves them as they are.
+        resize: height and width that every image is brought to first; None leaves the size as it is.
+        scale: smallest and largest factor of the random scale; ``(1, 1)`` turns it off.
+        flip: probability of a horizontal flip, 0 to 1.
+        color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1; hue moves by up to a
+            fifth of it. 0 turns it off.
+        ignore_index: what padding is labelled as; padded pixels get the mean colour.
+        blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
+
+    Raises:
+        SegkdError: a value out of range.
+    """
+    return Transform(train_steps(crop, resize, scale, flip, color_jitter, ignore_index, blur), training=True)
+
+
+def eval_transform(resize: Sequence[int] | None = None) -> Transform:
+    """Build the validation transform: image and boxes are resized to ``(height, width)``; a mask keeps its own size.
+
+    Raises:
+        SegkdError: a size that is not two positive numbers.
+    """
+    return Transform([] if resize is None else [resize_step(resize)], training=False)
 
 
 def apply(pipeline: A.Compose, seed: int, **data: Any) -> dict[str, Any]:
@@ -35,21 +145,7 @@ def train_steps(
     fill_mask: int = 0,
     blur: float = 0.0,
 ) -> list[A.BasicTransform]:
-    """Return the steps of training: resize, random scale, pad and random crop, flip, colour jitter, blur, in order.
-
-    Args:
-        crop: height and width of what comes out, in pixels; None leaves them as they are.
-        resize: height and width that every image is brought to first; None leaves the size as it is.
-        scale: smallest and largest factor of the random scale; ``(1, 1)`` turns it off.
-        flip: probability of a horizontal flip, 0 to 1.
-        color_jitter: largest relative change of brightness, contrast and saturation, 0 to 1; hue moves by up to a
-            fifth of it. 0 turns it off.
-        fill_mask: what padding is in masks; padded pixels get the mean colour.
-        blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
-
-    Raises:
-        SegkdError: a value out of range.
-    """
+    """Return the steps of `train_transform`, those that are asked for, in their order."""
     steps: list[A.BasicTransform] = [] if resize is None else [resize_step(resize)]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise SegkdError(f"scale must be [smallest, largest] with 0 < smallest <= largest, got {list(scale)}")

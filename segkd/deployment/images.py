@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.common.reading import read_photo
-from segkd.data.loading import spread
+from segkd.data.samples import spread
 from segkd.deployment.inputs import find_sources
 from segkd.errors import SegkdError
 from segkd.network import Network
@@ -69,10 +69,10 @@ def of_dataset(dataset: Any, count: int, what: str) -> Images:
 
 
 def _read(path: Path, network: Network) -> Tensor:
-    from segkd.segmentation.transforms import eval_transform
+    from segkd.data.transforms import eval_transform
 
     pixels, _, _ = read_photo(path)
-    pixels = eval_transform(network.preprocess.size).pipeline(image=pixels)["image"]
+    pixels = eval_transform(network.preprocess.size)(pixels).image
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

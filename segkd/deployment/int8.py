@@ -89,7 +89,7 @@ def make_int8(
     open_file = FORMATS["onnx"].open
     before = open_file(source, threads)
     training = task.train_set()
-    training.transform = task.val_set().transform  # type: ignore[attr-defined]  # without augmentation
+    training.transform = task.val_set().transform  # without augmentation
     most = min(_CALIBRATED, max(_MEMORY // before(images[0])[0].nbytes, 1))
     shots = of_dataset(training, most, "training images")
     count = len(shots)

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segkd.common.reading import rgb_pixels
+from segkd.data.transforms import eval_transform
 from segkd.errors import SegkdError
 from segkd.network import Network
 from segkd.segmentation.inference import Size, predict_classes
-from segkd.segmentation.transforms import eval_transform
 
 AT_ONCE = 2**24
 """Pixels that go through the model together, unless they are of one image."""
@@ -85,8 +85,8 @@ class _OfPixels(nn.Module):
     def view(self, images: list[np.ndarray], size: Size) -> Tensor:
         """Return images at the size that the model sees, uint8 (B, 3, *size)."""
         # The validation's own transform, so that what was measured is what is used.
-        resize = eval_transform(size).pipeline
-        batch = torch.from_numpy(np.stack([resize(image=image)["image"] for image in images]))
+        resize = eval_transform(size)
+        batch = torch.from_numpy(np.stack([resize(image).image for image in images]))
         return batch.to(self.device).permute(0, 3, 1, 2)
 
     def forward(self, pixels: Tensor) -> Any:

@@ -16,14 +16,14 @@ from segkd.errors import SegkdError, nearest
 from segkd.losses._common import class_ids, full_precision, share_of_all
 
 
-def class_weights(counts: Sequence[int] | np.ndarray) -> list[float]:
+def class_weights(counts: Sequence[float] | np.ndarray) -> list[float]:
     """Return a weight for each class that is higher the rarer it is: 1 / ln(1.02 + p), with p its share of the pixels.
 
     Scaled so that a pixel weighs 1 on average, which keeps the loss on the scale of the unweighted one. A class that
     does not occur weighs most, about 50 times as much as one that covers everything.
 
     Args:
-        counts: labelled pixels of each class, (C,).
+        counts: labelled pixels of each class, or their share, (C,).
 
     Raises:
         SegkdError: there is no pixel.

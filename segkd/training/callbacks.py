@@ -15,7 +15,7 @@ from rich.progress import Progress
 from segkd.common.files import write_text
 from segkd.common.pictures import Picture
 from segkd.common.progress import CutColumn, progress_bar
-from segkd.data.loading import SeededDataset
+from segkd.data.dataset import SeededDataset
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.results import LABELS, percent

@@ -17,8 +17,9 @@ from segkd.adapter import Normalization
 from segkd.common.devices import find_device
 from segkd.common.pictures import Picture
 from segkd.common.progress import shown
-from segkd.data.description import BaseSpec
-from segkd.data.loading import Loader, SeededDataset, eval_loader, train_loader
+from segkd.data.dataset import SeededDataset
+from segkd.data.description import DatasetSpec
+from segkd.data.loading import Loader, eval_loader, train_loader
 from segkd.distiller import Distiller
 from segkd.training.run import Run
 from segkd.training.schema import Config
@@ -47,7 +48,7 @@ class Task(ABC):
     """The measure of `metrics` that picks the best student."""
 
     config: Config
-    spec: BaseSpec
+    spec: DatasetSpec
     """What the data set's description says."""
 
     @property
@@ -63,9 +64,9 @@ class Task(ABC):
     def val_set(self) -> SeededDataset:
         """Return the validation split."""
 
-    def remarks(self, dataset: Any) -> list[str]:
-        """Return what a person should know of a split before the run, as a rule nothing."""
-        return []
+    def remarks(self, dataset: SeededDataset) -> list[str]:
+        """Return what a person should know of a split before the run, see `SeededDataset.told`."""
+        return dataset.told()
 
     @abstractmethod
     def samples(self, split: str, count: int) -> Image.Image:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkd.common.yaml_file import read_yaml
-from segkd.data.description import MAX_VALUES, BaseSpec
+from segkd.data.description import MAX_VALUES, DatasetSpec, read_spec
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
@@ -12,9 +12,6 @@ from segkd.training.schema import Config
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from segkd.data.check import DatasetReport
     from segkd.training.task import Task
 
 # Imports are on first use: each task loads what it alone needs, and a description of data none of it.
@@ -32,28 +29,20 @@ def task_of(config: Config) -> "Task":
     return DetectionTask(config)
 
 
-def dataset_of(config: Config) -> BaseSpec:
+def dataset_of(config: Config) -> DatasetSpec:
     """Return the description of a config's data set.
 
     Raises:
         SegkdError: it cannot be read.
     """
-    spec = read_dataset(config.data.dataset, is_detection=isinstance(config, DetectionConfig))
-    return spec.limited(config.data.max_pixels)
+    from segkd.data.boxes import BoxSpec
+    from segkd.data.masks import MaskSpec
+
+    kind: type[DatasetSpec] = BoxSpec if isinstance(config, DetectionConfig) else MaskSpec
+    return read_spec(config.data.dataset, kind, own_code=True).limited(config.data.max_pixels)
 
 
-def read_dataset(name_or_path: str, is_detection: bool) -> BaseSpec:
-    """Return the description of a data set of either task, see `segkd.data.description.read_spec`."""
-    if is_detection:
-        from segkd.detection.datasets import load_detection_spec
-
-        return load_detection_spec(name_or_path)
-    from segkd.segmentation.datasets import load_dataset_spec
-
-    return load_dataset_spec(name_or_path)
-
-
-def bare_dataset(name: str) -> BaseSpec | None:
+def bare_dataset(name: str) -> DatasetSpec | None:
     """Return the data set that a file describes, or a shipped one by name; None where it is a config, or nothing.
 
     Raises:
@@ -70,19 +59,4 @@ def bare_dataset(name: str) -> BaseSpec | None:
         return None  # read as a config, it is told what is wrong with it
     if not isinstance(content, dict) or "splits" not in content:
         return None
-    return read_dataset(str(path), is_detection="format" in content)
-
-
-def check_dataset(dataset: BaseSpec, root: str | None, console: "Console") -> "DatasetReport":
-    """Read a whole data set of either task and report what is wrong; see the tasks' own functions of this name."""
-    from segkd.segmentation.datasets import DatasetSpec
-
-    if isinstance(dataset, DatasetSpec):
-        from segkd.segmentation import check as segmentation
-
-        return segmentation.check_dataset(dataset, root, console)
-    from segkd.detection import check as detection
-    from segkd.detection.datasets import DetectionSpec
-
-    assert isinstance(dataset, DetectionSpec)
-    return detection.check_dataset(dataset, root, console)
+    return read_spec(path)

@@ -1,30 +1,24 @@
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from segkd.data.check import DatasetReport, choose, read_all, sizes_text
+from segkd.data.check import DatasetReport, choose
+from segkd.data.samples import SplitReport, read_all, sizes_text
 from segkd.errors import SegkdError
 
 
-@dataclass(frozen=True)
-class Part:
-    split: str
-    problems: list[str] = field(default_factory=list)
-    absent: bool = False
-
-    def lines(self) -> list[str]:
-        return [f"  {self.split}: three images"]
-
-
 def test_a_report_lists_its_splits_and_then_every_problem():
-    parts = [Part("train", ["a is broken", "b is gone"]), Part("val"), Part("test", absent=True)]
+    parts = [
+        SplitReport("train", 3, "three images", problems=["a is broken", "b is gone"]),
+        SplitReport("val", 3, "three images", {(3, 4): 3}),
+        SplitReport("test", absent=True),
+    ]
     report = DatasetReport("animals", Path("here"), parts)
     assert report.problems == ["a is broken", "b is gone"]
     assert str(report).splitlines() == [
         "animals in here",
-        "  train: three images",
-        "  val: three images",
+        "  train: three images; width x height unknown",
+        "  val: three images; width x height 4x3 (3)",
         "  test: not there (optional)",
         "  2 problem(s)",
         "    a is broken",

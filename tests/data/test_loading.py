@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from segkd.data.loading import RankSlice, SeededDataset, StepSampler, eval_loader, spread, train_loader
+from segkd.data.dataset import SeededDataset
+from segkd.data.loading import RankSlice, StepSampler, eval_loader, train_loader
+from segkd.data.samples import spread
 from segkd.errors import SegkdError
 
 

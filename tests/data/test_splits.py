@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from segkd.data.splits import SplitSpec, match_files
+from segkd.data.masks import PairSplit
+from segkd.data.splits import match_files
 
-FLAT = SplitSpec(images="images/*.jpg", masks="masks/*.png")
+FLAT = PairSplit(images="images/*.jpg", masks="masks/*.png")
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -16,7 +17,7 @@ def fill(root: Path, *names: str) -> Path:
     return root
 
 
-def match(root: Path, **splits: SplitSpec):
+def match(root: Path, **splits: PairSplit):
     return match_files("my train", splits or {"train": FLAT}, "train", root)
 
 
@@ -38,7 +39,7 @@ def test_a_labelled_image_of_another_suffix_is_a_problem_until_it_is_listed(tmp_
     assert remarks == [
         f"my train: images of another suffix and without a mask, left out: 1, such as {tmp_path}/images/c.JPEG"
     ]
-    listed = SplitSpec(images="images/*.{jpg,jpeg}", masks="masks/*.{png,tif}")
+    listed = PairSplit(images="images/*.{jpg,jpeg}", masks="masks/*.{png,tif}")
     pairs, problems, remarks = match(tmp_path, train=listed)
     assert [pair.mask.name for pair in pairs] == ["a.png", "b.png", "c.tif"]
     assert problems == remarks == []
@@ -64,22 +65,22 @@ def test_masks_without_an_image_are_counted_and_the_first_is_named(tmp_path):
 
 def test_what_is_another_splits_is_not_left_out(tmp_path):
     fill(tmp_path, "train/a.jpg", "val/b.jpg", "val/c.png", "masks/a.png", "masks/b.png", "masks/d.png")
-    train = SplitSpec(images="train/*.jpg", masks="masks/*.png")
-    val = SplitSpec(images="val/*.jpg", masks="masks/*.png")
+    train = PairSplit(images="train/*.jpg", masks="masks/*.png")
+    val = PairSplit(images="val/*.jpg", masks="masks/*.png")
     (remark,) = match(tmp_path, train=train, val=val).remarks
     assert "left out: 1, such as" in remark
     assert "d.png" in remark
     fill(tmp_path, "val/d.jpg")
     assert match(tmp_path, train=train, val=val).remarks == []
     # Splits that differ in the suffix.
-    mixed = {"train": FLAT, "val": SplitSpec(images="images/*.png", masks="masks/*.png")}
+    mixed = {"train": FLAT, "val": PairSplit(images="images/*.png", masks="masks/*.png")}
     fill(tmp_path, "images/a.jpg", "images/b.png", "images/d.png")
     assert match(tmp_path, **mixed)[1:] == ([], [])
 
 
 @pytest.mark.parametrize("name", ["*", "*_mask"])
 def test_masks_beside_their_images_are_no_images_of_another_suffix(tmp_path, name):
-    spec = SplitSpec(images="data/*.jpg", masks=f"data/{name}.png")
+    spec = PairSplit(images="data/*.jpg", masks=f"data/{name}.png")
     fill(tmp_path, "data/a.jpg", f"data/{name.replace('*', 'a')}.png", "data/b.jpg")
     pairs, problems, remarks = match(tmp_path, train=spec)
     assert len(pairs) == 1
@@ -105,7 +106,7 @@ def test_files_that_differ_in_their_suffix_only_are_named(tmp_path):
 
 
 class TestLists:
-    listed = SplitSpec(images="images/*.jpg", masks="masks/*.png", list="list.txt")
+    listed = PairSplit(images="images/*.jpg", masks="masks/*.png", list="list.txt")
 
     def test_what_is_not_in_the_list_is_left_out_in_silence(self, tmp_path):
         fill(tmp_path, "images/a.jpg", "images/b.jpg", "images/c.jpeg", *(f"masks/{name}.png" for name in "abcd"))

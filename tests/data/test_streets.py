@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trees import read_pair
 
+from segkd.data.description import read_spec
+from segkd.data.masks import MaskSpec
 from segkd.data.streets import Drawing, draw_scene, ensure_streets, write_streets
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import load_dataset_spec
-from segkd.segmentation.reading import read_pair
 
 SMALL = Drawing(train=3, val=2, size=(32, 64))
 
@@ -25,7 +26,7 @@ def test_a_scene_follows_from_its_seed():
 
 
 def test_scenes_hold_every_class_with_the_thin_ones_rare():
-    spec = load_dataset_spec("streets")
+    spec = read_spec("streets", MaskSpec)
     counts = np.zeros(256, dtype=np.int64)
     present = np.zeros(256, dtype=np.int64)
     for seed in range(60):
@@ -48,7 +49,7 @@ def test_scenes_hold_every_class_with_the_thin_ones_rare():
 
 def test_colour_alone_does_not_tell_the_classes_apart():
     """The nearest mean colour gets few pixels right, so that there is something for a bigger model to learn."""
-    spec = load_dataset_spec("streets")
+    spec = read_spec("streets", MaskSpec)
     pixels, labels = [], []
     for seed in range(40):
         image, raw = draw_scene(seed)
@@ -71,13 +72,13 @@ def test_any_size_can_be_drawn(size):
 
 
 def test_the_set_is_drawn_on_first_use_and_kept(tmp_path):
-    spec = load_dataset_spec("streets").model_copy(update={"drawing": SMALL, "root": tmp_path / "deep" / "streets"})
-    pairs = spec.pairs("train")
+    spec = read_spec("streets", MaskSpec).model_copy(update={"drawing": SMALL, "root": tmp_path / "deep" / "streets"})
+    pairs = spec.samples("train").pairs
     assert len(pairs) == 3
-    assert len(spec.pairs("val")) == 2
+    assert len(spec.samples("val").pairs) == 2
     assert read_pair(pairs[0], spec)[0].shape == (32, 64, 3)
     before = {pair.image: pair.image.stat().st_mtime_ns for pair in pairs}
-    assert {pair.image: pair.image.stat().st_mtime_ns for pair in spec.pairs("train")} == before
+    assert {pair.image: pair.image.stat().st_mtime_ns for pair in spec.samples("train").pairs} == before
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["streets"]
 
 

@@ -9,10 +9,9 @@ import yaml
 from experiments import recorded_steps, refused, rows, same, segkd, train, weights, write
 from PIL import Image
 
+from segkd.data.description import read_spec
 from segkd.models.saved import load_student
-from segkd.segmentation.datasets import load_dataset_spec
 from segkd.segmentation.metrics import SegmentationMetrics
-from segkd.segmentation.reading import read_pair
 
 
 class TestRunDirectory:
@@ -58,10 +57,10 @@ class TestRunDirectory:
     def test_the_student_opens_and_reaches_what_is_recorded(self, trained: Path):
         run = trained / "runs" / "distilled"
         student = load_student(run)
-        spec = load_dataset_spec(str(trained / "camvid" / "camvid.yaml"))
+        spec = read_spec(trained / "camvid" / "camvid.yaml")
         metrics = SegmentationMetrics(spec.num_classes, spec.ignore_index)
-        for pair in spec.pairs("val"):
-            image, mask = read_pair(pair, spec)
+        samples = spec.samples("val")
+        for image, mask in map(samples.read, range(len(samples))):
             predicted = torch.from_numpy(student.predict(image)).long()
             metrics.update(predicted[None], torch.from_numpy(mask.astype(np.int64))[None])
         recorded = json.loads((run / "result.json").read_text())["student"]

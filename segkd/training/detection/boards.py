@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from segkd.common.pictures import Picture, comparison_grid
-from segkd.detection.loading import DetectionDataset
+from segkd.data.dataset import SeededDataset
 from segkd.detection.models import detect
 from segkd.detection.pictures import box_row, level_maps
 from segkd.training.callbacks import Pictures
@@ -20,7 +20,7 @@ class DetectionPictures(Pictures):
         count: how many images.
     """
 
-    def __init__(self, dataset: DetectionDataset, count: int) -> None:
+    def __init__(self, dataset: SeededDataset, count: int) -> None:
         super().__init__(dataset, count)
         self.spec = dataset.spec
 

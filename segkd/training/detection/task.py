@@ -11,14 +11,15 @@ from torchmetrics import Metric
 
 from segkd.adapter import Normalization
 from segkd.common.pictures import Picture
+from segkd.data.boxes import BoxSpec
+from segkd.data.check import contact_sheet
+from segkd.data.dataset import SeededDataset
+from segkd.data.description import read_spec
+from segkd.data.transforms import Transform, eval_transform, train_transform
 from segkd.detection.adapter import DetectionAdapter
-from segkd.detection.check import contact_sheet
-from segkd.detection.datasets import DetectionSpec, load_detection_spec
-from segkd.detection.loading import DetectionDataset
 from segkd.detection.metrics import DetectionMetrics
 from segkd.detection.models import build_detector, detect
-from segkd.detection.pictures import box_row
-from segkd.detection.transforms import Transform, eval_transform, train_transform
+from segkd.detection.pictures import box_row, draw_boxes
 from segkd.detection.weights import load_weights
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
@@ -45,15 +46,16 @@ class DetectionTask(Task):
     """
 
     score = "ap"
+    spec: BoxSpec
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec: DetectionSpec = load_detection_spec(config.data.dataset).limited(config.data.max_pixels)
+        self.spec = read_spec(config.data.dataset, BoxSpec, own_code=True).limited(config.data.max_pixels)
 
-    def train_set(self) -> DetectionDataset:
+    def train_set(self) -> SeededDataset:
         """Return the training split with its augmentation."""
         data = self.config.data
-        return DetectionDataset(
+        return SeededDataset(
             self.spec,
             data.train_split,
             self._train_transform(),
@@ -63,10 +65,10 @@ class DetectionTask(Task):
             limit=data.limit,
         )
 
-    def val_set(self) -> DetectionDataset:
+    def val_set(self) -> SeededDataset:
         """Return the validation split at its own size."""
         data = self.config.data
-        return DetectionDataset(self.spec, data.val_split, eval_transform(), data.root, self.config.seed)
+        return SeededDataset(self.spec, data.val_split, eval_transform(), data.root, self.config.seed)
 
     def _train_transform(self) -> Transform:
         data = self.config.data
@@ -74,18 +76,15 @@ class DetectionTask(Task):
             scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter, blur=data.blur
         )
 
-    def remarks(self, dataset: DetectionDataset) -> list[str]:
-        """Return what is left out of the split, and how many boxes, and why."""
-        return dataset.remarks + [
-            f"{count} {'box' if count == 1 else 'boxes'} of {dataset.split} left out: {reason}"
-            for reason, count in dataset.dropped.items()
-        ]
-
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their boxes, before and after the training split's augmentation."""
         data = self.config.data
         transform = self._train_transform() if split == data.train_split else eval_transform()
-        return contact_sheet(self.spec, split, transform, count, self.config.seed, data.root)
+
+        def paint(image: Any, objects: Any) -> Picture:
+            return draw_boxes(image, objects.boxes, objects.labels, self.class_names, self.spec.colors)
+
+        return contact_sheet(self.spec, split, transform, paint, count, self.config.seed, data.root)
 
     def student(self, weights: bool = True) -> nn.Module:
         """Return the student; the same seed gives the same weights, whatever teaches it.
@@ -138,7 +137,7 @@ class DetectionTask(Task):
                 if not isinstance(own, Config):
                     raise SegkdError(f"teacher.config: {own.name} is no detection config")
                 settings, checkpoint = own.student, str(Path(own.runs) / own.name / "student")
-                theirs = load_detection_spec(own.data.dataset).class_names
+                theirs = read_spec(own.data.dataset, BoxSpec, own_code=True).class_names
                 check_classes(f"the teacher {own.name}", theirs, self.class_names, _SAME)
         except SegkdError as error:
             raise SegkdError(f"{self.config.name}: {error}") from None
@@ -201,7 +200,7 @@ class DetectionTask(Task):
             named |= {f"{key}/{name}": value for name, value in zip(self.class_names, values, strict=True)}
         return named
 
-    def pictures(self, dataset: DetectionDataset) -> pl.Callback:
+    def pictures(self, dataset: SeededDataset) -> pl.Callback:
         """Return what draws boxes of both models, and FPN maps."""
         return DetectionPictures(dataset, self.config.validation.pictures)
 

@@ -1,16 +1,17 @@
 """TensorBoard's pictures: input, label, teacher, student, where they err, RDD weights, and similarity matrices."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.common.pictures import Picture, comparison_grid, weight_map
+from segkd.data.dataset import SeededDataset
+from segkd.data.masks import MaskSpec
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
-from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
 from segkd.training.callbacks import Pictures
 from segkd.training.module import DistillModule
@@ -30,13 +31,13 @@ class SegmentationPictures(Pictures):
 
     def __init__(
         self,
-        dataset: SegmentationDataset,
+        dataset: SeededDataset,
         count: int,
         inputs: Callable[[dict[str, Any]], tuple[Tensor, Tensor]],
         predict: Callable[[nn.Module, Tensor, Tensor], Tensor],
     ) -> None:
         super().__init__(dataset, count)
-        self.spec, self.inputs, self.predict = dataset.spec, inputs, predict
+        self.spec, self.inputs, self.predict = cast(MaskSpec, dataset.spec), inputs, predict
 
     def draw(self, module: DistillModule) -> dict[str, Picture]:
         """Return ``pictures`` and, of each side, ``similarity/...``."""

@@ -13,22 +13,21 @@ from torchmetrics import Metric
 
 from segkd.adapter import Adapter, Normalization
 from segkd.common.pictures import Picture
-from segkd.data.loading import SeededDataset, spread
+from segkd.data.check import class_shares, contact_sheet
+from segkd.data.dataset import SeededDataset
+from segkd.data.description import read_spec
+from segkd.data.masks import MaskSpec
+from segkd.data.transforms import eval_transform, train_transform
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.models.saved import load_student
 from segkd.models.smp import build_model, normalization
 from segkd.models.smp_files import load_weights
 from segkd.network import Network
-from segkd.segmentation.check import contact_sheet
-from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.segmentation.inference import predict_logits, size_multiple
-from segkd.segmentation.loading import SegmentationDataset
 from segkd.segmentation.metrics import SegmentationMetrics
-from segkd.segmentation.occurrence import count_pixels, look, missing, one_alone
-from segkd.segmentation.pictures import colorize
+from segkd.segmentation.pictures import colorize, overlay
 from segkd.segmentation.task_losses import class_weights
-from segkd.segmentation.transforms import eval_transform, train_transform
 from segkd.training.run import Run
 from segkd.training.schema import Config as AnyConfig
 from segkd.training.segmentation import teacher as teachers
@@ -36,9 +35,6 @@ from segkd.training.segmentation.boards import SegmentationPictures
 from segkd.training.segmentation.schema import Config, Model, Teacher
 from segkd.training.segmentation.task_loss import build_task_loss
 from segkd.training.task import BuiltTeacher, Task, device_of
-
-_COUNTED = 1000
-"""Class weights are counted in so many masks at most."""
 
 
 class SegmentationTask(Task):
@@ -52,12 +48,13 @@ class SegmentationTask(Task):
     """
 
     score = "miou"
+    spec: MaskSpec
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
-        self.spec: DatasetSpec = load_dataset_spec(config.data.dataset).limited(config.data.max_pixels)
+        self.spec = read_spec(config.data.dataset, MaskSpec, own_code=True).limited(config.data.max_pixels)
 
-    def train_set(self) -> SegmentationDataset:
+    def train_set(self) -> SeededDataset:
         """Return the training split with its augmentation."""
         data = self.config.data
         transform = train_transform(
@@ -69,41 +66,31 @@ class SegmentationTask(Task):
             blur=data.blur,
             ignore_index=self.spec.ignore_index,
         )
-        return SegmentationDataset(self.spec, data.train_split, transform, data.root, self.config.seed, data.limit)
+        return SeededDataset(self.spec, data.train_split, transform, data.root, self.config.seed, limit=data.limit)
 
-    def val_set(self) -> SegmentationDataset:
+    def val_set(self) -> SeededDataset:
         """Return the validation split: images at ``validation.resize``, labels at their own size."""
         transform = eval_transform(self.config.validation.resize)
-        return SegmentationDataset(
-            self.spec, self.config.data.val_split, transform, self.config.data.root, self.config.seed
-        )
+        return SeededDataset(self.spec, self.config.data.val_split, transform, self.config.data.root, self.config.seed)
 
-    def remarks(self, dataset: SegmentationDataset) -> list[str]:
-        """Return what the split leaves out, and which classes do not occur in it, as far as a look at some masks tells.
+    def remarks(self, dataset: SeededDataset) -> list[str]:
+        """Return what a person should know of a split before the run, the weights of the classes among it.
 
         Raises:
-            SegkdError: all masks were looked at, and one class is all that occurs; or one of them cannot be read.
+            SegkdError: nothing can be learnt from its labels, or one of them cannot be read.
         """
-        remarks = list(dataset.remarks)
-        if "class_weights" in vars(self) and dataset.split == self.config.data.train_split:
+        told = super().remarks(dataset)
+        if "class_weights" in vars(self) and dataset.samples.split == self.config.data.train_split:
             shown = ", ".join(f"{n} {w:.2f}" for n, w in zip(self.class_names, self.class_weights, strict=True))
-            remarks.append(f"class weights of the task loss: {shown}")
-        counts, looked = look(dataset.pairs, self.spec)
-        total = len(dataset)
-        masks = f"any of {total} masks" if looked == total else f"{looked} of {total} masks ('data check' reads all)"
-        absent = missing(counts, self.spec, masks)
-        if not absent:
-            return remarks
-        remark = f"{self.spec.name} {dataset.split}: {absent}"
-        if looked == total and one_alone(counts, self.spec):
-            raise SegkdError(remark)
-        return [*remarks, remark]
+            told.append(f"class weights of the task loss: {shown}")
+        return told
 
     def samples(self, split: str, count: int) -> Image.Image:
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
         data = self.config.data
         transform = (self.train_set() if split == data.train_split else self.val_set()).transform
-        return contact_sheet(self.spec, split, transform, count, self.config.seed, data.root)
+        paint = functools.partial(overlay, colors=self.spec.colors, ignore_index=self.spec.ignore_index)
+        return contact_sheet(self.spec, split, transform, paint, count, self.config.seed, data.root)
 
     def student(self, weights: bool = True) -> nn.Module:
         """Return the student; the same seed gives the same weights, whatever teaches it.
@@ -196,8 +183,7 @@ class SegmentationTask(Task):
         Raises:
             SegkdError: no pixel of them is labelled, or one cannot be read.
         """
-        pairs = spread(list(self.train_set().pairs), _COUNTED)
-        return class_weights(count_pixels(pairs, self.spec)[: self.spec.num_classes])
+        return class_weights(class_shares(self.train_set()))
 
     def _task_loss(self) -> nn.Module:
         """Return what is learnt from the labels."""
@@ -257,7 +243,7 @@ class SegmentationTask(Task):
         named = {f"val/{key}": value for key, value in measured.items() if key != "iou"}
         return named | {f"iou/{name}": v for name, v in zip(self.class_names, measured["iou"], strict=True)}
 
-    def pictures(self, dataset: SegmentationDataset) -> pl.Callback:
+    def pictures(self, dataset: SeededDataset) -> pl.Callback:
         """Return what draws images under both models."""
         return SegmentationPictures(dataset, self.config.validation.pictures, self.inputs, self.predict)
 

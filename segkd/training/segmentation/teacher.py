@@ -11,19 +11,20 @@ from torch.nn import functional as F
 
 from segkd.common.files import replacing
 from segkd.common.weights import check_fit, read_state_dict
+from segkd.data.description import read_spec
+from segkd.data.masks import MaskSpec
 from segkd.errors import SegkdError
 from segkd.models.auxiliary import WithAuxiliary
 from segkd.models.saved import read_network
 from segkd.models.smp import build_model, normalization
 from segkd.models.smp_files import AUXILIARY_FILE, load_weights
-from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
 from segkd.training.run import Run
 from segkd.training.segmentation.schema import Config, Teacher
 from segkd.training.task import BuiltTeacher
 from segkd.training.teacher import check_classes, check_said, saved_student
 
 
-def build_teacher(config: Config, spec: DatasetSpec, own: Config | None) -> BuiltTeacher:
+def build_teacher(config: Config, spec: MaskSpec, own: Config | None) -> BuiltTeacher:
     """Build the teacher with random weights: what it takes is known before there are any to load.
 
     A checkpoint that is a run, or the student saved in it, says itself what its weights are of: architecture, encoder,
@@ -49,8 +50,8 @@ def build_teacher(config: Config, spec: DatasetSpec, own: Config | None) -> Buil
         raise SegkdError(f"{config.name}: {error}") from None
 
 
-def _of_config(block: Teacher, spec: DatasetSpec, own: Config) -> BuiltTeacher:
-    student, theirs = own.student, load_dataset_spec(own.data.dataset).class_names
+def _of_config(block: Teacher, spec: MaskSpec, own: Config) -> BuiltTeacher:
+    student, theirs = own.student, read_spec(own.data.dataset, MaskSpec, own_code=True).class_names
     _check_classes(f"the teacher {own.name}", theirs, block, spec)
     given = student.normalization
     return BuiltTeacher(
@@ -61,7 +62,7 @@ def _of_config(block: Teacher, spec: DatasetSpec, own: Config) -> BuiltTeacher:
     )
 
 
-def _of_student(block: Teacher, spec: DatasetSpec, folder: Path) -> BuiltTeacher:
+def _of_student(block: Teacher, spec: MaskSpec, folder: Path) -> BuiltTeacher:
     _, network = read_network(folder)
     model, info = network.module, network.info
     arguments: dict[str, Any] = model.config  # type: ignore[assignment]
@@ -78,7 +79,7 @@ def _of_student(block: Teacher, spec: DatasetSpec, folder: Path) -> BuiltTeacher
     return BuiltTeacher(model, str(block.checkpoint), (info["mean"], info["std"]), block.class_map)
 
 
-def _of_weights(block: Teacher, spec: DatasetSpec) -> BuiltTeacher:
+def _of_weights(block: Teacher, spec: MaskSpec) -> BuiltTeacher:
     assert block.arch is not None
     assert block.encoder is not None
     assert block.checkpoint is not None
@@ -97,11 +98,11 @@ def _with_head(
     return build_model(arch, encoder, classes, None, has_head or bool(block.auxiliary), options)
 
 
-def _count(block: Teacher, spec: DatasetSpec) -> int:
+def _count(block: Teacher, spec: MaskSpec) -> int:
     return spec.num_classes if block.class_map is None else len(block.class_map)
 
 
-def _check_classes(what: str, theirs: list[str], block: Teacher, spec: DatasetSpec) -> None:
+def _check_classes(what: str, theirs: list[str], block: Teacher, spec: MaskSpec) -> None:
     if block.class_map is None:
         way_out = "give teacher.class_map, the student's class (or null) for each of the teacher's"
         check_classes(what, theirs, spec.class_names, way_out)

@@ -32,12 +32,13 @@ def test_sets(task: SegmentationTask):
 
 
 def test_a_limit_spreads_over_the_training_split(task: SegmentationTask):
-    everything = task.train_set().pairs
+    everything = task.train_set()
     task.config.data.limit = 3
-    assert task.train_set().pairs == [everything[0], everything[2], everything[4]]
-    assert len(task.val_set()) == 3
+    few = task.train_set()
+    assert (len(everything), len(few), len(task.val_set())) == (5, 3, 3)
+    assert few.indices == [0, 2, 4]
     task.config.data.limit = 99
-    assert task.train_set().pairs == everything
+    assert task.train_set().indices == everything.indices
 
 
 def test_the_students_weights_follow_from_the_seed(task: SegmentationTask):

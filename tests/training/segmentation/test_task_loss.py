@@ -6,9 +6,8 @@ import torch
 from experiments import refused, same, segkd, train, weights, write
 from torch import nn
 
+from segkd.data.description import read_spec
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import load_dataset_spec
-from segkd.segmentation.reading import read_mask
 from segkd.segmentation.task_losses import OHEM, CrossEntropy, Dice, OfSmp, Sum, class_weights
 from segkd.training.config import load_config
 from segkd.training.run import changed_keys
@@ -96,8 +95,9 @@ class TestRuns:
 
     def test_weights_are_counted_in_the_training_masks(self, experiment: Path):
         out = train(experiment / "tiny.yaml", "trainer.max_steps=2", "task_loss={cross_entropy: {weight: auto}}").out
-        spec = load_dataset_spec(str(experiment / "camvid/camvid.yaml"))
-        counts = sum(np.bincount(read_mask(p.mask, spec).ravel(), minlength=256) for p in spec.pairs("train"))
+        spec = read_spec(experiment / "camvid/camvid.yaml")
+        samples = spec.samples("train")
+        counts = sum(np.bincount(samples.label(index).ravel(), minlength=256) for index in range(len(samples)))
         expected = class_weights(counts[: spec.num_classes])
         held = weights(experiment / "runs/tiny/checkpoints/last.ckpt")["distiller.task_loss.weight"]
         torch.testing.assert_close(held, torch.tensor(expected))

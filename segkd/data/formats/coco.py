@@ -1,24 +1,39 @@
-"""Reading COCO's JSON: images, categories and annotations of a whole split in one file."""
+"""Boxes of COCO's JSON: images, categories and annotations of a whole split in one file."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from segkd.common.paths import check_regular, on_disk
 from segkd.data.annotations import Box, Found
+from segkd.data.boxes import AnnotatedSpec, BoxSpec
 from segkd.data.shapes import NoArea, read_shape
-from segkd.detection.datasets import DetectionSpec
 from segkd.errors import SegkdError
 
 
-def read_coco(spec: DetectionSpec, split: str, base: Path, masks: bool = False) -> Found:
+class Coco(BoxSpec):
+    """A data set of COCO's boxes.
+
+    ``images`` of a split is the folder that the file names in ``annotations``, a JSON file, are relative to.
+    """
+
+    title = "boxes of a JSON file as COCO writes it, with masks where they are asked for"
+    stars: ClassVar[int] = 0
+    has_masks: ClassVar[bool] = True
+
+    def read(self, split: str, base: Path, masks: bool) -> Found:
+        """Return what the JSON file of a split holds, see `read_coco`."""
+        return read_coco(self, split, base, masks)
+
+
+def read_coco(spec: AnnotatedSpec, split: str, base: Path, masks: bool = False) -> Found:
     """Read one split.
 
     Categories are matched to ``spec.classes`` by name, since their ids have gaps. ``bbox`` is x, y, width, height in
     pixels, counted from 0: no shift is needed.
 
     Args:
-        spec: the data set, in format ``coco``.
+        spec: the data set.
         split: which split of it.
         base: where the data lie.
         masks: whether to read ``segmentation``.
@@ -81,7 +96,7 @@ def _box(
     item: dict[str, Any],
     places: dict[Any, int],
     names: dict[Any, str],
-    spec: DetectionSpec,
+    spec: AnnotatedSpec,
     sizes: list[tuple[int, int]],
     masks: bool,
 ) -> Box:
@@ -92,9 +107,7 @@ def _box(
     if category not in names:
         raise ValueError(f"has category_id {category!r}, which is not among the categories")
     name = names[category]
-    label = 0 if name in spec.ignore else spec.label_of.get(name)
-    if label is None:
-        raise ValueError(spec.unknown_class(name))
+    label = spec.label_named(name)
     bbox, area = item["bbox"], item.get("area")
     try:
         x, y, width, height = (float(value) for value in bbox)

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from trees import blocks
 
-from segkd.data.transforms import MEAN_COLOR
+from segkd.data.transforms import MEAN_COLOR, eval_transform, train_transform
 from segkd.errors import SegkdError
-from segkd.segmentation.transforms import eval_transform, train_transform
 
 
 def pair(size=(64, 96)):

@@ -1,8 +1,10 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
-from segkd.data.transforms import MEAN_COLOR
-from segkd.detection.transforms import MIN_VISIBILITY, eval_transform, train_transform
+from segkd.data.annotations import Objects
+from segkd.data.transforms import MEAN_COLOR, MIN_VISIBILITY, eval_transform, train_transform
 from segkd.errors import SegkdError
 
 SIZE = (120, 160)
@@ -19,6 +21,22 @@ def scene():
     return image, masks
 
 
+class Moved(NamedTuple):
+    image: np.ndarray
+    boxes: np.ndarray
+    kept: np.ndarray
+    masks: np.ndarray | None
+
+
+def move(transform, image, boxes, masks=None, seed=0):
+    """Transform objects whose labels are their numbers: those of the ones that are kept say which they are."""
+    count = len(boxes)
+    flags = np.zeros(count, bool)
+    objects = Objects(boxes, np.arange(count), np.ones(count, np.float32), flags, flags, masks)
+    out = transform(image, objects, seed)
+    return Moved(out.image, out.label.boxes, out.label.labels, out.label.masks)
+
+
 def extent(inside):
     rows, columns = np.nonzero(inside)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -27,7 +45,7 @@ def extent(inside):
 def test_without_options_all_passes_unchanged():
     image, masks = scene()
     for transform in (train_transform(flip=0.0), eval_transform()):
-        out = transform(image, BOXES, masks, seed=3)
+        out = move(transform, image, BOXES, masks, seed=3)
         np.testing.assert_array_equal(out.image, image)
         np.testing.assert_allclose(out.boxes, BOXES, atol=1e-4)
         np.testing.assert_array_equal(out.masks, masks)
@@ -50,7 +68,7 @@ def test_boxes_and_masks_stay_where_their_objects_are(options):
     transform = train_transform(**options)
     seen = 0
     for seed in range(30):
-        out = transform(image, BOXES, masks, seed)
+        out = move(transform, image, BOXES, masks, seed)
         assert out.masks.shape == (len(out.kept), *out.image.shape[:2])
         for box, index, mask in zip(out.boxes, out.kept, out.masks, strict=True):
             drawn = (out.image[..., index] >= 100) & (out.image.min(-1) == 0)  # padding is grey
@@ -67,7 +85,7 @@ def test_boxes_end_at_the_crop_and_those_hardly_visible_are_dropped():
     boxes = np.float32([[0, 0, 100, 100], [30, 10, 60, 40]])
     shares, left_out = [], 0
     for seed in range(200):
-        out = transform(image, boxes, None, seed)
+        out = move(transform, image, boxes, None, seed)
         assert (out.boxes >= 0).all()
         assert (out.boxes <= (40, 100, 40, 100)).all()
         np.testing.assert_array_equal(out.boxes[0], [0, 0, 40, 100])
@@ -81,8 +99,8 @@ def test_boxes_end_at_the_crop_and_those_hardly_visible_are_dropped():
 def test_specks_are_dropped_in_training_only():
     image = np.zeros((40, 40, 3), np.uint8)
     boxes = np.float32([[5, 5, 5.5, 30], [8, 8, 30, 8.9], [3, 3, 9, 9], [1, 1, 2, 2], [39.99999, 0, 40, 40]])
-    assert train_transform(flip=0.0)(image, boxes).kept.tolist() == [2, 3]
-    out = eval_transform((80, 20))(image, boxes)
+    assert move(train_transform(flip=0.0), image, boxes).kept.tolist() == [2, 3]
+    out = move(eval_transform((80, 20)), image, boxes)
     assert out.kept.tolist()[:4] == [0, 1, 2, 3]
     np.testing.assert_allclose(out.boxes[:4], boxes[:4] * (0.5, 2, 0.5, 2), atol=1e-4)
 
@@ -91,12 +109,12 @@ def test_without_boxes_there_are_none_after():
     image, masks = scene()
     nothing = np.zeros((0, 4), np.float32)
     for transform in (train_transform(crop=(50, 60), scale=(0.5, 2.0)), eval_transform((50, 60)), eval_transform()):
-        out = transform(image, nothing, masks[:0], seed=1)
+        out = move(transform, image, nothing, masks[:0], seed=1)
         assert (out.boxes.shape, out.kept.shape) == ((0, 4), (0,))
         assert out.masks.shape == (0, *out.image.shape[:2])
-        assert transform(image, nothing).masks is None
+        assert move(transform, image, nothing).masks is None
     far = train_transform(crop=(20, 20), flip=0.0)
-    outs = [far(image, BOXES[:1], masks[:1], seed) for seed in range(40)]
+    outs = [move(far, image, BOXES[:1], masks[:1], seed) for seed in range(40)]
     empty = [out for out in outs if not len(out.kept)]
     assert empty
     assert all(out.boxes.shape == (0, 4) and out.masks.shape == (0, 20, 20) for out in empty)
@@ -104,7 +122,7 @@ def test_without_boxes_there_are_none_after():
 
 def test_padding_has_the_mean_colour_and_no_mask():
     image, masks = scene()
-    out = train_transform(crop=(200, 240), flip=0.0)(image, BOXES, masks, 5)
+    out = move(train_transform(crop=(200, 240), flip=0.0), image, BOXES, masks, 5)
     padded = (out.image == MEAN_COLOR).all(-1)
     assert padded.sum() == 200 * 240 - 120 * 160
     assert not out.masks[:, padded].any()
@@ -112,7 +130,7 @@ def test_padding_has_the_mean_colour_and_no_mask():
 
 def test_hundreds_of_masks_pass():
     image, masks = scene()
-    out = train_transform(scale=(0.5, 0.5), flip=1.0)(image, BOXES.repeat(250, axis=0), masks.repeat(250, axis=0))
+    out = move(train_transform(scale=(0.5, 0.5), flip=1.0), image, BOXES.repeat(250, axis=0), masks.repeat(250, axis=0))
     assert out.masks.shape == (750, 60, 80)
     np.testing.assert_array_equal(out.masks[0], out.masks[249])
     assert (out.masks[250] != out.masks[249]).any()
@@ -122,20 +140,22 @@ def test_the_seed_alone_decides():
     image, masks = scene()
     options = {"scale": (0.5, 2.0), "crop": (90, 90), "color_jitter": 0.5}
     one, other = train_transform(**options), train_transform(**options)
-    other(image, BOXES, masks, 99)  # what was drawn before must not matter
+    move(other, image, BOXES, masks, 99)  # what was drawn before must not matter
     for seed in (0, 1, 2**32 - 1):
-        for first, second in zip(one(image, BOXES, masks, seed), other(image, BOXES, masks, seed), strict=True):
+        for first, second in zip(
+            move(one, image, BOXES, masks, seed), move(other, image, BOXES, masks, seed), strict=True
+        ):
             np.testing.assert_array_equal(first, second)
     # Boxes or masks given besides draw nothing of their own.
-    np.testing.assert_array_equal(one(image, BOXES, None, 4).image, one(image, BOXES[:0], None, 4).image)
-    assert not np.array_equal(one(image, BOXES, None, 0).image, one(image, BOXES, None, 1).image)
+    np.testing.assert_array_equal(move(one, image, BOXES, None, 4).image, move(one, image, BOXES[:0], None, 4).image)
+    assert not np.array_equal(move(one, image, BOXES, None, 0).image, move(one, image, BOXES, None, 1).image)
 
 
 @pytest.mark.filterwarnings("error")
 def test_no_step_that_moves_boxes_is_no_reason_to_warn():
     image, _ = scene()
-    train_transform(flip=0.0, color_jitter=0.5)(image, BOXES)
-    eval_transform()(image, BOXES)
+    move(train_transform(flip=0.0, color_jitter=0.5), image, BOXES)
+    move(eval_transform(), image, BOXES)
 
 
 @pytest.mark.parametrize(

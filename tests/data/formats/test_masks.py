@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from trees import blocks, make_camvid, make_cityscapes, make_streets, make_voc
+from trees import blocks, make_camvid, make_cityscapes, make_streets, make_voc, read_pair
 
+from segkd.data.description import read_spec
+from segkd.data.masks import MaskSpec, Pair
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
-from segkd.segmentation.datasets import Pair, load_dataset_spec
-from segkd.segmentation.reading import read_pair
 
 MAKERS = {"cityscapes": make_cityscapes, "voc2012": make_voc, "camvid": make_camvid, "streets": make_streets}
 # Written out a second time, from the benchmark's own definition, so that a slip in the YAML cannot pass.
@@ -28,11 +28,11 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_shipped_data_set_pairs_every_image_with_its_own_mask(name, tmp_path):
-    spec = load_dataset_spec(MAKERS[name](tmp_path))
+    spec = read_spec(MAKERS[name](tmp_path), MaskSpec)
     for split in spec.splits:
         if split == "test":
             continue
-        pairs = spec.pairs(split)
+        pairs = spec.samples(split).pairs
         assert pairs == sorted(pairs)
         assert len(pairs) == {"train": 3, "val": 2, "trainval": 5, "trainaug": 4}[split]
         for pair in pairs:
@@ -46,12 +46,14 @@ def test_shipped_data_set_pairs_every_image_with_its_own_mask(name, tmp_path):
 
 def test_shipped_name_with_root_equals_the_yaml_with_root(tmp_path):
     path = make_camvid(tmp_path)
-    assert load_dataset_spec("camvid").pairs("val", tmp_path) == load_dataset_spec(path).pairs("val")
+    assert (
+        read_spec("camvid", MaskSpec).samples("val", tmp_path).pairs == read_spec(path, MaskSpec).samples("val").pairs
+    )
 
 
 def test_every_cityscapes_pixel_arrives_as_the_right_class(tmp_path):
-    spec = load_dataset_spec(make_cityscapes(tmp_path))
-    for index, pair in enumerate(spec.pairs("train")):
+    spec = read_spec(make_cityscapes(tmp_path), MaskSpec)
+    for index, pair in enumerate(spec.samples("train").pairs):
         raw = blocks(34, (64, 96), index)
         _, mask = read_pair(pair, spec)
         for value in range(34):
@@ -64,18 +66,18 @@ def test_every_cityscapes_pixel_arrives_as_the_right_class(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "trainaug"])
 def test_every_voc_pixel_arrives_as_its_palette_index(split, tmp_path):
-    spec = load_dataset_spec(make_voc(tmp_path))
-    for index, pair in enumerate(spec.pairs("train")):
+    spec = read_spec(make_voc(tmp_path), MaskSpec)
+    for index, pair in enumerate(spec.samples("train").pairs):
         raw = blocks(21, (64, 96), index)
         raw[31:33] = 255
         np.testing.assert_array_equal(read_pair(pair, spec)[1], raw)
-    folders = {pair.mask.parent.name for pair in spec.pairs(split)}
+    folders = {pair.mask.parent.name for pair in spec.samples(split).pairs}
     assert folders == {"train": {"SegmentationClass"}, "trainaug": {"SegmentationClassAug"}}[split]
 
 
 def test_every_camvid_pixel_arrives_and_void_is_ignored(tmp_path):
-    spec = load_dataset_spec(make_camvid(tmp_path))
-    for index, pair in enumerate(spec.pairs("train")):
+    spec = read_spec(make_camvid(tmp_path), MaskSpec)
+    for index, pair in enumerate(spec.samples("train").pairs):
         raw = blocks(12, (64, 96), index)
         np.testing.assert_array_equal(read_pair(pair, spec)[1], np.where(raw == 11, 255, raw))
     assert spec.num_classes == 11
@@ -85,63 +87,63 @@ def test_voc_colours_are_the_official_colour_map():
     def color(index: int) -> tuple[int, ...]:
         return tuple(sum(((index >> 3 * bit + channel) & 1) << 7 - bit for bit in range(3)) for channel in range(3))
 
-    spec = load_dataset_spec("voc2012")
+    spec = read_spec("voc2012", MaskSpec)
     assert spec.colors == [color(index) for index in range(21)]
 
 
 def test_missing_root_says_how_to_set_it(tmp_path):
     with pytest.raises(SegkdError, match=r"data\.root.*SEGKD_DATA") as error:
-        load_dataset_spec("cityscapes").pairs("train", tmp_path / "nowhere")
+        read_spec("cityscapes", MaskSpec).samples("train", tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in one_line(error)
 
 
 def test_unknown_split_names_the_nearest(tmp_path):
     with pytest.raises(SegkdError, match=r"'camvid' has no split 'valid'; did you mean 'val'\?"):
-        load_dataset_spec(make_camvid(tmp_path)).pairs("valid")
+        read_spec(make_camvid(tmp_path), MaskSpec).samples("valid")
 
 
 def test_empty_split_names_the_pattern(tmp_path):
-    spec = load_dataset_spec(make_camvid(tmp_path))
+    spec = read_spec(make_camvid(tmp_path), MaskSpec)
     with pytest.raises(SegkdError, match=re.escape(f"camvid test: no image matches {tmp_path}/test/*.png")):
-        spec.pairs("test")
+        spec.samples("test")
 
 
 def test_missing_masks_are_counted_and_the_first_is_named(tmp_path):
-    spec = load_dataset_spec(make_camvid(tmp_path))
-    first, second, _ = spec.pairs("train")
+    spec = read_spec(make_camvid(tmp_path), MaskSpec)
+    first, second, _ = spec.samples("train").pairs
     first.mask.unlink()
     second.mask.unlink()
     with pytest.raises(SegkdError) as error:
-        spec.pairs("train")
+        spec.samples("train")
     assert f"{first.image} has no mask {first.mask} (and 1 more" in one_line(error)
-    assert len(spec.scan("train")[0]) == 1
+    assert len(spec.scan("train")) == 1
 
 
 def test_list_entry_without_image_and_missing_list(tmp_path):
-    spec = load_dataset_spec(make_voc(tmp_path))
+    spec = read_spec(make_voc(tmp_path), MaskSpec)
     listing = tmp_path / "ImageSets/Segmentation/train.txt"
     listing.write_text(listing.read_text() + "2007_999999\n")
     with pytest.raises(SegkdError, match=r"train\.txt lists '2007_999999', but no image"):
-        spec.pairs("train")
+        spec.samples("train")
     listing.unlink()
     with pytest.raises(SegkdError, match=r"no list .*train\.txt"):
-        spec.pairs("train")
+        spec.samples("train")
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD", "NFC"), ("NFD", "NFC", "NFC"), ("NFC", "NFC", "NFD")])
 def test_image_mask_and_list_may_spell_accents_in_different_ways(forms, tmp_path):
-    spec = load_dataset_spec(make_voc(tmp_path))
-    first = spec.pairs("train")[0]
+    spec = read_spec(make_voc(tmp_path), MaskSpec)
+    first = spec.samples("train").pairs[0]
     image, mask, listed = (unicodedata.normalize(form, "Zürich_é") for form in forms)
     pair = Pair(first.image.rename(first.image.with_stem(image)), first.mask.rename(first.mask.with_stem(mask)))
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text(f"{listed}\n", encoding="utf-8-sig")
-    assert spec.pairs("train") == [pair]
+    assert spec.samples("train").pairs == [pair]
 
 
 def test_hidden_files_are_left_out(tmp_path):
-    spec = load_dataset_spec(make_camvid(tmp_path))
+    spec = read_spec(make_camvid(tmp_path), MaskSpec)
     (tmp_path / "train/._0001TP_000000.png").write_bytes(b"resource fork")
-    assert len(spec.pairs("train")) == 3
+    assert len(spec.samples("train").pairs) == 3
 
 
 def broken(tmp_path: Path, change) -> Path:
@@ -192,13 +194,13 @@ def broken(tmp_path: Path, change) -> Path:
 def test_a_slip_in_the_yaml_is_one_line_that_names_file_and_key(change, message, tmp_path):
     path = broken(tmp_path, change)
     with pytest.raises(SegkdError, match=message) as error:
-        load_dataset_spec(path)
+        read_spec(path, MaskSpec)
     assert one_line(error).startswith(f"{path}: ")
 
 
 def test_streets_are_drawn_beside_data_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGKD_DATA", str(tmp_path))
-    spec = load_dataset_spec("streets")
+    spec = read_spec("streets", MaskSpec)
     assert spec.resolve_root() == Path("datasets/streets")
     (tmp_path / "streets").mkdir()
     assert spec.resolve_root() == tmp_path / "streets"

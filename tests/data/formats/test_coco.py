@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from trees import SIZE, make_coco, things
 
-from segkd.detection.datasets import load_detection_spec
-from segkd.detection.reading import read_annotations, scan_annotations
+from segkd.data.boxes import BoxSpec
+from segkd.data.description import read_spec
 from segkd.errors import SegkdError
 
 
 @pytest.fixture
 def spec(tmp_path):
-    return load_detection_spec(make_coco(tmp_path))
+    return read_spec(make_coco(tmp_path), BoxSpec)
 
 
 def change(spec, edit):
@@ -23,9 +23,9 @@ def change(spec, edit):
     return path
 
 
-def said(annotations):
+def said(samples):
     """The remarks, but for that on classes without a box."""
-    return [remark for remark in annotations.remarks if "no box" not in remark]
+    return [remark for remark in samples.remarks if "no box" not in remark]
 
 
 def one_line(error):
@@ -35,43 +35,43 @@ def one_line(error):
 
 @pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 2)])
 def test_every_box_arrives_with_its_class(spec, split, count):
-    annotations = read_annotations(spec, split)
-    assert len(annotations) == count
+    samples = spec.samples(split)
+    assert len(samples) == count
     for index in range(count):
         expected = things(index, 80) if index < count - 1 else []
-        objects = annotations.of(index)
+        objects = samples.annotations.of(index)
         singles = objects.select(~objects.crowd)
         given = sorted(zip(singles.labels.tolist(), map(tuple, singles.boxes.tolist()), strict=True))
         assert given == sorted((thing.label, thing.box) for thing in expected)
         assert objects.crowd.sum() == (index == 0)
         assert not objects.difficult.any()
-        assert annotations.images[index].parent.name == f"{split}2017"
-        assert annotations.images[index].is_file()
-        assert tuple(annotations.sizes[index]) == SIZE
-    assert annotations.dropped == {}
+        assert samples.images[index].parent.name == f"{split}2017"
+        assert samples.images[index].is_file()
+        assert tuple(samples.annotations.sizes[index]) == SIZE
+    assert samples.dropped == {}
 
 
 def test_areas_are_those_of_the_objects_as_the_file_gives_them(spec):
-    objects = read_annotations(spec, "train").of(1)
+    objects = spec.samples("train").annotations.of(1)
     extents = objects.boxes[:, 2:] - objects.boxes[:, :2]
     np.testing.assert_allclose(objects.areas, extents.prod(1) / 2)
 
 
 def test_masks_are_drawn_from_polygons_and_runs(spec):
-    annotations = read_annotations(spec, "train", masks=True)
-    objects, masks = annotations.of(0), annotations.masks(0)
+    samples = spec.samples("train", masks=True)
+    objects, masks = samples.annotations.of(0), samples.annotations.masks(0)
     assert len(masks) == 4
     for box, mask in zip(objects.boxes.astype(int), masks, strict=True):
         expected = np.zeros(SIZE, np.uint8)
         expected[box[1] : box[3], box[0] : box[2]] = 1
         np.testing.assert_array_equal(mask, expected)
-    assert annotations.masks(2).shape == (0, *SIZE)
+    assert samples.annotations.masks(2).shape == (0, *SIZE)
 
 
 def test_an_unknown_class_is_named_with_the_nearest(spec):
     path = change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "person").update(name="persons"))
     with pytest.raises(SegkdError) as error:
-        read_annotations(spec, "train")
+        spec.samples("train")
     assert f"{path}: annotation " in one_line(error)
     assert "has the class 'persons', which the data set does not name; did you mean 'person'?" in one_line(error)
     assert "(and 1 more like it)" in one_line(error)  # a box and the crowd
@@ -79,7 +79,7 @@ def test_an_unknown_class_is_named_with_the_nearest(spec):
 
 def test_a_category_without_annotations_may_be_unknown(spec):
     change(spec, lambda c: c["categories"].append({"id": 0, "name": "everything"}))
-    assert len(read_annotations(spec, "train")) == 3
+    assert len(spec.samples("train")) == 3
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,19 @@ def test_a_category_without_annotations_may_be_unknown(spec):
 def test_a_broken_annotation_is_named_and_the_others_are_read(spec, edit, message):
     path = change(spec, lambda c: edit(c["annotations"][1]))
     with pytest.raises(SegkdError, match=message) as error:
-        read_annotations(spec, "train")
+        spec.samples("train")
     assert one_line(error).startswith(f"{path}: annotation ")
-    annotations, problems = scan_annotations(spec, "train")
+    samples = spec.scan("train")
+    problems = samples.problems
     assert len(problems) == 1
-    assert len(annotations.objects.labels) == 6
+    assert len(samples.annotations.objects.labels) == 6
 
 
 def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
     change(spec, lambda c: [item.pop("segmentation") for item in c["annotations"]])
-    assert len(read_annotations(spec, "train").objects.labels) == 7
+    assert len(spec.samples("train").annotations.objects.labels) == 7
     with pytest.raises(SegkdError, match=r"has no segmentation .*which masks need \(and 6 more like it\)"):
-        read_annotations(spec, "train", masks=True)
+        spec.samples("train", masks=True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
 def test_a_file_of_another_kind_is_named(spec, edit, message):
     path = change(spec, edit)
     with pytest.raises(SegkdError, match=message) as error:
-        read_annotations(spec, "train")
+        spec.samples("train")
     assert one_line(error).startswith(f"{path}: ")
 
 
@@ -135,7 +136,7 @@ def test_what_is_no_json_of_coco_is_named(spec, text):
     path = spec.resolve_root() / "annotations/instances_train2017.json"
     path.write_text(text)
     with pytest.raises(SegkdError) as error:
-        read_annotations(spec, "train")
+        spec.samples("train")
     assert one_line(error).startswith(f"{path}: ")
 
 
@@ -143,12 +144,12 @@ def test_an_ignored_class_is_left_out_and_counted(spec):
     path = change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "person").update(name="crewman"))
     before = spec.model_copy(update={"ignore": []})
     with pytest.raises(SegkdError, match=r"'crewman'.* To leave it out: ignore: \[crewman\]"):
-        read_annotations(before, "train")
-    annotations = read_annotations(spec.model_copy(update={"ignore": ["crewman", "crewmen"]}), "train")
-    assert {why: len(lines) for why, lines in annotations.dropped.items()} == {"class 'crewman', which is ignored": 2}
-    assert len(annotations.objects.labels) == 5
-    assert 1 not in annotations.objects.labels
-    assert said(annotations) == [
+        before.samples("train")
+    samples = spec.model_copy(update={"ignore": ["crewman", "crewmen"]}).samples("train")
+    assert {why: len(lines) for why, lines in samples.dropped.items()} == {"class 'crewman', which is ignored": 2}
+    assert len(samples.annotations.objects.labels) == 5
+    assert 1 not in samples.annotations.objects.labels
+    assert said(samples) == [
         "coco train: ignore names the class 'crewmen', which the annotations do not have; did you mean 'crewman'?"
     ]
     assert path.is_file()
@@ -161,11 +162,12 @@ def test_polygons_without_area_cost_their_own_object_and_are_counted(spec):
             item["segmentation"] = polygons
 
     change(spec, edit)
-    assert len(read_annotations(spec, "train").objects.labels) == 7
-    annotations = read_annotations(spec, "train", masks=True)
-    assert [len(lines) for lines in annotations.dropped.values()] == [2]
-    assert list(annotations.dropped) == ["no mask: polygons without area, or none"]
-    assert sum(len(annotations.masks(index)) for index in range(3)) == len(annotations.objects.labels) == 5
+    assert len(spec.samples("train").annotations.objects.labels) == 7
+    samples = spec.samples("train", masks=True)
+    assert [len(lines) for lines in samples.dropped.values()] == [2]
+    assert list(samples.dropped) == ["no mask: polygons without area, or none"]
+    drawn = [len(samples.annotations.masks(index)) for index in range(3)]
+    assert sum(drawn) == len(samples.annotations.objects.labels) == 5
 
 
 def test_images_and_boxes_that_stand_there_twice_are_said(spec):
@@ -176,11 +178,11 @@ def test_images_and_boxes_that_stand_there_twice_are_said(spec):
         content["annotations"] += [{**twin, "id": 900}, {**twin, "id": 901}, {**twin, "id": 902, "category_id": 5}]
 
     change(spec, edit)
-    annotations = read_annotations(spec, "train")
-    image, box = annotations.images[1], annotations.of(1).boxes
+    samples = spec.samples("train")
+    image, box = samples.images[1], samples.annotations.of(1).boxes
     (corners,) = {tuple(row) for row in box.tolist() if (box == np.array(row, np.float32)).all(1).sum() > 2}
-    assert said(annotations) == [
-        f"coco train: images that stand there more than once, under several ids: 1, such as {annotations.images[0]}",
+    assert said(samples) == [
+        f"coco train: images that stand there more than once, under several ids: 1, such as {samples.images[0]}",
         f"coco train: boxes with the class and corners of another, which count too: 2, such as "
         f"[{', '.join(f'{value:g}' for value in corners)}] of {image}",
     ]
@@ -189,17 +191,17 @@ def test_images_and_boxes_that_stand_there_twice_are_said(spec):
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_the_file_may_spell_accents_in_another_way_than_the_disk(spec, forms):
     there, written = (unicodedata.normalize(form, "Zürich_é.jpg") for form in forms)
-    image = read_annotations(spec, "train").images[0]
+    image = spec.samples("train").images[0]
     moved = image.rename(image.with_name(there))
     change(spec, lambda content: content["images"][0].update(file_name=written))
-    assert read_annotations(spec, "train").images[0] == moved
+    assert spec.samples("train").images[0] == moved
 
 
 def test_missing_files_are_named(spec):
     root = spec.resolve_root()
     (root / "train2017").rename(root / "elsewhere")
     with pytest.raises(SegkdError, match=rf"coco train: no folder of images {root}/train2017"):
-        read_annotations(spec, "train")
+        spec.samples("train")
     (root / "annotations/instances_train2017.json").unlink()
     with pytest.raises(SegkdError, match=rf"no annotations {root}/annotations/instances_train2017\.json"):
-        read_annotations(spec, "train")
+        spec.samples("train")

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 from PIL import Image
-from trees import make_camvid
+from trees import make_camvid, read_mask, read_pair
 
+from segkd.data.description import read_spec
+from segkd.data.masks import MaskSpec
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import load_dataset_spec
-from segkd.segmentation.reading import read_mask, read_pair
 
 
 @pytest.fixture
 def camvid(tmp_path):
-    return load_dataset_spec(make_camvid(tmp_path))
+    return read_spec(make_camvid(tmp_path), MaskSpec)
 
 
 def save(path, array):
@@ -20,7 +20,7 @@ def save(path, array):
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.8])
 @pytest.mark.parametrize("which", ["image", "mask"])
 def test_a_truncated_file_is_named(camvid, which, keep):
-    pair = camvid.pairs("train")[0]
+    pair = camvid.samples("train").pairs[0]
     path = getattr(pair, which)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
@@ -136,7 +136,7 @@ class TestColors:
 
 
 def test_an_id_outside_the_map_is_named_with_its_file(camvid):
-    path = camvid.pairs("train")[0].mask
+    path = camvid.samples("train").pairs[0].mask
     raw = np.zeros((64, 96), dtype=np.uint8)
     raw[3, 4], raw[5, 6] = 12, 255
     save(path, raw)
@@ -146,7 +146,7 @@ def test_an_id_outside_the_map_is_named_with_its_file(camvid):
 
 
 def test_without_a_map_ids_from_the_number_of_classes_on_are_errors(tmp_path):
-    spec = load_dataset_spec("voc2012")
+    spec = read_spec("voc2012", MaskSpec)
     save(tmp_path / "mask.png", np.array([[0, 20, 255]], dtype=np.uint8))
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", spec), [[0, 20, 255]])
     save(tmp_path / "mask.png", np.array([[0, 21, 255]], dtype=np.uint8))
@@ -155,7 +155,7 @@ def test_without_a_map_ids_from_the_number_of_classes_on_are_errors(tmp_path):
 
 
 def test_a_size_mismatch_names_both_files_and_sizes(camvid):
-    pair = camvid.pairs("train")[0]
+    pair = camvid.samples("train").pairs[0]
     save(pair.mask, np.zeros((32, 48), dtype=np.uint8))
     with pytest.raises(SegkdError) as error:
         read_pair(pair, camvid)
@@ -169,7 +169,7 @@ class TestOrientation:
 
     def pair(self, camvid, mask, *, image_tag=6, mask_tag=None):
         """Store a pair whose image is seen as 3x4 (width x height)."""
-        pair = camvid.pairs("train")[0]
+        pair = camvid.samples("train").pairs[0]
         exif = Image.Exif()
         exif[0x0112] = image_tag
         Image.new("RGB", (4, 3) if image_tag > 4 else (3, 4)).save(pair.image, exif=exif)

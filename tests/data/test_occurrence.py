@@ -5,18 +5,20 @@ import pytest
 from PIL import Image
 from trees import make_camvid
 
-from segkd.segmentation import occurrence
-from segkd.segmentation.check import check_dataset
-from segkd.segmentation.datasets import DatasetSpec, load_dataset_spec
-from segkd.segmentation.occurrence import look, missing, one_alone
+from segkd.data import occurrence
+from segkd.data.check import check_dataset
+from segkd.data.description import read_spec
+from segkd.data.formats.masks import Masks
+from segkd.data.masks import MaskSpec
+from segkd.data.occurrence import missing, occurring, one_alone
 
 CLASSES = [{"name": name, "color": [20 * index, 0, 0]} for index, name in enumerate("abcdefgh")]
 
 
-def spec_of(count: int, root: Path | None = None, **more) -> DatasetSpec:
+def spec_of(count: int, root: Path | None = None, **more) -> Masks:
     splits = {"train": {"images": "images/*.png", "masks": "masks/*.png"}}
     content = {"name": "mine", "root": root, "splits": splits, "classes": CLASSES[:count], **more}
-    return DatasetSpec.model_validate(content)
+    return Masks.model_validate(content)
 
 
 def make(root: Path, *masks: object) -> None:
@@ -38,18 +40,20 @@ class TestLook:
     def test_few_masks_are_read_where_they_hold_every_class(self, tmp_path, monkeypatch):
         monkeypatch.setattr(occurrence, "_LOOKS", (2, 4))
         make(tmp_path, [[0, 1]], *[[[0, 0]]] * 8, [[0, 255]])
-        counts, looked = look(spec_of(2, tmp_path).pairs("train"), spec_of(2))
+        samples = spec_of(2, tmp_path).samples("train")
+        counts, looked = occurring(samples, range(10))
         assert looked == 2
         assert counts[[0, 1, 255]].tolist() == [2, 1, 1]
 
     def test_and_more_where_they_do_not(self, tmp_path, monkeypatch):
         monkeypatch.setattr(occurrence, "_LOOKS", (2, 4))
         make(tmp_path, *[[[0, 0]]] * 9, [[0, 255]])
-        counts, looked = look(spec_of(2, tmp_path).pairs("train"), spec_of(2))
+        samples = spec_of(2, tmp_path).samples("train")
+        counts, looked = occurring(samples, range(10))
         assert looked == 4
         assert counts.sum() == 8
         monkeypatch.setattr(occurrence, "_LOOKS", (2, 40))
-        assert look(spec_of(2, tmp_path).pairs("train"), spec_of(2))[1] == 10
+        assert occurring(samples, range(10))[1] == 10
 
 
 class TestMissing:
@@ -106,7 +110,7 @@ class TestCheck:
         assert "    mine train: class 'c' has no pixel in any of 2 masks\n" in str(report)
 
     def test_masks_that_cannot_be_read_are_not_called_empty(self, tmp_path):
-        spec = load_dataset_spec(make_camvid(tmp_path, train=1, val=0))
-        spec.pairs("train")[0].mask.write_bytes(b"")
+        spec = read_spec(make_camvid(tmp_path, train=1, val=0), MaskSpec)
+        spec.samples("train").pairs[0].mask.write_bytes(b"")
         report = check_dataset(spec)
         assert all("no pixel" not in line for line in str(report).splitlines())

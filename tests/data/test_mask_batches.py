@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from trees import make_camvid
 
+from segkd.data.dataset import SeededDataset
+from segkd.data.description import read_spec
 from segkd.data.loading import eval_loader, train_loader
+from segkd.data.masks import MaskSpec
+from segkd.data.transforms import eval_transform, train_transform
 from segkd.errors import SegkdError
-from segkd.segmentation.datasets import load_dataset_spec
-from segkd.segmentation.loading import SegmentationDataset
-from segkd.segmentation.reading import read_pair
-from segkd.segmentation.transforms import eval_transform, train_transform
 
 
 def augment():
@@ -21,12 +21,12 @@ def augment():
 
 @pytest.fixture
 def spec(tmp_path):
-    return load_dataset_spec(make_camvid(tmp_path, train=5, val=5))
+    return read_spec(make_camvid(tmp_path, train=5, val=5), MaskSpec)
 
 
 @pytest.fixture
 def dataset(spec):
-    return SegmentationDataset(spec, "train", augment(), seed=3)
+    return SeededDataset(spec, "train", augment(), seed=3)
 
 
 def keys(batch):
@@ -41,14 +41,14 @@ def assert_equal(ours, theirs):
 
 
 def test_item_types_and_values(spec):
-    data = SegmentationDataset(spec, "val", eval_transform())
+    data = SeededDataset(spec, "val", eval_transform())
     item = data[1]
     assert item["image"].dtype == torch.uint8
     assert item["image"].shape == (3, 64, 96)
     assert item["mask"].dtype == torch.int64
     assert item["mask"].shape == (64, 96)
     assert item["index"] == 1
-    image, mask = read_pair(data.pairs[1], spec)
+    image, mask = data.samples.read(1)
     np.testing.assert_array_equal(item["image"].permute(1, 2, 0), image)
     np.testing.assert_array_equal(item["mask"], mask)
 
@@ -58,9 +58,9 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(spec, dataset):
         return data[key]["image"]
 
     assert torch.equal(image(dataset, 2), image(dataset, (0, 2)))
-    assert torch.equal(image(dataset, (4, 2)), image(SegmentationDataset(spec, "train", augment(), seed=3), (4, 2)))
+    assert torch.equal(image(dataset, (4, 2)), image(SeededDataset(spec, "train", augment(), seed=3), (4, 2)))
     assert not torch.equal(image(dataset, (0, 2)), image(dataset, (1, 2)))
-    assert not torch.equal(image(dataset, 2), image(SegmentationDataset(spec, "train", augment(), seed=4), 2))
+    assert not torch.equal(image(dataset, 2), image(SeededDataset(spec, "train", augment(), seed=4), 2))
 
 
 def test_workers_change_nothing(dataset):
@@ -81,7 +81,7 @@ def test_resuming_goes_on_where_it_stopped(dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_validation_sees_every_image_once_in_order(spec, workers):
-    data = SegmentationDataset(spec, "val", eval_transform())
+    data = SeededDataset(spec, "val", eval_transform())
     loader = eval_loader(data, batch_size=2, workers=workers)
     assert [keys(batch) for batch in loader] == [[0, 1], [2, 3], [4]]
     assert len(loader) == 3
@@ -90,7 +90,7 @@ def test_validation_sees_every_image_once_in_order(spec, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_surfaces_as_it_was_raised(spec, dataset, workers):
-    path = dataset.pairs[1].mask
+    path = dataset.samples.pairs[1].mask
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(SegkdError) as error:
         list(islice(train_loader(dataset, batch_size=2, workers=workers), 4))
@@ -100,13 +100,13 @@ def test_an_error_surfaces_as_it_was_raised(spec, dataset, workers):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_mixed_sizes_in_a_validation_batch_say_what_to_do(spec, workers):
-    pair = spec.pairs("val")[1]
+    pair = spec.samples("val").pairs[1]
     for path, shape in ((pair.image, (40, 48, 3)), (pair.mask, (40, 48))):
         Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(path)
-    data = SegmentationDataset(spec, "val", eval_transform())
+    data = SeededDataset(spec, "val", eval_transform())
     with pytest.raises(SegkdError, match=r"mixes image sizes 48x40, 96x64 .*set validation\.batch_size=1$"):
         list(eval_loader(data, batch_size=2, workers=workers))
     assert len(list(eval_loader(data, batch_size=1))) == 5
-    resized = SegmentationDataset(spec, "val", eval_transform((32, 32)))
+    resized = SeededDataset(spec, "val", eval_transform((32, 32)))
     with pytest.raises(SegkdError, match="mixes mask sizes"):
         list(eval_loader(resized, batch_size=2))

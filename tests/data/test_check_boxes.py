@@ -6,9 +6,12 @@ import pytest
 from PIL import Image
 from trees import make_coco, make_voc_detection, write_voc
 
-from segkd.detection.check import check_dataset, contact_sheet
-from segkd.detection.datasets import load_detection_spec
-from segkd.detection.transforms import eval_transform, train_transform
+from segkd.data import check
+from segkd.data.boxes import BoxSpec
+from segkd.data.check import check_dataset
+from segkd.data.description import read_spec
+from segkd.data.transforms import eval_transform, train_transform
+from segkd.detection.pictures import draw_boxes
 from segkd.errors import SegkdError
 
 SIZE = (64, 96)
@@ -16,30 +19,31 @@ SIZE = (64, 96)
 
 @pytest.mark.parametrize(("make", "absent"), [(make_coco, []), (make_voc_detection, ["test"])])
 def test_a_sound_data_set_has_no_problems(make, absent, tmp_path):
-    report = check_dataset(load_detection_spec(make(tmp_path)))
+    report = check_dataset(read_spec(make(tmp_path), BoxSpec))
     assert report.problems == []
     assert [part.split for part in report.splits if part.absent] == absent
     train = report.splits[0]
-    assert (train.images, train.sizes, train.without, train.dropped) == (3, {SIZE: 3}, 1, {})
-    assert sum(train.boxes.values()) == 6 + train.crowd
-    assert (train.crowd, train.difficult) == ((1, 0) if make is make_coco else (0, 2))
+    assert (train.images, train.sizes, train.dropped) == (3, {SIZE: 3}, {})
+    flagged = {name: count for name, count in train.counts.items() if name.startswith("(")}
+    assert flagged == ({"(crowd)": 1} if make is make_coco else {"(difficult)": 2})
+    assert sum(train.counts.values()) - sum(flagged.values()) == 6 + flagged.get("(crowd)", 0)
     assert f"train: 3 images, 1 without boxes; width x height {SIZE[1]}x{SIZE[0]} (3)" in str(report)
     assert str(report).endswith("  0 problem(s)")
 
 
 def test_boxes_are_counted_class_by_class(tmp_path):
-    spec = load_detection_spec(make_voc_detection(tmp_path))
+    spec = read_spec(make_voc_detection(tmp_path), BoxSpec)
     objects = [("cat", (1, 1, 9, 9), False), ("cat", (1, 1, 9, 9), True), ("cow", (1, 1, 9, 9), False)]
     write_voc(tmp_path / "Annotations/2008_000001.xml", SIZE, objects)
     write_voc(tmp_path / "Annotations/2008_000000.xml", SIZE, [])
     val = check_dataset(spec).splits[1]
-    assert {name: count for name, count in val.boxes.items() if count} == {"cat": 2, "cow": 1}
-    assert list(val.boxes) == spec.class_names
-    assert (val.difficult, val.without) == (1, 1)
+    assert {name: count for name, count in val.counts.items() if count} == {"cat": 2, "cow": 1, "(difficult)": 1}
+    assert list(val.counts) == [*spec.class_names, "(difficult)"]
+    assert val.heading == "2 images, 1 without boxes"
 
 
 def test_what_is_ignored_and_what_stands_there_twice_is_said(tmp_path):
-    spec = load_detection_spec(make_voc_detection(tmp_path))
+    spec = read_spec(make_voc_detection(tmp_path), BoxSpec)
     spec = spec.model_copy(update={"ignore": ["dragon", "cta"]})
     twice = [("cat", (1, 1, 9, 9), False)] * 2
     write_voc(tmp_path / "Annotations/2008_000000.xml", SIZE, [("dragon", (1, 1, 9, 9), False), *twice])
@@ -56,7 +60,7 @@ def test_what_is_ignored_and_what_stands_there_twice_is_said(tmp_path):
 
 
 def test_every_problem_is_one_line_with_its_path(tmp_path):
-    spec = load_detection_spec(make_voc_detection(tmp_path, train=6))
+    spec = read_spec(make_voc_detection(tmp_path, train=6), BoxSpec)
     images = [tmp_path / f"JPEGImages/2007_{index:06d}.jpg" for index in range(6)]
     files = [tmp_path / f"Annotations/2007_{index:06d}.xml" for index in range(6)]
     files[0].unlink()
@@ -84,7 +88,7 @@ def test_every_problem_is_one_line_with_its_path(tmp_path):
 
 
 def test_a_broken_file_of_coco_is_a_problem_and_the_other_split_is_still_read(tmp_path):
-    spec = load_detection_spec(make_coco(tmp_path))
+    spec = read_spec(make_coco(tmp_path), BoxSpec)
     path = tmp_path / "annotations/instances_train2017.json"
     path.write_text("{")
     report = check_dataset(spec)
@@ -94,7 +98,7 @@ def test_a_broken_file_of_coco_is_a_problem_and_the_other_split_is_still_read(tm
 
 
 def test_boxes_left_out_are_told_by_reason_and_are_no_problem(tmp_path):
-    spec = load_detection_spec(make_voc_detection(tmp_path))
+    spec = read_spec(make_voc_detection(tmp_path), BoxSpec)
     specks = [("cat", (9, 9, 9, 9 + k), False) for k in range(7)]
     write_voc(tmp_path / "Annotations/2007_000000.xml", SIZE, [*specks, ("cat", (9, 1, 2, 9), False)])
     report = check_dataset(spec)
@@ -112,12 +116,19 @@ def test_boxes_left_out_are_told_by_reason_and_are_no_problem(tmp_path):
 
 def test_a_missing_root_stops_the_check(tmp_path):
     with pytest.raises(SegkdError, match="no folder"):
-        check_dataset(load_detection_spec("coco"), tmp_path / "nowhere")
+        check_dataset(read_spec("coco", BoxSpec), tmp_path / "nowhere")
+
+
+def contact_sheet(spec, split, transform, **options):
+    def paint(image, objects):
+        return draw_boxes(image, objects.boxes, objects.labels, spec.class_names, spec.colors)
+
+    return check.contact_sheet(spec, split, transform, paint, **options)
 
 
 @pytest.mark.parametrize("make", [make_coco, make_voc_detection])
 def test_contact_sheet_shows_boxes_before_and_after(make, tmp_path):
-    spec = load_detection_spec(make(tmp_path))
+    spec = read_spec(make(tmp_path), BoxSpec)
     transform = train_transform(crop=(32, 32), scale=(0.5, 1.0))
     sheet = contact_sheet(spec, "train", transform, count=2, seed=1)
     assert sheet.tobytes() == contact_sheet(spec, "train", transform, count=2, seed=1).tobytes()
@@ -131,7 +142,7 @@ def test_contact_sheet_shows_boxes_before_and_after(make, tmp_path):
 
 
 def test_unaugmented_both_columns_of_a_contact_sheet_are_the_same(tmp_path):
-    sheet = np.asarray(contact_sheet(load_detection_spec(make_coco(tmp_path)), "train", eval_transform(), count=3))
+    sheet = np.asarray(contact_sheet(read_spec(make_coco(tmp_path), BoxSpec), "train", eval_transform(), count=3))
     rows = 3 * round(640 * SIZE[0] / SIZE[1])
     np.testing.assert_array_equal(sheet[48 : 48 + rows, 8:648], sheet[48 : 48 + rows, 656:1296])
 
@@ -141,14 +152,14 @@ REAL = Path(os.environ.get("SEGKD_DATA", "")) / "bccd"
 
 @pytest.mark.skipif(not (os.environ.get("SEGKD_DATA") and REAL.is_dir()), reason="needs bccd under SEGKD_DATA")
 def test_real_bccd_is_sound_but_for_two_boxes_without_area():
-    report = check_dataset(load_detection_spec("bccd"))
+    report = check_dataset(read_spec("bccd", BoxSpec))
     assert report.problems == []
     train, val, test = report.splits
-    assert (train.images, train.sizes, train.without) == (205, {(480, 640): 205}, 0)
-    assert (val.images, val.sizes, val.without) == (87, {(480, 640): 87}, 0)
+    assert (train.heading, train.sizes) == ("205 images, 0 without boxes", {(480, 640): 205})
+    assert (val.heading, val.sizes) == ("87 images, 0 without boxes", {(480, 640): 87})
     assert test.absent
-    assert train.boxes == {"RBC": 2381, "WBC": 214, "Platelets": 209}
-    assert val.boxes == {"RBC": 967, "WBC": 87, "Platelets": 83}
+    assert train.counts == {"RBC": 2381, "WBC": 214, "Platelets": 209}
+    assert val.counts == {"RBC": 967, "WBC": 87, "Platelets": 83}
     for part, name in ((train, "BloodImage_00343"), (val, "BloodImage_00338")):
         ((reason, (line,)),) = part.dropped.items()
         assert reason == "zero area"

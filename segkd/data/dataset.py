@@ -1,0 +1,137 @@
+"""The data set of all tasks: an image with its label by index, read and augmented; and the batches of them."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from segkd.common.pixels import look
+from segkd.data.annotations import Objects
+from segkd.data.description import DatasetSpec
+from segkd.data.samples import spread
+from segkd.errors import SegkdError
+
+if TYPE_CHECKING:
+    from segkd.data.transforms import Transform
+
+LOOKED_AT = 500
+"""Images of a split whose files are looked into before training, spread over it: data check looks into all."""
+
+
+class SeededDataset(Dataset[dict[str, Any]]):
+    """The images of one split with their labels, read and transformed, by ``index`` (of epoch 0) or ``(epoch, index)``.
+
+    Args:
+        spec: the data set.
+        split: which split of it.
+        transform: from :mod:`segkd.data.transforms`. Training leaves out crowds and difficult objects; images without
+            objects stay, as background.
+        root: where the data lie, if not where the spec says.
+        seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
+        masks: whether objects come with masks, as Mask R-CNN needs them.
+        limit: keep only so many images, spread evenly over the split; None keeps all.
+
+    Attributes:
+        samples: those of the split; `indices` says which are kept.
+
+    Raises:
+        SegkdError: see `DatasetSpec.samples`; reading an item: see `segkd.data.samples.Samples.read`.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        split: str,
+        transform: "Transform",
+        root: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        masks: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        self.spec, self.transform, self.seed = spec, transform, seed
+        self.samples = spec.samples(split, root, masks)
+        self.indices = spread(list(range(len(self.samples))), limit)
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        return len(self.indices)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``, with these two."""
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
+        return {**self.item(index, seed), "index": index, "epoch": epoch}
+
+    def told(self) -> list[str]:
+        """Return one line for each thing that a person should know of these images before training on them.
+
+        Raises:
+            SegkdError: nothing can be learnt from them, or a label cannot be read.
+        """
+        looked_at = [self.samples.images[place] for place in spread(self.indices, LOOKED_AT)]
+        return [*self.samples.remarks, *look(looked_at), *self.samples.told(self.indices)]
+
+    def item(self, index: int, seed: int) -> dict[str, Any]:
+        """Return the image at ``index`` with its label, augmented by ``seed``.
+
+        Returns:
+            ``image`` uint8 (3, H, W). Of a mask: ``mask`` (H, W), int64 where it holds whole numbers. Of objects:
+            ``boxes`` float32 (N, 4) xyxy in pixels of the image, ``labels`` int64 (N,) in 1 to K, ``masks`` uint8
+            (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also ``area`` float32
+            (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
+        """
+        image, label = self.samples.read(self.indices[index])
+        if isinstance(label, Objects) and self.transform.training:
+            label = label.select(~(label.crowd | label.difficult))
+        out = self.transform(image, label, seed)
+        item = {"image": _tensor(out.image.transpose(2, 0, 1))}
+        if not isinstance(out.label, Objects):
+            return {**item, "mask": _tensor(out.label)}
+        return {**item, **self._entries(out.label, image.shape[:2], out.image.shape[:2])}
+
+    def _entries(self, objects: Objects, before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "boxes": torch.from_numpy(objects.boxes),
+            "labels": torch.from_numpy(objects.labels),
+            "size": before,
+        }
+        if objects.masks is not None:
+            found["masks"] = torch.from_numpy(np.ascontiguousarray(objects.masks))
+        if not self.transform.training:
+            enlarged = after[0] * after[1] / (before[0] * before[1])
+            found["area"] = torch.from_numpy(objects.areas) * enlarged
+            found["crowd"] = torch.from_numpy(objects.crowd)
+            found["difficult"] = torch.from_numpy(objects.difficult)
+        return found
+
+    @staticmethod
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of items: what has one size is stacked; images with objects are lists.
+
+        Returns:
+            ``index`` and ``epoch``, int64 (B,). Of masks: ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects:
+            ``images``, a list of tensors whose sizes may differ, and ``targets``, a list of dicts of the rest.
+
+        Raises:
+            SegkdError: images of masks differ in size, as only those of validation can.
+        """
+        keys = {key: torch.tensor([item[key] for item in items]) for key in ("index", "epoch")}
+        if "boxes" in items[0]:
+            targets = [{key: value for key, value in item.items() if key not in ("image", "epoch")} for item in items]
+            return {"images": [item["image"] for item in items], "targets": targets, **keys}
+        for key in ("image", "mask"):
+            sizes = {f"{item[key].shape[-1]}x{item[key].shape[-2]}" for item in items}
+            if len(sizes) > 1:
+                raise SegkdError(
+                    f"a validation batch mixes {key} sizes {', '.join(sorted(sizes))} (width x height): "
+                    "set validation.batch_size=1"
+                )
+        return {**{key: torch.stack([item[key] for item in items]) for key in ("image", "mask")}, **keys}
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """Return pixels as they are, whole numbers (H, W) of a mask as int64."""
+    is_mask = values.ndim == 2 and np.issubdtype(values.dtype, np.integer)
+    return torch.from_numpy(values.astype(np.int64) if is_mask else np.ascontiguousarray(values))

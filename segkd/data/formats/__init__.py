@@ -1,0 +1,55 @@
+"""The formats that labels are written in, one file each, found by the name of the file."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from segkd.common.plain import written
+from segkd.errors import SegkdError, nearest
+
+
+def format_names() -> list[str]:
+    """Return the names of the formats."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def find_format(name: Any, base: type[Any], own_code: bool = False) -> type[Any]:
+    """Return the class of a format.
+
+    Args:
+        name: of a format here, or ``package.module:Name`` of one's own.
+        base: what it must derive from.
+        own_code: whether one's own may be named.
+
+    Raises:
+        SegkdError: there is no such format; names the nearest.
+    """
+    if isinstance(name, str) and ":" in name and not own_code:
+        raise SegkdError(
+            f"format: {written(name)} names code, which a data set may do only where a config names it, as data.dataset"
+        )
+    if isinstance(name, str) and ":" in name:
+        return _own(name, base)
+    names = format_names()
+    if name not in names:
+        listed = ", ".join(map(repr, names[:-1]))
+        hint = nearest(name, names)
+        hint = f" ({hint})" if hint.startswith("did you mean") else ""
+        raise SegkdError(f"format: expected {listed} or {names[-1]!r}{hint}, got {written(name)}")
+    module = importlib.import_module(f"segkd.data.formats.{name}")
+    return next(
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, base) and item.__module__ == module.__name__
+    )
+
+
+def _own(name: str, base: type[Any]) -> type[Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SegkdError(f"format: {written(name)} cannot be imported: {error}") from None
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise SegkdError(f"format: {written(name)} is no class that derives from {base.__module__}.{base.__name__}")
+    return found
