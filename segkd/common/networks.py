@@ -18,6 +18,9 @@ Triple = tuple[float, float, float]
 #: Mean and standard deviation, per RGB channel for pixels in [0, 1], of most ImageNet weights.
 IMAGENET: tuple[Triple, Triple] = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
+# What a key names locally in place of what a hub has.
+LOCAL_FILE = "file ({}: path/to/file.safetensors or .pth)"
+
 # Seconds to wait for the hub to answer at all: without this its client retries for half a minute to several minutes.
 _HUB_PATIENCE = 5.0
 
@@ -77,7 +80,18 @@ def triple(values: tuple[float, ...]) -> Triple:
 
 
 @contextlib.contextmanager
-def hub_or_cache(what: str, key: str) -> Iterator[None]:
+def offline() -> Iterator[None]:
+    """Within this, the hub's client opens no connection: what is asked of the hub is in the local cache or an error."""
+    before = hub_constants.HF_HUB_OFFLINE
+    hub_constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub_constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def hub_or_cache(what: str, key: str, local: str = LOCAL_FILE) -> Iterator[None]:
     """Within this, downloads come from the hub, or at once from the local cache if the hub gives no answer.
 
     One short request, through the hub's own client and so through the user's proxy, asks whether it is there. If it is
@@ -85,27 +99,27 @@ def hub_or_cache(what: str, key: str) -> Iterator[None]:
 
     Args:
         what: what is downloaded, for the message.
-        key: the config's key that can name a local file instead, for the message.
+        key: the config's key that can name it locally instead, for the message.
+        local: what the key names then, likewise.
 
     Raises:
         SegkdError: a download failed, and the cache does not have it.
     """
-    offline = hub_constants.HF_HUB_OFFLINE
     try:
         get_session().head(hub_constants.ENDPOINT, timeout=_HUB_PATIENCE)
+        reached: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     except Exception:  # whatever the reason: DNS, proxy, timeout, TLS, or offline mode on request
-        hub_constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise unreachable(what, key) from error
-    finally:
-        hub_constants.HF_HUB_OFFLINE = offline
+        reached = offline()
+    with reached:
+        try:
+            yield
+        except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled) as error:
+            raise unreachable(what, key, local) from error
 
 
-def unreachable(what: str, key: str) -> SegkdError:
+def unreachable(what: str, key: str, local: str = LOCAL_FILE) -> SegkdError:
     """Return the error that `hub_or_cache` raises, for hubs of other kinds."""
     return SegkdError(
-        f"{what} could not be fetched from the hub and are not in its local cache: go online, or give a local file "
-        f"({key}: path/to/file.safetensors or .pth)"
+        f"{what} could not be fetched from the hub and are not in its local cache: go online, or give a local "
+        f"{local.format(key)}"
     )

@@ -37,6 +37,7 @@ class Torchvision(Family):
     name = "torchvision"
     title = "torchvision's DeepLabV3, FCN and LR-ASPP"
     block = TorchvisionBlock
+    kept = ("arch", "aux")
     encoders = ("backbone",)
     kept = ("arch", "aux")
 

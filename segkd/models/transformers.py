@@ -1,0 +1,266 @@
+"""Models of transformers: semantic segmentation from a folder or the hub, and backbones whose features are read."""
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from segkd.common.values import HeightWidth, PathText
+from segkd.errors import SegkdError
+from segkd.models.family import Built, Family, ModelBlock
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: Types that find masks with classes: they become `segkd.models.maps.PerPixel`.
+MASKS = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "oneformer")
+# "the task is semantic" in the vocabulary of CLIP, which every OneFormer is trained with; zeros follow.
+# Where `from_pretrained` tells which keys it found no weights for.
+_LACKING = ("missing_keys", "mismatched_keys")
+_SEMANTIC = (49406, 518, 10549, 533, 29119, 1550, 49407)
+
+
+class TransformersBlock(ModelBlock):
+    """A model of transformers."""
+
+    path: PathText | None = Field(None, description="folder with config.json and weights, or a name at the hub")
+    weights: bool | Literal["backbone"] = Field(
+        True, description="false: random; backbone: of a file of another task too, the head starts anew"
+    )
+    features: bool | None = Field(
+        None, description="true: its backbone alone, a teacher of features; default: what its files say"
+    )
+    size: HeightWidth | Literal["own"] | None = Field(
+        None,
+        description="[height, width] that images are resized to; own: not at all; default: what its files say, where "
+        "its classes are its own, else own",
+    )
+    order: Literal["rgb", "bgr"] | None = Field(None, description="of channels; default: what its files say")
+    config: dict[str, Any] | None = Field(None, description="what a config.json says, in place of path")
+
+
+class Transformers(Family):
+    """Models of transformers; module paths of those that find masks begin with ``model.``."""
+
+    name = "transformers"
+    title = "transformers' semantic segmentation, mask classifiers and backbones"
+    block = TransformersBlock
+    extra = "transformers"
+    kept = ("config", "features", "order")
+
+    @classmethod
+    def build(cls, block: TransformersBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
+        """See `Family.build`."""
+        try:
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise SegkdError('family transformers needs its library: pip install "segkd[transformers]"') from error
+        from segkd.common.networks import offline
+        from segkd.models.transformers_files import (
+            IMAGENET,
+            find_folder,
+            make_config,
+            preprocess_of,
+            read_images,
+            read_json,
+            settings_of,
+        )
+
+        if block.path is None and block.config is None:
+            raise SegkdError("path is missing: the folder of a model of transformers, or its name at the hub")
+        where, loads = str(block.path or "config"), weights and block.weights is not False and block.config is None
+        folder = find_folder(where, loads) if block.config is None else None
+        description = read_json(folder, "config.json") if folder else block.config or {}
+        images = read_images(folder) if folder else IMAGENET
+        with offline():
+            config = make_config(description, where)
+            kind, features = _kind(config, block, where)
+            names = None if features else classes
+            module, note = _make(
+                kind, config, names, folder if loads else None, block.weights == "backbone" or features
+            )
+        if images is None:
+            note += f"{'; ' if note else ''}{where} has no preprocessor_config.json: ImageNet's mean and std are taken"
+            images = IMAGENET
+        size = "own" if block.size is None and (names is not None or features) else block.size
+        preprocess = preprocess_of(images, module.config, size, where)
+        order = block.order or ("bgr" if images.get("do_flip_channel_order") else "rgb")
+        settings = {"config": settings_of(module.config), "features": features, "order": order}
+        own = None if names is not None or features else list(config.id2label.values())
+        return Built(_finished(module, order, features), preprocess, own, settings, features, note)
+
+    @classmethod
+    def as_map(cls, module: "nn.Module", output: Any, size: tuple[int, int]) -> Any:
+        """See `Family.as_map`: the class token, registers and such are left out."""
+        from segkd.models.maps import PerPixel, to_map
+        from segkd.models.transformers_files import patch_size
+
+        config: Any = (module.model if isinstance(module, PerPixel) else module).config
+        prefixes = (1, 2, 1 + getattr(config, "num_register_tokens", 0))
+        return to_map(output, size, step=patch_size(config), prefixes=prefixes)
+
+
+def _kind(config: Any, block: TransformersBlock, where: str) -> tuple[Any, bool]:
+    """Return the class of the model, and whether it is a backbone whose features alone are read."""
+    import transformers
+
+    found: Any
+    made = next(iter(config.architectures or []), "")
+    if block.features or (block.features is None and made.endswith(("Model", "Backbone"))):
+        found = transformers.MODEL_MAPPING.get(type(config), None)
+        if found is None:
+            raise SegkdError(f"{where}: transformers has no backbone of type {config.model_type}")
+        return found, True
+    tables = [transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING]
+    tables += [transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING] if config.model_type in MASKS else []
+    found = next(filter(None, (table.get(type(config), None) for table in tables)), None)
+    is_other = made and found is not None and made != found.__name__
+    if found is None or (is_other and block.weights != "backbone"):
+        other = "" if found is None else f", no {found.__name__}; weights: backbone starts a student from such a file"
+        raise SegkdError(
+            f"{where} is of another task than semantic segmentation: it holds a {made or config.model_type}{other}; "
+            "features: true makes a teacher of features of it"
+        )
+    return found, False
+
+
+def _make(kind: Any, config: Any, names: Sequence[str] | None, folder: Path | None, backbone: bool) -> tuple[Any, str]:
+    """Return a model, with the weights of a folder if one is given, and what is to be said of it.
+
+    Args:
+        kind: its class.
+        config: of the classes that its weights are of.
+        names: of the classes that it is to have; None for those.
+        folder: where weights are.
+        backbone: whether they need not be all that it has.
+    """
+    old = list(config.id2label.values())
+    named = config if names is None else _named(config, names)
+    named.architectures = [kind.__name__]
+    if folder is None:
+        return _constructed(kind, named), ""
+    if backbone:
+        module, lacking = _loaded(kind, folder, named, kind.base_model_prefix)
+        is_told = lacking and names is not None
+        return module, f"{folder}: its weights are of a backbone alone, the head starts anew" if is_told else ""
+    module, _ = _loaded(kind, folder, config)
+    unknown = old == [f"LABEL_{number}" for number in range(len(old))]
+    if names is None or list(names) == old or (unknown and len(names) == len(old)):
+        module.config = named
+        return module, ""
+    fresh = _constructed(kind, named)
+    state, wanted = module.state_dict(), fresh.state_dict()
+    # What depends on the classes has another shape for another number of them.
+    other = wanted if len(names) != len(old) else _constructed(kind, _named(config, [*old, ""])).state_dict()
+    fresh.load_state_dict({**wanted, **{key: value for key, value in state.items() if value.shape == other[key].shape}})
+    return fresh, f"{folder}: its weights are of {len(old)} other classes, so what depends on them starts anew"
+
+
+def _named(config: Any, names: Sequence[str]) -> Any:
+    config = copy.deepcopy(config)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+    return config
+
+
+def _constructed(kind: Any, config: Any) -> Any:
+    from segkd.models.transformers_files import reason
+
+    try:
+        with _silent():
+            return kind(config)
+    except SegkdError:
+        raise
+    except Exception as error:  # of values that do not go together, which no type checks
+        raise SegkdError(f"a {config.model_type} model cannot be made of its config: {reason(error)}") from error
+
+
+def _loaded(kind: Any, folder: Path, config: Any, backbone: str | None = None) -> tuple[Any, list[str]]:
+    """Return a model with a folder's weights, and the keys that it has none for.
+
+    Args:
+        kind: its class.
+        folder: where they are.
+        config: of the model.
+        backbone: what keys of its backbone begin with; the rest need not be there then. None: all must be.
+    """
+    import torch
+
+    from segkd.common.weights import check_finite
+    from segkd.models.transformers_files import PICKLED, SAFE, reason, weights_file
+
+    name = weights_file(folder)
+    if name is None:
+        raise SegkdError(
+            f"{folder} holds no weights ({SAFE[0]} or {PICKLED[0]}); weights: false starts from random ones"
+        )
+    try:
+        with _silent():
+            module, found = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=name in SAFE,
+                weights_only=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # what is in the folder, or is not, makes it fail in many ways
+        raise SegkdError(f"{folder / name} cannot be read as weights of a {kind.__name__}: {reason(error)}") from error
+    lacking = sorted({key if isinstance(key, str) else key[0] for kind in _LACKING for key in found[kind]})
+    needed = [key for key in lacking if backbone is None or (key.startswith(backbone) and "pooler" not in key)]
+    if needed:
+        raise SegkdError(
+            f"{folder / name} is not of this {kind.__name__}: {len(needed)} of {len(module.state_dict())} keys are "
+            f"missing or of another shape, first {needed[0]!r}"
+        )
+    check_finite(module.state_dict(), folder / name)
+    for parameter in module.parameters():  # out of the file's own memory: the last bits of results depend on alignment
+        parameter.data = parameter.data.clone()
+    return module, lacking
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Within this, transformers neither draws bars nor reports on keys, which is done here."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _finished(module: Any, order: str, features: bool) -> "nn.Module":
+    """Return a model that takes images alone, RGB, and gives logits for each pixel or features."""
+    import torch
+
+    from segkd.models.maps import PerPixel
+
+    config, made = module.config, module
+    if features and "interpolate_pos_encoding" in inspect.signature(module.forward).parameters:
+        module.register_forward_pre_hook(_of_any_size, with_kwargs=True)
+    if config.model_type in MASKS and not features:
+        padded = [*_SEMANTIC, *([0] * max(getattr(config, "task_seq_len", 0) - len(_SEMANTIC), 0))]
+        made = PerPixel(module, torch.tensor([padded]).float() if config.model_type == "oneformer" else None)
+    if order == "bgr":
+        made.register_forward_pre_hook(_reversed)
+    return made
+
+
+def _of_any_size(module: "nn.Module", inputs: Any, named: dict[str, Any]) -> Any:
+    return inputs, {**named, "interpolate_pos_encoding": True}
+
+
+def _reversed(module: "nn.Module", inputs: tuple["Tensor", ...]) -> tuple["Tensor", ...]:
+    return (inputs[0].flip(1), *inputs[1:])
