@@ -1,7 +1,5 @@
 """Segmentation models of transformers: what a folder says is what is built, and gives what the library gives."""
 
-import sys
-
 import pytest
 import tiny_transformers as tiny
 import torch
@@ -26,15 +24,6 @@ def made(tmp_path_factory):
         return found[name]
 
     return get
-
-
-@pytest.fixture(scope="session")
-def connections():
-    """Attempts to reach the network, as Python reports them: also those whose failure is swallowed."""
-    events = []
-    watched = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
-    sys.addaudithook(lambda event, args: events.append((event, args)) if event in watched else None)
-    return events
 
 
 @pytest.mark.parametrize("name", EVERY)

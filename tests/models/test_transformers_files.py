@@ -12,7 +12,6 @@ import torch
 import transformers
 from builds import build
 from huggingface_hub import constants
-from models.test_transformers import connections  # noqa: F401
 
 from segkd.errors import SegkdError
 from segkd.models.transformers import Transformers
@@ -102,7 +101,7 @@ def test_a_size_that_the_model_does_not_take(tmp_path):
     refuse(path, "takes images of [64, 64] alone, got [32, 32]", size=[32, 32])
 
 
-def test_what_names_code_or_other_models_is_passed_over(folder, connections):  # noqa: F811
+def test_what_names_code_or_other_models_is_passed_over(folder, connections):
     before = build(Transformers, None, path=str(folder)).module.state_dict()
     (folder / "evil.py").write_text("open('ran', 'w')")
     change(
