@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
         "task loss", "Task losses", "task_loss", ("*/task_losses.py", "*/task_losses/*.py"), ("logits", "target")
     ),
     "family": Kind("family", "Families of models", "family, of student and teacher", ("models/*.py",)),
+    "builder": Kind("model builder", "Builders of models", "build, of student and teacher", ()),
     "format": Kind(
         "format", "Formats of data", "format, in the description of a data set", ("*/formats.py", "*/formats/*.py")
     ),

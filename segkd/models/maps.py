@@ -1,10 +1,47 @@
-"""What models return, turned into maps: tokens of transformers, channels that come last, masks with their classes."""
+"""What models take and return, made alike: images of a size that they take; tokens, masks with classes, as maps."""
 
 from collections.abc import Collection
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Taken:
+    """Makes of normalised images what a model takes, before its forward: a hook, so that module paths stay its own.
+
+    They are resized and not padded: so that maps, which are compared with others, show the whole image and no more.
+
+    Args:
+        size: (height, width) of the one size that it takes; None for any.
+        multiple: what height and width must be multiples of; the next ones are taken.
+        reverse: whether its channels are blue, green, red.
+    """
+
+    def __init__(self, size: tuple[int, int] | None = None, multiple: int = 1, reverse: bool = False) -> None:
+        self.size, self.multiple, self.reverse = size, multiple, reverse
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the model's inputs, of which images (B, C, H, W) are the first."""
+        images = inputs[0].flip(1) if self.reverse else inputs[0]
+        given = images.shape[-2], images.shape[-1]
+        if all(type(side) is int for side in given):  # in a file of any size sides are symbols: it takes what fits
+            wanted = self.of(given)
+            if wanted != given:
+                images = F.interpolate(images, size=wanted, mode="bilinear", align_corners=False)
+        return (images, *inputs[1:])
+
+    def of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size that images of a size are given."""
+        height, width = (-(-side // self.multiple) * self.multiple for side in size)
+        return self.size or (height, width)
+
+    @staticmethod
+    def by(module: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size that a module gives images of a size, whether it has this hook or not."""
+        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, Taken)]
+        return hooks[0].of(size) if hooks else size
 
 
 def to_map(

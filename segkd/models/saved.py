@@ -99,13 +99,14 @@ def _network(config: dict[str, Any], build: Any, own_task: str | None, changes: 
     if name not in known:
         raise SegkdError(f"family: expected one of this package's, got {written(name)}: {nearest(name[:200], known)}")
     family: type[Family] = known[name].load()
-    tasks = (*family.tasks, own_task) if own_task and "detection" not in family.tasks else family.tasks
+    tasks = family.tasks or ("segmentation", "detection")  # of none where it has models for all
+    tasks = (*tasks, own_task) if own_task and "detection" not in family.tasks else tasks
     info = check_info(info, INFO_KEY, tasks, count)
-    task = info.get("task", family.tasks[0])
+    task = info.get("task", tasks[0])
     if family.names_code:
         if build is None:
             raise OwnCode("its module is made by code of one's own, which it cannot name: load_student(path, build)")
-        settings = {**settings, "build": build}
+        changes = {**changes, "build": build}
     block = read_settings(family, settings).model_copy(update=dict(changes))
     names = info.get("classes", [])
     built = family.build(block, names or [str(number) for number in range(count)], weights=False)

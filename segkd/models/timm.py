@@ -31,6 +31,7 @@ class Timm(Family):
     def build(cls, block: TimmBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
         """See `Family.build`; classes are passed over."""
         from segkd.common.networks import check_timm, timm_normalization
+        from segkd.models.maps import Taken
         from segkd.preprocess import Preprocess
 
         check_timm(f"tu-{block.arch}", "network")  # as the names of encoders have it
@@ -40,16 +41,17 @@ class Timm(Family):
         multiple = _step(module) if takes_any and hasattr(module, "patch_embed") else 1
         mean, std = timm_normalization(f"tu-{block.arch}")
         preprocess = Preprocess(mean, std, size=size, multiple=multiple)
+        module.register_forward_pre_hook(Taken(size, multiple))
         return Built(module, preprocess, None, {"arch": block.arch, "options": block.options}, features=True)
 
     @classmethod
     def as_map(cls, module: Any, output: Any, size: tuple[int, int]) -> Any:
         """See `Family.as_map`: class token and registers are left out, channels that come last turned to the front."""
-        from segkd.models.maps import to_map
+        from segkd.models.maps import Taken, to_map
 
         prefixes = (getattr(module, "num_prefix_tokens", 0),)
         is_last = getattr(module, "output_fmt", "") == "NHWC"
-        return to_map(output, size, step=_step(module), prefixes=prefixes, channels_last=is_last)
+        return to_map(output, Taken.by(module, size), step=_step(module), prefixes=prefixes, channels_last=is_last)
 
 
 def _step(module: Any) -> int:
@@ -64,6 +66,7 @@ def _made(block: TimmBlock, weights: bool | str | None) -> tuple[Any, bool]:
     from segkd.common.networks import hub_or_cache
     from segkd.common.weights import load_pretrained, read_state_dict
 
+    module: Any
     options = {"num_classes": 0, "pretrained": weights is True, **block.options}
     of_any = {"dynamic_img_size": True}
     with hub_or_cache(f"the weights of {block.arch!r}", "weights") if weights is True else contextlib.nullcontext():

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from segkd.common.values import HeightWidth, PathText
+from segkd.common.values import Count, HeightWidth, PathText
 from segkd.errors import SegkdError
 from segkd.models.family import Built, Family, ModelBlock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 #: Types that find masks with classes: they become `segkd.models.maps.PerPixel`.
 MASKS = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "oneformer")
@@ -40,6 +41,9 @@ class TransformersBlock(ModelBlock):
         "its classes are its own, else own",
     )
     order: Literal["rgb", "bgr"] | None = Field(None, description="of channels; default: what its files say")
+    multiple: Count | None = Field(
+        None, description="what height and width of images must be multiples of; default: what its files say"
+    )
     config: dict[str, Any] | None = Field(None, description="what a config.json says, in place of path")
 
 
@@ -50,7 +54,7 @@ class Transformers(Family):
     title = "transformers' semantic segmentation, mask classifiers and backbones"
     block = TransformersBlock
     extra = "transformers"
-    kept = ("config", "features", "order")
+    kept = ("config", "features", "order", "multiple")
 
     @classmethod
     def build(cls, block: TransformersBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
@@ -60,9 +64,11 @@ class Transformers(Family):
         except ImportError as error:
             raise SegkdError('family transformers needs its library: pip install "segkd[transformers]"') from error
         from segkd.common.networks import offline
+        from segkd.models.maps import Taken
         from segkd.models.transformers_files import (
             IMAGENET,
             find_folder,
+            fixed_size,
             make_config,
             preprocess_of,
             read_images,
@@ -89,19 +95,23 @@ class Transformers(Family):
         size = "own" if block.size is None and (names is not None or features) else block.size
         preprocess = preprocess_of(images, module.config, size, where)
         order = block.order or ("bgr" if images.get("do_flip_channel_order") else "rgb")
+        preprocess = dataclasses.replace(preprocess, multiple=block.multiple or preprocess.multiple)
         settings = {"config": settings_of(module.config), "features": features, "order": order}
+        settings["multiple"] = preprocess.multiple
         own = None if names is not None or features else list(config.id2label.values())
-        return Built(_finished(module, order, features), preprocess, own, settings, features, note)
+        made = _finished(module, features)
+        made.register_forward_pre_hook(Taken(fixed_size(module.config), preprocess.multiple, order == "bgr"))
+        return Built(made, preprocess, own, settings, features, note)
 
     @classmethod
     def as_map(cls, module: "nn.Module", output: Any, size: tuple[int, int]) -> Any:
         """See `Family.as_map`: the class token, registers and such are left out."""
-        from segkd.models.maps import PerPixel, to_map
+        from segkd.models.maps import PerPixel, Taken, to_map
         from segkd.models.transformers_files import patch_size
 
         config: Any = (module.model if isinstance(module, PerPixel) else module).config
         prefixes = (1, 2, 1 + getattr(config, "num_register_tokens", 0))
-        return to_map(output, size, step=patch_size(config), prefixes=prefixes)
+        return to_map(output, Taken.by(module, size), step=patch_size(config), prefixes=prefixes)
 
 
 def _kind(config: Any, block: TransformersBlock, where: str) -> tuple[Any, bool]:
@@ -241,26 +251,20 @@ def _silent() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _finished(module: Any, order: str, features: bool) -> "nn.Module":
-    """Return a model that takes images alone, RGB, and gives logits for each pixel or features."""
+def _finished(module: Any, features: bool) -> "nn.Module":
+    """Return a model that takes images alone, and gives logits of each pixel or features."""
     import torch
 
     from segkd.models.maps import PerPixel
 
-    config, made = module.config, module
+    config = module.config
     if features and "interpolate_pos_encoding" in inspect.signature(module.forward).parameters:
         module.register_forward_pre_hook(_of_any_size, with_kwargs=True)
-    if config.model_type in MASKS and not features:
-        padded = [*_SEMANTIC, *([0] * max(getattr(config, "task_seq_len", 0) - len(_SEMANTIC), 0))]
-        made = PerPixel(module, torch.tensor([padded]).float() if config.model_type == "oneformer" else None)
-    if order == "bgr":
-        made.register_forward_pre_hook(_reversed)
-    return made
+    if config.model_type not in MASKS or features:
+        return module
+    told = [*_SEMANTIC, *([0] * max(getattr(config, "task_seq_len", 0) - len(_SEMANTIC), 0))]
+    return PerPixel(module, torch.tensor([told]).float() if config.model_type == "oneformer" else None)
 
 
 def _of_any_size(module: "nn.Module", inputs: Any, named: dict[str, Any]) -> Any:
     return inputs, {**named, "interpolate_pos_encoding": True}
-
-
-def _reversed(module: "nn.Module", inputs: tuple["Tensor", ...]) -> tuple["Tensor", ...]:
-    return (inputs[0].flip(1), *inputs[1:])

@@ -10,8 +10,8 @@ from segkd.common.description import read_description
 from segkd.errors import SegkdError, nearest
 from segkd.preprocess import Preprocess
 
-# Types whose positions are those of one image size.
-_FIXED = ("beit", "data2vec-vision", "eomt", "eomt_dinov3")
+# Types whose positions are those of one image size, or that take all images for square ones.
+_FIXED = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 # Keys of a config.json that name code, kernels or other models, or say how its weights were written.
 _LEFT_OUT = re.compile(
     r"auto_map|custom_pipelines|\w*(attn|experts)_implementation\w*|use_kernels|kernel_config|quantization_config|"
@@ -127,7 +127,7 @@ def preprocess_of(images: Mapping[str, Any], config: Any, size: Any, where: str)
         said = _pair(images.get("size")) if images.get("do_resize", True) else None
         divisors = [int(images.get(key) or 1) for key in ("size_divisor", "size_divisibility")]
         divisors += [patch_size(config), patch_size(getattr(config, "backbone_config", None))]
-        fixed = _pair(config.image_size) if config.model_type in _FIXED else None
+        fixed = fixed_size(config)
     except (TypeError, ValueError, KeyError) as error:
         raise SegkdError(f"{where}: preprocessor_config.json: {reason(error)}") from error
     if fixed and size not in (None, "own", fixed):
@@ -135,6 +135,11 @@ def preprocess_of(images: Mapping[str, Any], config: Any, size: Any, where: str)
     chosen = fixed or (said if size is None else None if size == "own" else size)
     white = 1.0 if math.isclose(white, 1) else white
     return Preprocess(tuple(mean), tuple(std), white, chosen, math.lcm(*divisors))
+
+
+def fixed_size(config: Any) -> tuple[int, int] | None:
+    """Return (height, width) of the only images that a segmentation model takes; None where it takes any."""
+    return _pair(config.image_size) if config.model_type in _FIXED else None
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

@@ -114,3 +114,14 @@ def test_a_student_learns_from_tokens():
     out.loss.backward()
     assert out.terms["f"] > 0
     assert student[0].weight.grad.abs().sum() > 0
+
+
+def test_images_of_a_size_that_patches_do_not_divide_are_resized_to_the_next():
+    built = build(Timm, arch="vit_small_patch14_reg4_dinov2", weights=None, options=VIT)
+    images = pictures(60, 90)
+    tokens, found = taken(built, "blocks.1", images)
+    assert found.shape == (2, 16, 5, 7)
+    resized = nn.functional.interpolate(images, size=(70, 98), mode="bilinear", align_corners=False)
+    assert torch.allclose(taken(built, "blocks.1", resized)[0], tokens, atol=1e-6)
+    built = build(Timm, arch="beit_base_patch16_224", weights=None, options=VIT)
+    assert taken(built, "blocks.1", images)[1].shape == (2, 16, 14, 14)

@@ -151,3 +151,41 @@ def test_scores_of_masks_stay_finite_in_half_precision(made):
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
     assert torch.isfinite(found.softmax(1)).all()
+
+
+@pytest.mark.parametrize(("name", "size"), [("beit", (64, 64)), ("eomt", (64, 64)), ("dpt", (64, 64)), ("upernet", (52, 92))])
+def test_images_of_a_size_that_it_does_not_take_are_resized(name, size, made):
+    built = build(Transformers, None, path=str(made(name)[0]))
+    images = pictures(50, 90)
+    resized = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(logits(built, images), logits(built, resized), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "shape", "prefix"),
+    [
+        ("dinov2", "encoder.layer.1", (16, 4, 6), 1),
+        ("dinov2_with_registers", "encoder.layer.1", (16, 4, 6), 5),
+        ("dinov3_vit", "norm", (16, 4, 6), 5),
+        ("vit", "layernorm", (16, 4, 6), 1),
+        ("swin", "encoder.layers.1.blocks.0", (16, 16, 24), 0),
+        ("convnext", "encoder.stages.1", (8, 8, 12), None),
+    ],
+)
+def test_backbones_are_teachers_of_features(name, path, shape, prefix, tmp_path):
+    config = tiny.config_of(name)
+    folder = tiny.save(tmp_path / name, transformers.MODEL_MAPPING[type(config)](config))
+    built = build(Transformers, None, path=str(folder))
+    assert (built.features, built.classes) == (True, None)
+    step = {"dinov2": 14, "dinov2_with_registers": 14, "swin": 32}.get(name, 16)
+    size, found = (4 * step, 6 * step), []
+    built.module.get_submodule(path).register_forward_hook(lambda module, inputs, output: found.append(output))
+    built.module.eval()(built.preprocess(pictures(*size)))
+    given = found[0][0] if isinstance(found[0], tuple) else found[0]
+    as_map = Transformers.as_map(built.module, given, size)
+    assert as_map.shape == (2, *shape)
+    if prefix is not None:
+        assert torch.equal(as_map, given[:, prefix:].transpose(1, 2).reshape(2, *shape))
+    again = build(Transformers, None, fetch=False, **built.settings)
+    again.module.load_state_dict(built.module.state_dict())
+    assert again.features
