@@ -54,8 +54,10 @@ def _said(node: ast.ClassDef) -> dict[str, Any]:
             target = inner.target
         else:
             continue
+        if inner.value is None:  # only of what type it is; what it is, a subclass says
+            continue
         try:
-            value: Any = ast.literal_eval(inner.value) if inner.value is not None else None
+            value: Any = ast.literal_eval(inner.value)
         except ValueError:
             continue
         if isinstance(target, ast.Name):

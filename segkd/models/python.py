@@ -67,7 +67,7 @@ class Python(Family):
             module = make(**given)
         except Exception as error:
             raise SegkdError(f"{where} ended with {registry.said(error)}") from error
-        images = {"mean": block.mean, "std": block.std, "white": block.white, "size": block.size}
+        images: dict[str, Any] = {"mean": block.mean, "std": block.std, "white": block.white, "size": block.size}
         images["multiple"] = block.multiple
         if isinstance(module, tuple) and len(module) == 2 and isinstance(module[1], Mapping):
             module, own = module

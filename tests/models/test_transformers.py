@@ -153,7 +153,9 @@ def test_scores_of_masks_stay_finite_in_half_precision(made):
     assert torch.isfinite(found.softmax(1)).all()
 
 
-@pytest.mark.parametrize(("name", "size"), [("beit", (64, 64)), ("eomt", (64, 64)), ("dpt", (64, 64)), ("upernet", (52, 92))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("beit", (64, 64)), ("eomt", (64, 64)), ("dpt", (64, 64)), ("upernet", (52, 92))]
+)
 def test_images_of_a_size_that_it_does_not_take_are_resized(name, size, made):
     built = build(Transformers, None, path=str(made(name)[0]))
     images = pictures(50, 90)
