@@ -1,18 +1,30 @@
 """Knowledge distillation for dense prediction: a large teacher teaches a small student.
 
-``Distiller``, ``Term`` and the losses need torch alone; ``load_student`` opens what a run saved.
+``Distiller``, ``Term`` and the losses need torch alone; ``load_student`` opens what a run saved;
+``train``, ``compare``, ``evaluate``, ``predict`` and ``export`` do what the commands do.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segkd.api import compare, evaluate, export, predict, train
     from segkd.distiller import Distiller, DistillOutput
     from segkd.models.saved import load_student
     from segkd.term import Term
 
 __version__ = "0.1.0"
-__all__ = ["DistillOutput", "Distiller", "Term", "load_student"]
+__all__ = [
+    "DistillOutput",
+    "Distiller",
+    "Term",
+    "compare",
+    "evaluate",
+    "export",
+    "load_student",
+    "predict",
+    "train",
+]
 
 # Imported on first use: torch takes two seconds, which `segkd --help` need not wait for.
 _PLACES = {
@@ -20,6 +32,7 @@ _PLACES = {
     "Distiller": "segkd.distiller",
     "Term": "segkd.term",
     "load_student": "segkd.models.saved",
+    **dict.fromkeys(("compare", "evaluate", "export", "predict", "train"), "segkd.api"),
 }
 
 

@@ -47,8 +47,9 @@ def interruptible() -> Iterator[None]:
 
 def claim() -> None:
     """Take the signals again, after a library has put handlers of its own in place of those of `interruptible`."""
-    for number in _State.handled:
-        signal.signal(number, _handle)
+    if threading.current_thread() is threading.main_thread():  # in another, Python refuses and nothing is handled
+        for number in _State.handled:
+            signal.signal(number, _handle)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def compare(
     if report_only:
         comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
         return
-    failed = comparison.compare(
+    outcome = comparison.compare(
         names,
         overrides,
         console,
@@ -124,7 +124,7 @@ def compare(
         baseline=baseline,
         pictures=pictures,
     )
-    if failed:
+    if outcome.failed:
         raise typer.Exit(1)
 
 

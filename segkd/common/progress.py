@@ -1,5 +1,6 @@
 """How far a piece of work is: a bar in a terminal, nothing where the output is a file."""
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -17,6 +18,13 @@ from rich.table import Column
 from rich.text import Text
 
 Item = TypeVar("Item")
+
+
+def has_bars(console: Console) -> bool:
+    """Return whether a bar can be shown and replaced: in a terminal, and in a notebook that has ipywidgets."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None and not console.quiet
+    return console.is_terminal
 
 
 class CutColumn(ProgressColumn):
@@ -48,12 +56,12 @@ def progress_bar(console: Console, *columns: ProgressColumn, transient: bool = F
         *columns,
         console=console,
         transient=transient,
-        disable=not console.is_terminal,
+        disable=not has_bars(console),
     )
 
 
 def shown(items: Iterable[Item], total: int, name: str, console: Console | None) -> Iterator[Item]:
-    """Yield the items; in a terminal a bar shows how many are done, and goes when all are.
+    """Yield the items; in a terminal or notebook a bar shows how many are done, and goes when all are.
 
     Args:
         items: what is worked on.
@@ -61,7 +69,7 @@ def shown(items: Iterable[Item], total: int, name: str, console: Console | None)
         name: what the bar says is done.
         console: where the bar is shown; None for nowhere.
     """
-    if console is None or not console.is_terminal:
+    if console is None or not has_bars(console):
         yield from items
         return
     with progress_bar(console, transient=True) as bar:

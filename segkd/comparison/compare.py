@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,10 +16,26 @@ from segkd.errors import Interrupted, SegkdError
 from segkd.signals import interruptible
 from segkd.training.config import load_config
 from segkd.training.run import Run
+from segkd.training.schema import Config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison came to.
+
+    Attributes:
+        directory: where ``report.md`` and ``report.html`` are, unless no run is finished.
+        results: of each method by its name each finished run's result by its seed, see `segkd.training.train.train`.
+        failed: the names of the runs that failed; the report is on the others.
+    """
+
+    directory: Path
+    results: dict[str, dict[int, dict[str, Any]]] = field(repr=False)
+    failed: list[str]
 
 
 def compare(
-    names: Sequence[str],
+    names: Sequence[str | Config],
     overrides: Sequence[str],
     console: Console,
     *,
@@ -26,24 +44,21 @@ def compare(
     out: Path | None,
     baseline: str | None = None,
     pictures: int = 3,
-) -> int:
+) -> Outcome:
     """Train each config with each seed under one budget, as far as that is not done yet, and write the report.
 
     Several processes may do this at once with one ``out``: each run is trained by one of them, and taken over by
     another if that one ends before it is finished. All wait for all runs, and write the report of them.
 
     Args:
-        names: configs, see `segkd.training.config.find_config`.
-        overrides: ``key.path=value`` changes to all of them.
+        names: configs, see `segkd.training.config.find_config`, or read already.
+        overrides: ``key.path=value`` changes to all that are to be read.
         console: where progress is shown.
         seeds: how many, from 0.
         budget: see `segkd.comparison.plan.parse_budget`.
         out: the comparison's directory; default ``comparison`` where the first config has its runs.
         baseline: the config that the others are compared to; default the one that distils nothing, else the first.
         pictures: how many validation images the report shows under each method.
-
-    Returns:
-        How many runs failed; the report is on the others.
 
     Raises:
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
@@ -58,7 +73,7 @@ def compare(
 
 
 def _compare(
-    names: Sequence[str],
+    names: Sequence[str | Config],
     overrides: Sequence[str],
     console: Console,
     seeds: int,
@@ -66,11 +81,12 @@ def _compare(
     out: Path | None,
     baseline: str | None,
     pictures: int,
-) -> int:
+) -> Outcome:
     if not names:
         raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
     asked = parse_budget(budget)
-    out = out or Path(load_config(names[0], overrides).runs) / "comparison"
+    first = names[0] if isinstance(names[0], Config) else load_config(names[0], overrides)
+    out = out or Path(first.runs) / "comparison"
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
@@ -78,13 +94,15 @@ def _compare(
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
     place = Workplace(out)
-    command = shlex.join(["segkd", "compare", *names, "--seeds", str(seeds), "--budget", budget, *overrides])
+    named = [name.name if isinstance(name, Config) else name for name in names]
+    command = shlex.join(["segkd", "compare", *named, "--seeds", str(seeds), "--budget", budget, *overrides])
     jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
     train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
     failed = train_jobs(place, jobs, console)
     with place.lock("report"):
         # Looked for under the lock: the last report is on all that is finished.
         finished = [job for job in jobs if job.run.finished]
+        records: list[Record] = []
         if baseline is not None and baseline not in [job.method for job in finished]:
             console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
         elif finished:
@@ -92,12 +110,12 @@ def _compare(
             _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
     if failed:
         console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
-    return len(failed)
+    return _outcome(place, records, [job.config.name for job in failed])
 
 
 def report_only(
     paths: Sequence[str], console: Console, *, out: Path | None, baseline: str | None = None, pictures: int = 3
-) -> None:
+) -> Outcome:
     """Write the report of runs that are finished.
 
     Args:
@@ -118,6 +136,7 @@ def report_only(
             place.agree({"runs": [str(record.run.directory) for record in records]})
         runs = [Run(file.parent) for path in paths for file in Path(path).glob("*/config.yaml")]
         _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs))
+    return _outcome(place, records, [])
 
 
 def _report(
@@ -133,6 +152,12 @@ def _report(
     own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
     agreed = place.agreed() if own else {}
     write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures, open_runs)
+
+
+def _outcome(place: Workplace, records: Sequence[Record], failed: list[str]) -> Outcome:
+    methods = group(records) if records else []
+    results = {method.name: {seed: each.result for seed, each in method.records.items()} for method in methods}
+    return Outcome(place.directory, results, failed)
 
 
 def _beside(path: Path) -> Path:

@@ -56,8 +56,8 @@ class Job:
         return Run.of(self.config)
 
 
-def load_methods(names: Sequence[str], overrides: Sequence[str], out: Path) -> list[Config]:
-    """Load the configs that are compared; their runs go to ``out``.
+def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: Path) -> list[Config]:
+    """Load the configs that are compared, where they are not loaded yet; their runs go to ``out``.
 
     Raises:
         SegkdError: a config cannot be read, two have one name, or they are not measured on the same images.
@@ -66,7 +66,8 @@ def load_methods(names: Sequence[str], overrides: Sequence[str], out: Path) -> l
     if seed is not None:
         raise SegkdError(f"{seed}: a comparison gives each config the seeds 0, 1, ..., as many as --seeds says")
     # Where runs go is the comparison's to say.
-    methods = [load_config(name, overrides).model_copy(update={"runs": str(out)}) for name in names]
+    configs = [name if isinstance(name, Config) else load_config(name, overrides) for name in names]
+    methods = [config.model_copy(update={"runs": str(out)}) for config in configs]
     first = methods[0]
     for index, config in enumerate(methods):
         check_comparable(first, config)

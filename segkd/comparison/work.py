@@ -208,7 +208,9 @@ def _trained(place: Workplace, job: Job, console: Console) -> bool:
     else:
         arguments = [str(place.written(job.config))]
     with subprocess.Popen(
-        [sys.executable, "-m", "segkd.comparison.child", "train", *arguments], stdin=subprocess.PIPE
+        [sys.executable, "-m", "segkd.comparison.child", "train", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL if console.quiet else None,
     ) as child:
         try:
             return child.wait() == 0

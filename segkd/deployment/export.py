@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def export(
     *,
     int8: bool = False,
     out: Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     images: Path | None = None,
     device: str = "cpu",
     console: Console | None = None,
@@ -90,7 +90,7 @@ def export(
         format: a key of `FORMATS`.
         int8: whether to quantise it, which needs ``onnx`` and a segmentation student of a run.
         out: the file; ``export/student<suffix>`` in the run's directory, or the student's folder, unless given.
-        overrides: ``key.path=value`` changes to the run's config, such as where the data lie now.
+        overrides: changes to the run's config, such as where the data lie now.
         images: a folder of images to check it on; the validation split unless given, or noise for a student alone.
         device: where the student runs that the file is checked against, see `find_device`. The file itself is made,
             and runs, on the CPU.

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segkd.common.devices import find_device
 from segkd.common.pixels import MAX_PIXELS, conversion_lines
+from segkd.common.progress import has_bars
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import RESULTS, Boxes, Masks, save_picture
@@ -158,7 +159,7 @@ class _Job:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not has_bars(console),
         )
         self.total = len(sources)  # later with the frames of each video, known when it is opened
         self.task = self.bar.add_task("predict", total=self.total)

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from segkd.common.files import write_text
 from segkd.common.pictures import Picture
-from segkd.common.progress import CutColumn, progress_bar
+from segkd.common.progress import CutColumn, has_bars, progress_bar
 from segkd.data.dataset import SeededDataset
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
@@ -119,7 +119,7 @@ class Watch(pl.Callback):
             + (f"from step {self._begun_at} to {trainer.max_steps}" if self._begun_at else f"{trainer.max_steps} steps")
             + f", validation every {self.validate_every}"
         )
-        if self.console.is_terminal:
+        if has_bars(self.console):
             self.bar = progress_bar(self.console, CutColumn("values"))
             self.bar.start()
             self.task = self.bar.add_task(self.name, total=trainer.max_steps, completed=trainer.global_step, values="")

@@ -19,7 +19,7 @@ from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.distill import TermBlock
-from segkd.training.layers import Layer, command_line, merge, read_layers, source
+from segkd.training.layers import Layer, command_line, keywords, layers_of, merge, plain, read_layers, source
 from segkd.training.schema import Config
 from segkd.training.segmentation.schema import Config as SegmentationConfig
 
@@ -67,8 +67,8 @@ def find_config(name: str, beside: Path | None = None) -> Path:
 
 
 def load_config(
-    name: str,
-    overrides: Sequence[str] = (),
+    name: str | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     changes: Mapping[str, Any] | None = None,
     beside: Path | None = None,
     build: bool = True,
@@ -76,8 +76,8 @@ def load_config(
     """Read, merge and check a config.
 
     Args:
-        name: see `find_config`.
-        overrides: ``key.path=value`` texts, values as in YAML.
+        name: see `find_config`; or what such a file would hold.
+        overrides: ``key.path=value`` texts, values as in YAML; or values by key, blocks nested or keys dotted.
         changes: further changes, nested as in the file; the overrides win.
         beside: the folder of the config that names this one.
         build: whether the methods are made once, to try their options' ranges and what is the user's own: that loads
@@ -86,11 +86,15 @@ def load_config(
     Raises:
         SegkdError: names the file and the key, and the nearest valid key.
     """
-    path = find_config(name, beside)
-    layers = read_layers(path)
+    if isinstance(name, Mapping):
+        path = Path("the config")
+        layers = layers_of(path, plain(name))
+    else:
+        path = find_config(name, beside)
+        layers = read_layers(path)
     if changes:
         layers.append(Layer("teacher.overrides", dict(changes), Path()))
-    layers += command_line(overrides)
+    layers += keywords(overrides) if isinstance(overrides, Mapping) else command_line(overrides)
     merged = merge(layers)
     _place_paths(merged, path, layers)
     task = merged.get("task", "segmentation")

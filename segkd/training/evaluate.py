@@ -1,5 +1,6 @@
 """Measuring the models of a run or a config on the validation split, outside of training."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from segkd.training.tasks import dataset_of, task_of
 
 
 def evaluate(
-    target: str, overrides: list[str], device: str | None = None, console: Console | None = None
+    target: str, overrides: Sequence[str] | Mapping[str, Any], device: str | None = None, console: Console | None = None
 ) -> dict[str, Any]:
     """Measure the models of a run directory or a config.
 
     Args:
         target: a run directory, or a config: its teacher, and its student where a run of it or a checkpoint exists.
-        overrides: ``key.path=value`` changes to the config.
+        overrides: changes to the config, see `load_config`.
         device: see `segkd.common.devices.find_device`; what the config's ``trainer.accelerator`` says unless given.
         console: where progress is shown if it is a terminal; None for nowhere.
 

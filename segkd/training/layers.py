@@ -1,5 +1,6 @@
 """What a config says before it is checked: its bases, itself, and what changes it, laid over each other."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ class Layer(NamedTuple):
     """Some keys, and where they come from.
 
     Attributes:
-        name: a file's path, or ``the command line``.
+        name: a file's path, ``the command line`` or ``the keywords``.
         keys: nested as in a file.
         folder: what paths in it are relative to.
     """
@@ -40,7 +41,11 @@ def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
     """
     if path.resolve() in seen:
         raise SegkdError(f"{path}: its bases go round in a circle")
-    content = read_yaml(path)
+    return layers_of(path, read_yaml(path), seen)
+
+
+def layers_of(path: Path, content: Any, seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """Return the bases of what a file holds, then that itself; raises as `read_layers` does."""
     if not isinstance(content, dict):
         raise SegkdError(f"{path} must hold keys and values, got {type(content).__name__}")
     _check_keys(str(path), content)
@@ -71,31 +76,57 @@ def _base(path: Path, base: Any) -> Path:
 def command_line(overrides: Sequence[str]) -> list[Layer]:
     """Return the changes of ``key.path=value`` texts; a later one wins.
 
-    Blocks that are emptied (``student.options={}``) come first, so that ``student.options.x=1`` can go beside.
-
     Raises:
         SegkdError: a text is none, or its value is no YAML.
     """
-    keys: dict[str, Any] = {}
-    emptied: dict[str, Any] = {}
+    changes: list[tuple[str, Any]] = []
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             raise SegkdError(f"an override is key.path=value, got {text[:100]!r}")
-        parts = path.strip().split(".")
-        if not all(parts):
-            raise SegkdError(f"the command line: {path!r}: a key between two dots is missing")
         try:
-            given: Any = "" if not value else parse_yaml(value)
+            changes.append((path.strip(), "" if not value else parse_yaml(value)))
         except SegkdError as error:
             raise SegkdError(f"the command line: {path}{error}") from None
+    return _changes("the command line", changes)
+
+
+def keywords(overrides: Mapping[str, Any]) -> list[Layer]:
+    """Return the changes of keyword arguments: values or blocks by key, or by dotted key.
+
+    Raises:
+        SegkdError: a key is none.
+    """
+    return _changes("the keywords", [(key, plain(value)) for key, value in overrides.items()])
+
+
+def plain(value: Any) -> Any:
+    """Return what a program wrote as a YAML file would hold it: paths as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _changes(name: str, changes: Sequence[tuple[str, Any]]) -> list[Layer]:
+    """Return layers of changes by dotted key.
+
+    Blocks that are emptied (``student.options={}``) come first, so that ``student.options.x=1`` can go beside.
+    """
+    keys: dict[str, Any] = {}
+    emptied: dict[str, Any] = {}
+    for path, given in changes:
+        parts = path.split(".")
+        if not all(parts):
+            raise SegkdError(f"{name}: {path!r}: a key between two dots is missing")
         change = given
         for part in reversed(parts):
             change = {part: change}
         keys = overlay(keys, change)
         emptied = overlay(emptied, change) if given == {} else emptied
-    _check_keys("the command line", keys)
-    return [Layer("the command line", changes, Path()) for changes in (emptied, keys)]
+    _check_keys(name, keys)
+    return [Layer(name, layer, Path()) for layer in (emptied, keys)]
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -172,7 +203,7 @@ def source(keys: Sequence[str], layers: Sequence[Layer]) -> Layer:
                 node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
             if node is not _ABSENT:
                 return layer
-    return next(layer for layer in reversed(layers) if layer.name != "the command line")
+    return next(layer for layer in reversed(layers) if layer.name not in ("the command line", "the keywords"))
 
 
 def _check_keys(name: str, node: Any, path: str = "") -> None:

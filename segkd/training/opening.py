@@ -1,9 +1,10 @@
 """What a person names as a model: a run, a student's folder, or a config."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segkd.common.student import STUDENT_FILE, no_run, student_dir
 from segkd.errors import SegkdError
@@ -40,13 +41,15 @@ class Opened:
         return None if self.config is None else task_of(self.config)
 
 
-def open_model(target: str | Path, overrides: Sequence[str] = (), needs_config: bool = True) -> Opened:
+def open_model(
+    target: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), needs_config: bool = True
+) -> Opened:
     """Open what a person names as a model.
 
     Args:
         target: the directory of a finished run, the folder of a saved student, or a config: the student of its finished
             run, or where there is none that of ``student.checkpoint``.
-        overrides: ``key.path=value`` changes to the config, such as where the data lie now.
+        overrides: changes to the config, see `load_config`, such as where the data lie now.
         needs_config: whether a run's config is read; it always is where it names code that the student is made by.
 
     Raises:
@@ -62,7 +65,9 @@ def open_model(target: str | Path, overrides: Sequence[str] = (), needs_config: 
         if path.is_file() and path.suffix in (".yaml", ".yml"):
             return _of_config(str(target), overrides)
         if overrides:
-            raise SegkdError(f"{overrides[0]}: {path} is a student without a run, so there is no config to change")
+            raise SegkdError(
+                f"{next(iter(overrides))}: {path} is a student without a run, so there is no config to change"
+            )
         folder = student_dir(path)
         return Opened(str(target), load_student(folder), folder / STUDENT_FILE, folder)
     if not run.finished:
@@ -80,7 +85,7 @@ def _of_run(name: str, run: Run, config: Config | None) -> Opened:
     return Opened(name, network, run.student / STUDENT_FILE, run.directory, config)
 
 
-def _of_config(name: str, overrides: Sequence[str]) -> Opened:
+def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> Opened:
     try:
         find_config(name)
     except SegkdError:

@@ -1,6 +1,7 @@
 """Going on with a run: which changes to its config it takes then."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from segkd.errors import SegkdError
 from segkd.training.run import Run, settings
@@ -24,12 +25,12 @@ HARMLESS = (
 says what is learnt: half of it learnt otherwise would be no run that its config describes."""
 
 
-def resumed_config(run: Run, overrides: Sequence[str]) -> Config:
+def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
     """Return a run's config with changes that it takes when it goes on.
 
     Args:
         run: begun, or finished: then only more ``trainer.max_steps`` give it something to do.
-        overrides: ``key.path=value`` texts.
+        overrides: see `segkd.training.config.load_config`.
 
     Raises:
         SegkdError: this is no run, it is finished, or a change would make it another run; names the keys.

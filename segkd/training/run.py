@@ -58,8 +58,8 @@ class Run:
         """Whether there is a checkpoint to go on from."""
         return self.last.is_file() or self.previous.is_file()
 
-    def config(self, overrides: Sequence[str] = ()) -> Config:
-        """Return the config that the run was started with, and ``key.path=value`` changes to it.
+    def config(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+        """Return the config that the run was started with, and changes to it, see `load_config`.
 
         Raises:
             SegkdError: this is no run directory, or its config cannot be read.

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def _stops_named(run: Run) -> Iterator[None]:
 def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict[str, Any]:
     # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
     is_first = getattr(rank_zero_only, "rank", 0) == 0
-    console.quiet = not is_first
+    console.quiet = console.quiet or not is_first
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     if not is_resumed and is_first:
@@ -142,13 +142,15 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     return run.result()
 
 
-def resume(directory: str | Path, console: Console, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def resume(
+    directory: str | Path, console: Console, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> dict[str, Any]:
     """Go on with a run that was begun, exactly where its last checkpoint stands.
 
     Args:
         directory: of the run.
         console: where progress is shown.
-        overrides: ``key.path=value`` changes, see `segkd.training.resuming.resumed_config`. With other
+        overrides: changes, see `segkd.training.resuming.resumed_config`. With other
             ``trainer.max_steps`` the learning rate and all schedules go on as at this step of a run of that length.
 
     Raises:

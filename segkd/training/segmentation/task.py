@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -140,7 +141,7 @@ class SegmentationTask(Task):
         losses = teachers.fit_auxiliary(
             teacher, batches, settings.steps, settings.lr, self.spec.ignore_index, device_of(self.config)
         )
-        if not console.quiet:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             teachers.save_auxiliary(teacher, run.teacher_auxiliary)
         console.print(f"{name}: its loss went from {losses[0]:.3f} to {losses[-1]:.3f}", highlight=False)
 

@@ -1,0 +1,235 @@
+"""What the commands do, from Python: train, compare, evaluate, predict, export. Each returns its results.
+
+All take ``quiet=True`` to show nothing, and show otherwise how far they are: a bar in a terminal and in a notebook
+(which needs ipywidgets for it), else lines. What is wrong is a `segkd.errors.SegkdError`; an interrupt raises
+`segkd.errors.Interrupted`, which says how to go on. Nothing that is set for the whole process stays changed.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segkd.errors import SegkdError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from segkd.comparison.compare import Outcome
+    from segkd.deployment.export import Export
+    from segkd.deployment.predict import Summary
+    from segkd.training.schema import Config
+
+    AnyConfig = str | PathLike[str] | Mapping[str, Any] | Config
+    """A config: a file or the name of a shipped one, keys and values as in a file, or what `load_config` returned."""
+
+
+def train(
+    config: "AnyConfig | None" = None,
+    *,
+    resume: "str | PathLike[str] | None" = None,
+    quiet: bool = False,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Train what a config says, its teacher first, as ``segkd train`` does.
+
+    Args:
+        config: a file, the name of a shipped config, or a mapping of keys and values as in a file.
+        resume: instead of a config, the directory of a run to go on with.
+        quiet: show nothing.
+        overrides: changes to the config: blocks (``trainer={"max_steps": 10}``) are merged key by key;
+            ``**{"trainer.max_steps": 10}`` is the same.
+
+    Returns:
+        What ``result.json`` holds, see `segkd.training.train.train`; the student is in ``result["run"]``/student.
+
+    Raises:
+        SegkdError: something does not fit; nothing that exists is overwritten.
+
+    Example:
+        ``segkd.train("quickstart", name="short", trainer={"max_steps": 100})["student"]["miou"]``
+    """
+    if (config is None) == (resume is None):
+        raise SegkdError("segkd.train takes a config, or resume=<run directory>")
+    loaded = None if config is None else _load(config, overrides)
+    from segkd.training import train as training
+
+    with _guest(quiet) as console:
+        if loaded is None:
+            return training.resume(Path(str(resume)), console, overrides)
+        return training.train(loaded, console)
+
+
+def compare(
+    configs: "Sequence[AnyConfig]",
+    *,
+    seeds: int = 3,
+    budget: str = "steps",
+    out: "str | PathLike[str] | None" = None,
+    baseline: str | None = None,
+    pictures: int = 3,
+    report_only: bool = False,
+    quiet: bool = False,
+    **overrides: Any,
+) -> "Outcome":
+    """Train configs with several seeds under one budget and report what helped, as ``segkd compare`` does.
+
+    Args:
+        configs: as `train` takes them; with ``report_only`` run directories, or folders of them.
+        seeds: how many each config is trained with, from 0.
+        budget: what all may spend alike: ``"steps"``, ``"minutes"``, or so many of them, such as ``"700steps"``.
+        out: the comparison's directory; default ``comparison`` where the runs of the first config go.
+        baseline: what the others are compared to; default the config that distils nothing.
+        pictures: how many validation images the report shows.
+        report_only: train nothing.
+        quiet: show nothing.
+        overrides: changes to all configs, see `train`.
+
+    Returns:
+        Where the report is, each method's results by seed, and which runs failed.
+
+    Raises:
+        SegkdError: the configs cannot be compared.
+    """
+    configs = [configs] if isinstance(configs, str | PathLike | Mapping) else list(configs)
+    if "seed" in overrides:
+        raise SegkdError("seed: a comparison gives each config the seeds 0, 1, ..., as many as seeds= says")
+    loaded = [] if report_only else [_load(config, overrides) for config in configs]
+    from segkd.comparison import compare as comparison
+
+    place = None if out is None else Path(out)
+    with _guest(quiet) as console:
+        if report_only:
+            paths = list(map(str, configs))
+            return comparison.report_only(paths, console, out=place, baseline=baseline, pictures=pictures)
+        return comparison.compare(
+            loaded, (), console, seeds=seeds, budget=budget, out=place, baseline=baseline, pictures=pictures
+        )
+
+
+def evaluate(
+    target: "str | PathLike[str]", *, device: str | None = None, quiet: bool = False, **overrides: Any
+) -> dict[str, Any]:
+    """Measure student and teacher on the validation split, as ``segkd eval`` does.
+
+    Args:
+        target: a run directory, or a config.
+        device: where; default what ``trainer.accelerator`` says.
+        quiet: show nothing.
+        overrides: changes to the config, see `train`.
+
+    Returns:
+        ``name``, ``split``, ``classes``, and what was measured of ``teacher`` and ``student``, where they exist.
+
+    Raises:
+        SegkdError: there is nothing to measure.
+    """
+    from segkd.training.evaluate import evaluate
+
+    with _guest(quiet) as console:
+        return evaluate(str(target), overrides, device, console)
+
+
+def predict(
+    student: "str | PathLike[str]",
+    inputs: "str | PathLike[str] | Sequence[str | PathLike[str]]",
+    out: "str | PathLike[str]",
+    *,
+    quiet: bool = False,
+    **options: Any,
+) -> "Summary":
+    """Run a student on images and videos and write what it finds, as ``segkd predict`` does.
+
+    Args:
+        student: a run, the folder of a saved student, or a config.
+        inputs: images, videos, folders of them, or patterns.
+        out: the folder that is written, empty or not there yet.
+        quiet: show nothing.
+        options: see `segkd.deployment.predict.predict`, such as ``flip=True`` and ``device="cpu"``.
+
+    Returns:
+        What was written, and a line for each file that was left out.
+
+    Raises:
+        SegkdError: there is no student, or an input matches nothing.
+    """
+    from segkd.deployment.predict import predict
+
+    named = [inputs] if isinstance(inputs, str | PathLike) else inputs
+    with _guest(quiet) as console:
+        return predict(str(student), [str(path) for path in named], str(out), console, **options)
+
+
+def export(
+    target: "str | PathLike[str]",
+    format: str = "onnx",
+    *,
+    int8: bool = False,
+    out: "str | PathLike[str] | None" = None,
+    images: "str | PathLike[str] | None" = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    **overrides: Any,
+) -> "Export":
+    """Export a run's student, checked on validation images, as ``segkd export`` does.
+
+    Args:
+        target: a finished run, the folder of a saved student, or a config.
+        format: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
+        int8: quantise it: ONNX of a segmentation student.
+        out: the file; default in the run's directory.
+        images: a folder of images to check it on; default the validation split.
+        device: where the student runs that the file is checked against.
+        quiet: show nothing.
+        overrides: changes to the run's config, see `train`.
+
+    Returns:
+        The file's path, what is recorded in it, and how far it is from the student.
+
+    Raises:
+        SegkdError: the run is not finished, or the student cannot be exported so.
+    """
+    from segkd.deployment.export import export
+
+    place, folder = (None if path is None else Path(path) for path in (out, images))
+    options: dict[str, Any] = {"int8": int8, "out": place, "images": folder, "overrides": overrides, "device": device}
+    with _guest(quiet) as console:
+        return export(str(target), format, **options, console=console)
+
+
+def _load(config: Any, overrides: Mapping[str, Any]) -> "Config":
+    """Return a config with its changes, checked with its data set's description before torch is imported."""
+    from segkd.training.config import load_config, whole
+    from segkd.training.schema import Config
+    from segkd.training.tasks import dataset_of
+
+    if isinstance(config, Config):
+        if not overrides:
+            return config
+        config = whole(config)
+    named = config if isinstance(config, Mapping) else str(config)
+    dataset_of(load_config(named, overrides, build=False))
+    return load_config(named, overrides)
+
+
+@contextlib.contextmanager
+def _guest(quiet: bool) -> "Iterator[Console]":
+    """Yield a console; what was changed for the whole process meanwhile is put back at the end."""
+    import logging
+    import warnings
+
+    import torch
+    from rich.console import Console
+
+    threads, generator = torch.get_num_threads(), torch.get_rng_state()
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            yield Console(quiet=quiet)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(generator)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
