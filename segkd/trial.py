@@ -61,7 +61,7 @@ class Trial:
         else:
             self.teachers[name] = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
             if any(place not in self.teachers[name] for place in reads):
-                self.failures[name] = f"the shapes of the teacher {name!r} are not known"
+                self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
 
     def shapes(self) -> dict[str, dict[str, Any]]:
         """Return what was found of each teacher's shapes, by place."""

@@ -1,4 +1,4 @@
-"""Teachers: several by name, averaged, of one's own, and outputs that are given instead."""
+"""Teachers: several by name, of one's own, and outputs that are given instead."""
 
 import copy
 import gc
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from segkd import Distiller, Term
 from segkd.errors import SegkdError
 from segkd.losses import CWD, PKD, PixelKD
-from segkd.network import Network
 from segkd.step import Step
-from segkd.teachers import Average, Given, Live, Teacher
+from segkd.teachers import Given, Live, Teacher
 from segkd.weighting import RelativeDifficulty
 
 IMAGES, MASKS = batch()
@@ -143,53 +142,6 @@ class TestSeveral:
         for teacher in ({"big": seeded(Net, 1), "same": student}, Live(student)):
             with pytest.raises(SegkdError, match="share parameters"):
                 Distiller(student, teacher, {}, cross_entropy())
-
-
-class TestAverage:
-    def test_is_the_log_of_the_mean_probability(self) -> None:
-        members = [seeded(Net, seed).eval() for seed in (1, 2, 3)]
-        p = torch.stack([member(IMAGES).softmax(1) for member in members])
-        torch.testing.assert_close(Average(members)(IMAGES), p.mean(0).log())
-        weighted = Average(members, weights=[1, 1, 2])(IMAGES)
-        torch.testing.assert_close(weighted.exp(), p[0] / 4 + p[1] / 4 + p[2] / 2)
-        torch.testing.assert_close(weighted.softmax(1).log(), weighted)
-
-    def test_as_a_teacher(self) -> None:
-        average = Average([seeded(Net, 1), seeded(WithAux, 2)])
-        out = make(average, {"kd": Term(PixelKD())})(IMAGES, MASKS)
-        torch.testing.assert_close(out.terms["kd"], PixelKD()(out.student, average(IMAGES)).detach())
-        assert not average.training
-        assert not any(p.requires_grad for p in average.parameters())
-
-    def test_other_sizes_and_classes(self) -> None:
-        coarse, other = seeded(Net, 1, stride=2).eval(), seeded(Net, 2, classes=7).eval()
-        mapped = Network(other, class_map=[0, 1, 2, 3, 4, 4, None])
-        p = mapped.map_classes(other(IMAGES))
-        p = nn.functional.interpolate(p, size=(8, 12), mode="bilinear").softmax(1)
-        torch.testing.assert_close(Average([coarse, mapped])(IMAGES).exp(), (coarse(IMAGES).softmax(1) + p) / 2)
-        with pytest.raises(SegkdError, match="differ in classes: 5 and 7"):
-            Average([coarse, other])(IMAGES)
-
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_is_stable_in_half_precision(self, dtype: torch.dtype) -> None:
-        class Fixed(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                return x
-
-        z = torch.tensor([0.0, 60000.0, -60000.0]).to(dtype).view(1, 3, 1, 1)
-        found = Average([Fixed(), Fixed()])(z)
-        assert found.dtype == torch.float32
-        assert torch.isfinite(found).all()
-        torch.testing.assert_close(found, z.float().log_softmax(1))
-
-    @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
-    def test_weights_that_are_none(self, weights: list[float]) -> None:
-        with pytest.raises(SegkdError, match="a weight above 0 for each, got"):
-            Average([Net(), Net()], weights)
-
-    def test_of_nothing(self) -> None:
-        with pytest.raises(SegkdError, match="one model at least"):
-            Average([])
 
 
 ALONE = {"kd": Term(PixelKD()), "pkd": features("encoder.2")}
