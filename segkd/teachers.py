@@ -1,5 +1,6 @@
 """What teaches: a live model, several as one, or outputs that are given; all behind one interface."""
 
+import copy
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -45,14 +46,14 @@ class Teacher(Protocol):
 
 
 class Live:
-    """A model that runs on each batch, in eval mode and without gradient; nothing in it is kept but what is read.
+    """A model that runs on each batch, without gradient; nothing in it is kept but what is read.
 
     Args:
         module: any module, or a `Network`.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module.eval().requires_grad_(False)
+        self.module = module
         self.tapped = Tapped("teacher", module, Adapter(), "teacher")
 
     def offers(self, reads: Collection[str]) -> Shapes:
@@ -144,14 +145,15 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
         if not isinstance(name, str) or not name.isidentifier():
             raise SegkdError(f"a teacher's name must be an identifier, got {name!r}")
         if isinstance(teacher, nn.Module) and not isinstance(teacher, Teacher):
-            _check_apart(teacher, student)
             teacher = Live(teacher)
         if not isinstance(teacher, Teacher) or isinstance(teacher, type):
-            raise SegkdError(
-                f"a teacher is a torch.nn.Module or a segkd.teachers.Teacher, {name!r} is a {_kind(teacher)}"
-            )
+            raise SegkdError(f"a teacher is a module or a segkd.teachers.Teacher, {name!r} is a {_kind(teacher)}")
+        module = getattr(teacher, "module", None)
+        if isinstance(module, nn.Module):
+            _check_apart(module, student)
+            module.eval().requires_grad_(False)
         if isinstance(teacher, Live):
-            _check_apart(teacher.module, student)
+            teacher = copy.copy(teacher)  # which another distiller may have too
             owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
             teacher.tapped = Tapped("teacher", teacher.module, adapter, owner)
         teachers[name] = teacher

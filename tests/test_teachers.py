@@ -242,6 +242,13 @@ class TestGiven:
             distiller(IMAGES, MASKS, teacher={"logits": torch.zeros(2, CLASSES, 16, 24)})
 
 
+def test_a_live_teacher_may_teach_in_two_distillers() -> None:
+    live = Live(seeded(Net, 1))
+    first, second = (make(live, {"pkd": features(place)}).eval() for place in ("encoder", "encoder.2"))
+    torch.testing.assert_close(first(IMAGES, MASKS).terms, second(IMAGES, MASKS).terms)
+    assert not any(module.training for module in live.module.modules())
+
+
 class Constant:
     """A teacher of one's own: the same logits for every image, and the step that it saw."""
 
