@@ -1,5 +1,6 @@
 """Looking at what there is: configs, methods, data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -77,19 +78,24 @@ def check(
       segkd data check camvid
     """
     from segkd.data.check import check_dataset
+    from segkd.data.unlabelled import check_unlabelled, find_images
     from segkd.training.tasks import bare_dataset, dataset_of
 
-    dataset = bare_dataset(data)
+    dataset, extra = bare_dataset(data), None
     if dataset is None:
         _check_named(data)
         config = read_config(data, overrides)
-        dataset, root = dataset_of(config), config.data.root
+        dataset, root, extra = dataset_of(config), config.data.root, config.data.unlabelled
     else:
         changes = _changes(overrides or [])
         root = changes.get("data.root")
         if "data.max_pixels" in changes:
             dataset = dataset.limited(whole_number(changes["data.max_pixels"]))
     report = check_dataset(dataset, root, console)
+    if extra is not None:
+        images = find_images(dataset, extra.images, root)
+        added = check_unlabelled(images, dataset.max_pixels, console)
+        report = replace(report, splits=[*report.splits, added])
     print_line(str(report))
     if report.problems:
         raise SegkdError(f"{len(report.problems)} problem(s) in data set {dataset.name!r}")

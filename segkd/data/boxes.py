@@ -173,6 +173,11 @@ class BoxSamples(Samples):
         objects = self.annotations.of(index)
         return objects._replace(masks=self.annotations.masks(index)) if self.masks else objects
 
+    def nothing(self, size: tuple[int, int]) -> Objects:
+        """Return no objects."""
+        none = self.annotations.objects.select(slice(0))
+        return none._replace(masks=np.zeros((0, *size), dtype=np.uint8)) if self.masks else none
+
     def align(self, index: int, photo: Photo, label: Objects) -> Objects:
         """Return the objects upright as their image is, see `Annotations.tag`."""
         tag = self.annotations.tag(index, photo)

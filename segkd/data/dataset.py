@@ -1,6 +1,8 @@
 """The data set of all tasks: an image with its label by index, read and augmented; and the batches of them."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from segkd.common.pixels import look
+from segkd.common.reading import read_photo
 from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec
 from segkd.data.samples import spread
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 500
 """Images of a split whose files are looked into before training, spread over it: data check looks into all."""
+
+
+_KEYS = ("index", "epoch", "labelled")
 
 
 class SeededDataset(Dataset[dict[str, Any]]):
@@ -32,6 +38,8 @@ class SeededDataset(Dataset[dict[str, Any]]):
         seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
         masks: whether objects come with masks, as Mask R-CNN needs them.
         limit: keep only so many images, spread evenly over the split; None keeps all.
+        unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
+            the labelled ones are left out.
 
     Attributes:
         samples: those of the split; `indices` says which are kept.
@@ -39,6 +47,8 @@ class SeededDataset(Dataset[dict[str, Any]]):
     Raises:
         SegkdError: see `DatasetSpec.samples`; reading an item: see `segkd.data.samples.Samples.read`.
     """
+
+    unlabelled: list[Path] = []  # noqa: RUF012  # of a data set that is made otherwise too
 
     def __init__(
         self,
@@ -49,20 +59,26 @@ class SeededDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         masks: bool = False,
         limit: int | None = None,
+        unlabelled: Sequence[Path] = (),
     ) -> None:
         self.spec, self.transform, self.seed = spec, transform, seed
         self.samples = spec.samples(split, root, masks)
         self.indices = spread(list(range(len(self.samples))), limit)
+        labelled = {self.samples.images[place] for place in self.indices}
+        self.unlabelled = [path for path in unlabelled if path not in labelled]
+        if unlabelled and not self.unlabelled:
+            raise SegkdError("data.unlabelled.images finds only images of the split that is trained on")
 
     def __len__(self) -> int:
-        """How many items there are."""
+        """How many items with a label there are."""
         return len(self.indices)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``, with these two."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
-        return {**self.item(index, seed), "index": index, "epoch": epoch}
+        item = {**self.item(index, seed), "index": index, "epoch": epoch}
+        return {**item, "labelled": index < len(self)} if self.unlabelled else item
 
     def told(self) -> list[str]:
         """Return one line for each thing that a person should know of these images before training on them.
@@ -82,7 +98,11 @@ class SeededDataset(Dataset[dict[str, Any]]):
             (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also ``area`` float32
             (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
         """
-        image, label = self.samples.read(self.indices[index])
+        if index < len(self):
+            image, label = self.samples.read(self.indices[index])
+        else:
+            image = read_photo(self.unlabelled[index - len(self)], self.spec.max_pixels).pixels
+            label = self.samples.nothing((image.shape[0], image.shape[1]))
         if isinstance(label, Objects) and self.transform.training:
             label = label.select(~(label.crowd | label.difficult))
         out = self.transform(image, label, seed)
@@ -111,15 +131,17 @@ class SeededDataset(Dataset[dict[str, Any]]):
         """Make a batch of items: what has one size is stacked; images with objects are lists.
 
         Returns:
-            ``index`` and ``epoch``, int64 (B,). Of masks: ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects:
-            ``images``, a list of tensors whose sizes may differ, and ``targets``, a list of dicts of the rest.
+            ``index`` and ``epoch``, int64 (B,); ``labelled``, bool (B,), where some images have no label. Of masks:
+            ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects: ``images``, a list of tensors whose sizes may
+            differ, and ``targets``, a list of dicts of the rest.
 
         Raises:
             SegkdError: images of masks differ in size, as only those of validation can.
         """
-        keys = {key: torch.tensor([item[key] for item in items]) for key in ("index", "epoch")}
+        keys = {key: torch.tensor([item[key] for item in items]) for key in _KEYS if key in items[0]}
         if "boxes" in items[0]:
-            targets = [{key: value for key, value in item.items() if key not in ("image", "epoch")} for item in items]
+            rest = [key for key in items[0] if key not in ("image", "epoch", "labelled")]
+            targets = [{key: item[key] for key in rest} for item in items]
             return {"images": [item["image"] for item in items], "targets": targets, **keys}
         for key in ("image", "mask"):
             sizes = {f"{item[key].shape[-1]}x{item[key].shape[-2]}" for item in items}

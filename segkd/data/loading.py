@@ -27,18 +27,20 @@ class StepSampler(Sampler[tuple[int, int]]):
         start: samples that all ranks together have consumed before, so that a resumed run goes on where it stopped.
         rank: which of the processes this is.
         world: number of processes.
+        stream: which of several independent orders.
 
     Raises:
         SegkdError: a data set without items, a rank outside the world.
     """
 
-    def __init__(self, size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1):
+    def __init__(self, size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, stream: int = 0):
         _check_rank(size, rank, world)
         self.size = size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world = world
+        self.stream = [stream] if stream else []
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield keys for :class:`SeededDataset` for ever."""
@@ -47,9 +49,52 @@ class StepSampler(Sampler[tuple[int, int]]):
         while True:
             epoch, place = divmod(position, self.size)
             if epoch != drawn:
-                drawn, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size)
+                drawn, order = epoch, np.random.default_rng([self.seed, epoch, *self.stream]).permutation(self.size)
             yield epoch, int(order[place])
             position += self.world
+
+
+class MixedBatches(Sampler[list[tuple[int, int]]]):
+    """Endless batches of keys, the last ones of each those of images without a label. It has no length.
+
+    Both kinds are drawn as by a `StepSampler` of its own, so that each comes equally often.
+
+    Args:
+        labelled: number of items that have a label.
+        unlabelled: number of those that have none, whose indices go on behind the others.
+        batch_size: keys per batch.
+        share: how many of these are without label.
+        seed: see `StepSampler`, as for what follows.
+        start: samples of both kinds together.
+        rank: likewise.
+        world: likewise.
+    """
+
+    def __init__(
+        self,
+        labelled: int,
+        unlabelled: int,
+        batch_size: int,
+        share: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        batches = start // batch_size
+        self.first, self.counts = labelled, (batch_size - share, share)
+        self.orders = [
+            StepSampler(size, seed, batches * count, rank, world, stream)
+            for stream, (size, count) in enumerate(zip((labelled, unlabelled), self.counts, strict=True))
+        ]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield batches of keys for :class:`SeededDataset` for ever."""
+        labelled, unlabelled = map(iter, self.orders)
+        while True:
+            batch = [next(labelled) for _ in range(self.counts[0])]
+            further = [next(unlabelled) for _ in range(self.counts[1])]
+            yield [*batch, *((epoch, self.first + index) for epoch, index in further)]
 
 
 class RankSlice(Sampler[int]):
@@ -99,6 +144,7 @@ def train_loader(
     start: int = 0,
     rank: int = 0,
     world: int = 1,
+    share: int = 0,
 ) -> Loader:
     """Build the endless training loader of one rank; see :class:`StepSampler` for ``seed``, ``start`` and the ranks.
 
@@ -110,8 +156,13 @@ def train_loader(
         start: samples consumed before by all ranks together (steps x batch_size x world).
         rank: which of the processes this is.
         world: number of processes.
+        share: of each batch so many images are without a label.
     """
-    return _loader(dataset, StepSampler(len(dataset), seed, start, rank, world), batch_size, workers)
+    if share:
+        mixed = MixedBatches(len(dataset), len(dataset.unlabelled), batch_size, share, seed, start, rank, world)
+        return _loader(dataset, workers, batch_sampler=mixed)
+    sampler = StepSampler(len(dataset), seed, start, rank, world)
+    return _loader(dataset, workers, sampler=sampler, batch_size=batch_size)
 
 
 def eval_loader(
@@ -126,15 +177,14 @@ def eval_loader(
         rank: which of the processes this is.
         world: number of processes.
     """
-    return _loader(dataset, RankSlice(len(dataset), rank, world), batch_size, workers)
+    return _loader(dataset, workers, sampler=RankSlice(len(dataset), rank, world), batch_size=batch_size)
 
 
-def _loader(dataset: SeededDataset, sampler: Sampler[Any], batch_size: int, workers: int) -> Loader:
+def _loader(dataset: SeededDataset, workers: int, **order: Any) -> Loader:
     over = multiprocessing.Semaphore(0) if workers else None
     loader = Loader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **order,
         collate_fn=dataset.collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

@@ -118,6 +118,10 @@ class MaskSamples(Samples):
     noun = "masks"
     spec: MaskSpec
 
+    def nothing(self, size: tuple[int, int]) -> np.ndarray:
+        """Return a mask of pixels that count for nothing."""
+        return np.full(size, self.spec.ignore_index, dtype=np.uint8)
+
     def count(self, label: np.ndarray) -> np.ndarray:
         """Return the pixels of each class id, int64 (256,)."""
         return np.bincount(label.ravel(), minlength=256)

@@ -153,6 +153,10 @@ class Samples(ABC):
         photo = read_photo(self.images[index], self.spec.max_pixels)
         return Sample(photo.pixels, self.align(index, photo, self.label(index)))
 
+    @abstractmethod
+    def nothing(self, size: tuple[int, int]) -> Any:
+        """Return the label of an image (height, width) that has none."""
+
     def count(self, label: Any) -> Any:
         """Return what is counted of a label; nothing where that is known without reading the images."""
         return None

@@ -45,7 +45,9 @@ class DistillModule(pl.LightningModule):
         """Run the distiller on one batch."""
         # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
         torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
-        out: DistillOutput = self.distiller(*self.task.inputs(batch), progress=self.progress)
+        out: DistillOutput = self.distiller(
+            *self.task.inputs(batch), progress=self.progress, labelled=batch.get("labelled")
+        )
         self._watch(out)
         settings, step = self.config.trainer, self.global_step + 1
         ends_step = (batch_idx + 1) % settings.accumulate == 0

@@ -12,6 +12,29 @@ from segkd.models.family import Normalization
 from segkd.training.distill import Distill
 
 
+class Unlabelled(Block):
+    """Images without labels: what a teacher says of them is learnt all the same."""
+
+    images: PathText | list[PathText] = Field(
+        description="pattern such as `extra/*.jpg`, or several, relative to where the data lie, or absolute"
+    )
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="how much of each batch they are")
+
+    def count(self, batch_size: int) -> int:
+        """Return how many images of a batch have no label.
+
+        Raises:
+            ValueError: none, or all of them.
+        """
+        count = round(batch_size * self.share)
+        if not 0 < count < batch_size:
+            raise ValueError(
+                f"unlabelled.share: {self.share:g} of batch_size {batch_size} is {count} images: at least 1 must have "
+                f"a label, and 1 none"
+            )
+        return count
+
+
 class Data(Block):
     """What is trained on; how it is augmented is the task's."""
 
@@ -30,6 +53,16 @@ class Data(Block):
     blur: Share = Field(0.0, description="probability of a Gaussian blur, its sigma from 0 to 1 pixels")
     batch_size: BatchSize = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0, le=512)] = Field(2, description="loader processes; 0 loads in the main one")
+    unlabelled: Unlabelled | None = Field(None, description="images without labels, mixed into the batches")
+
+    @model_validator(mode="after")
+    def _both_kinds(self) -> "Data":
+        self.without_label()
+        return self
+
+    def without_label(self) -> int:
+        """Return how many images of a batch have no label."""
+        return 0 if self.unlabelled is None else self.unlabelled.count(self.batch_size)
 
 
 class Model(Block):

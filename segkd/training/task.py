@@ -20,6 +20,7 @@ from segkd.common.progress import shown
 from segkd.data.dataset import SeededDataset
 from segkd.data.description import DatasetSpec
 from segkd.data.loading import Loader, eval_loader, train_loader
+from segkd.data.unlabelled import find_images
 from segkd.distiller import Distiller
 from segkd.training.run import Run
 from segkd.training.schema import Config
@@ -66,7 +67,23 @@ class Task(ABC):
 
     def remarks(self, dataset: SeededDataset) -> list[str]:
         """Return what a person should know of a split before the run, see `SeededDataset.told`."""
-        return dataset.told()
+        told = dataset.told()
+        if dataset.unlabelled:
+            data = self.config.data
+            told.append(
+                f"{len(dataset.unlabelled)} images without labels: {data.without_label()} of {data.batch_size} in each "
+                "batch"
+            )
+            terms = self.config.distill.build_terms().items()
+            blind = [name for name, term in terms if getattr(term.loss, "ignore_index", None) is not None]
+            if blind:
+                told.append(f"terms with an ignore_index leave images without labels out: {', '.join(blind)}")
+        return told
+
+    def unlabelled(self) -> list[Path]:
+        """Return the images without labels that are mixed into the batches, as a rule none."""
+        data = self.config.data
+        return [] if data.unlabelled is None else find_images(self.spec, data.unlabelled.images, data.root)
 
     @abstractmethod
     def samples(self, split: str, count: int) -> Image.Image:
@@ -83,6 +100,7 @@ class Task(ABC):
             start=start,
             rank=rank,
             world=world,
+            share=data.without_label(),
         )
 
     def val_loader(self, dataset: SeededDataset, rank: int = 0, world: int = 1) -> Loader:

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from segkd import registry
 from segkd.common.plain import written
 from segkd.errors import SegkdError, nearest
 
@@ -29,7 +30,10 @@ def find_format(name: Any, base: type[Any], own_code: bool = False) -> type[Any]
             f"format: {written(name)} names code, which a data set may do only where a config names it, as data.dataset"
         )
     if isinstance(name, str) and ":" in name:
-        return _own(name, base)
+        found = registry.find("format", name)
+        if not isinstance(found, type) or not issubclass(found, base):
+            raise SegkdError(f"format: {written(name)} is no class that derives from {base.__module__}.{base.__name__}")
+        return found
     names = format_names()
     if name not in names:
         listed = ", ".join(map(repr, names[:-1]))
@@ -42,14 +46,3 @@ def find_format(name: Any, base: type[Any], own_code: bool = False) -> type[Any]
         for item in vars(module).values()
         if isinstance(item, type) and issubclass(item, base) and item.__module__ == module.__name__
     )
-
-
-def _own(name: str, base: type[Any]) -> type[Any]:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SegkdError(f"format: {written(name)} cannot be imported: {error}") from None
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise SegkdError(f"format: {written(name)} is no class that derives from {base.__module__}.{base.__name__}")
-    return found

@@ -68,3 +68,12 @@ class Config(schema.Config):
     def _of_the_detector(cls, task_loss: Any) -> None:
         if task_loss is not None:
             raise ValueError("is of segmentation: a detector brings its own losses")
+
+    @model_validator(mode="after")
+    def _takes_unlabelled(self) -> "Config":
+        if self.data.unlabelled is not None and "rcnn" in self.student.arch:
+            raise ValueError(
+                f"data.unlabelled: {self.student.arch}, a two-stage detector, learns from whole batches of labelled "
+                "images; detectors that take others: gfl, fcos, retinanet"
+            )
+        return self

@@ -63,6 +63,7 @@ class DetectionTask(Task):
             self.config.seed,
             masks=self.config.student.arch == "mask_rcnn",
             limit=data.limit,
+            unlabelled=self.unlabelled(),
         )
 
     def val_set(self) -> SeededDataset:

@@ -67,7 +67,15 @@ class SegmentationTask(Task):
             blur=data.blur,
             ignore_index=self.spec.ignore_index,
         )
-        return SeededDataset(self.spec, data.train_split, transform, data.root, self.config.seed, limit=data.limit)
+        return SeededDataset(
+            self.spec,
+            data.train_split,
+            transform,
+            data.root,
+            self.config.seed,
+            limit=data.limit,
+            unlabelled=self.unlabelled(),
+        )
 
     def val_set(self) -> SeededDataset:
         """Return the validation split: images at ``validation.resize``, labels at their own size."""
