@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from segkd.class_map import map_classes, merged_classes
 from segkd.preprocess import Preprocess
 
-#: By task, the module whose function `predict` makes results for a person of images, see `Network.predict`.
-PREDICTORS = {"segmentation": "segkd.segmentation.predict", "detection": "segkd.detection.predict"}
+#: By task, what makes results for a person of images, see `Network.predict`.
+PREDICTORS = {"segmentation": "segkd.segmentation.predict:predict", "detection": "segkd.detection.predict:predict"}
+
+#: For a dense task of one's own.
+_MAPS = "segkd.segmentation.predict:predict_maps"
 
 
 class Network(nn.Module):
@@ -103,7 +106,8 @@ class Network(nn.Module):
         """Return what the model finds in one image or in several.
 
         A segmentation gives uint8 (H, W), the class of each pixel, and takes the options of
-        `segkd.segmentation.predict.predict`; a detector gives boxes, see `segkd.detection.predict.predict`.
+        `segkd.segmentation.predict.predict`; a detector gives boxes, see `segkd.detection.predict.predict`; a model of
+        another task float32 (C, H, W), what it returns at the image's size.
 
         Args:
             images: RGB, a PIL image (read upright, by its orientation tag) or uint8 (H, W, 3), of any size; or a list
@@ -116,7 +120,8 @@ class Network(nn.Module):
         Raises:
             SegkdError: an array of another shape or type, or a wrong option.
         """
-        predict = self._predictor or importlib.import_module(PREDICTORS[self.task]).predict
+        place, _, name = PREDICTORS.get(self.task, _MAPS).partition(":")
+        predict = self._predictor or getattr(importlib.import_module(place), name)
         several = isinstance(images, list | tuple)
         modes = {module: module.training for module in self.modules()}
         try:

@@ -30,7 +30,7 @@ from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, student_di
 from segkd.errors import SegkdError, nearest
 from segkd.models.build import network_of
 from segkd.models.family import Family, ModelBlock
-from segkd.network import Network
+from segkd.network import PREDICTORS, Network
 from segkd.registry import find, things
 
 
@@ -38,40 +38,42 @@ class OwnCode(SegkdError):
     """A student is of code of one's own, which its folder cannot name: only a config, or who opens it, can."""
 
 
-def load_student(
-    path: str | Path, build: str | Callable[..., nn.Module] | None = None, task: str | None = None
-) -> Network:
+def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None, **own: str | None) -> Network:
     """Open a student: a run directory, or the ``student`` folder in it.
 
     Args:
         path: of the folder. It may be a stranger's: nothing in it can name code or a place to fetch something from.
         build: what makes the module, of a student whose module is made by one's own code, which its folder cannot name:
             ``package.module:name`` or the function itself.
-        task: a task of one's own that it may be of.
+        own: ``family`` and ``task``, where these are one's own.
 
     Returns:
         The network in eval mode.
 
     Raises:
-        OwnCode: it is made by code of one's own, and ``build`` is not given.
+        OwnCode: it is made by code of one's own, and that is not given.
         SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
             none that a student has.
     """
-    folder, network = read_network(path, build, task)
-    assert network.family is not None
-    find("family", network.family).load(network.module, folder)
+    folder, network = read_network(path, build, **own)
+    find("family", str(network.family)).load(network.module, folder)
     return network.eval()
 
 
 def read_network(
-    path: str | Path, build: str | Callable[..., nn.Module] | None = None, task: str | None = None, **changes: Any
+    path: str | Path,
+    build: str | Callable[..., nn.Module] | None = None,
+    family: str | None = None,
+    task: str | None = None,
+    **changes: Any,
 ) -> tuple[Path, Network]:
     """Return a saved student's folder, and the network with random weights.
 
     Args:
         path: a run directory, or the ``student`` folder in it.
         build: see `load_student`.
-        task: see `load_student`.
+        family: a family of one's own that it may be of.
+        task: a task of one's own that it may be of.
         changes: settings of its family's block that are to be others, such as ``min_size``.
 
     Raises:
@@ -82,7 +84,7 @@ def read_network(
     try:
         config = read_description(file)
         with no_larger_than(folder / STUDENT_FILE):
-            return folder, _network(config, build, task, changes)
+            return folder, _network(config, build, family, task, changes)
     except OwnCode as error:
         raise OwnCode(f"{file}: {error}") from None
     # Whatever is wrong with the text, its keys or their values, it is this file that the user has to look at.
@@ -92,16 +94,19 @@ def read_network(
         raise SegkdError(f"{file} does not describe a model: {name}{reason}") from error
 
 
-def _network(config: dict[str, Any], build: Any, own_task: str | None, changes: Mapping[str, Any]) -> Network:
+def _network(
+    config: dict[str, Any], build: Any, own_family: str | None, own_task: str | None, changes: Mapping[str, Any]
+) -> Network:
     info = config.get(INFO_KEY, {})
     name, settings, count = _described(config, info)
-    known = things("family")  # of this package: those of one's own, which are code, only a config can name
-    if name not in known:
-        raise SegkdError(f"family: expected one of this package's, got {written(name)}: {nearest(name[:200], known)}")
-    family: type[Family] = known[name].load()
-    tasks = family.tasks or ("segmentation", "detection")  # of none where it has models for all
-    tasks = (*tasks, own_task) if own_task and "detection" not in family.tasks else tasks
-    info = check_info(info, INFO_KEY, tasks, count)
+    # One of one's own is code, which only who opens the folder can name.
+    if ":" in name and name != own_family:
+        raise OwnCode(f"its family {written(name)} is one's own, which it cannot name: load_student(path, family=...)")
+    if ":" not in name and name not in things("family"):
+        raise SegkdError(f"there is no family {written(name)}: {nearest(name[:200], things('family'))}")
+    family: type[Family] = find("family", name)
+    tasks = family.tasks or tuple(PREDICTORS)
+    info = check_info(info, INFO_KEY, (*tasks, own_task) if own_task else tasks, count)
     task = info.get("task", tasks[0])
     if family.names_code:
         if build is None:
@@ -111,6 +116,9 @@ def _network(config: dict[str, Any], build: Any, own_task: str | None, changes: 
     names = info.get("classes", [])
     built = family.build(block, names or [str(number) for number in range(count)], weights=False)
     of_images = {key: info[key] for key in ("mean", "std", "white", "size") if key in info}
+    for key in ("mean", "std"):
+        if len(of_images.get(key, built.preprocess.mean)) != built.preprocess.channels:
+            raise SegkdError(f"{INFO_KEY}.{key}: expected {built.preprocess.channels}, one for each channel")
     built.preprocess = dataclasses.replace(built.preprocess, **of_images)
     recorded = {key: value for key, value in info.items() if key not in ("task", "classes", *of_images)}
     return network_of(name, built, names, task=task, recorded=recorded)

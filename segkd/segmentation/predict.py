@@ -13,7 +13,7 @@ from segkd.common.reading import rgb_pixels
 from segkd.data.transforms import eval_transform
 from segkd.errors import SegkdError
 from segkd.network import Network
-from segkd.segmentation.inference import Size, predict_classes
+from segkd.segmentation.inference import Size, predict_classes, predict_logits
 
 AT_ONCE = 2**24
 """Pixels that go through the model together, unless they are of one image."""
@@ -67,6 +67,24 @@ def predict(
             found = predict_classes(of_pixels, views, [sizes[i] for i in some], mode, window, stride, flip)
             masks |= {i: mask.cpu().numpy() for i, mask in zip(some, found, strict=True)}
     return [masks[i] for i in range(len(pixels))]
+
+
+def predict_maps(network: Network, images: Sequence[np.ndarray | Image.Image]) -> list[np.ndarray]:
+    """Return of each image float32 (C, H, W): what a dense model of any task returns, at the image's size.
+
+    Args:
+        network: in eval mode.
+        images: as `predict` takes them.
+
+    Raises:
+        SegkdError: an array of another shape or type.
+    """
+    of_pixels, found = _OfPixels(network), []
+    for pixels in map(rgb_pixels, images):
+        own = (pixels.shape[0], pixels.shape[1])
+        view = of_pixels.view([pixels], network.preprocess.size or own)
+        found.append(predict_logits(of_pixels, view, own)[0].float().cpu().numpy())
+    return found
 
 
 class _OfPixels(nn.Module):

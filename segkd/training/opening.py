@@ -81,7 +81,8 @@ def _of_run(name: str, run: Run, config: Config | None) -> Opened:
         network = load_student(run.student)
     except OwnCode:
         config = config or run.config()  # which may name code, as a student's folder may not
-        network = load_student(run.student, getattr(config.student, "build", None), config.task)
+        own = {"family": getattr(config.student, "family", None), "task": config.task}
+        network = load_student(run.student, getattr(config.student, "build", None), **own)
     return Opened(name, network, run.student / STUDENT_FILE, run.directory, config)
 
 
