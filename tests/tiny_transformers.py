@@ -1,5 +1,6 @@
 """Tiny models of transformers, from random weights, in folders as `save_pretrained` writes them."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ IMAGES = {
 def config_of(name: str, **changes: Any) -> Any:
     """Return the config of a type, of `NAMES`."""
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {label: number for number, label in enumerate(NAMES)}}
-    return transformers.CONFIG_MAPPING[name].from_dict({**CONFIGS[name], **labels, **changes})
+    return transformers.CONFIG_MAPPING[name].from_dict({**copy.deepcopy(CONFIGS[name]), **labels, **changes})
 
 
 def save(folder: Path, model: Any, images: dict[str, Any] | None = IMAGES) -> Path:

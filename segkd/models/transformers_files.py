@@ -161,6 +161,8 @@ def patch_size(config: Any) -> int:
 
 def reason(error: Exception) -> str:
     """Return what an error of a library says, as part of a line."""
+    if type(error).__name__ == "OfflineModeIsEnabled":
+        return "it names another model, at the hub, which is not fetched"
     lines = [line for line in str(error).strip().split("\n") if line.strip()] or [""]
     text = " ".join(line.strip() for line in lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]
     return text[:300] if isinstance(error, SegkdError) else f"{type(error).__name__}: {text[:300]}"
