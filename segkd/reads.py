@@ -43,7 +43,10 @@ def route(name: str, term: Term, teachers: Collection[str]) -> Route:
     pairs = []
     for place in teacher:
         of, _, path = place.rpartition(":")
-        path = path or getattr(term.loss, "reads", "logits")
+        default = getattr(term.loss, "reads", "logits")
+        if not of and path in teachers and len(teachers) > 1:
+            raise SegkdError(f"term {name!r}: {path!r} is a teacher: say what is read of it, '{path}:{default}'")
+        path = path or default
         pairs.append((teacher_named(f"term {name!r}", of, teachers, path), path))
     return Route(list(student), pairs, lists)
 
@@ -169,15 +172,18 @@ def _sized_lists(
 
 def _call(name: str, term: Term, s: Any, t: Any, step: Step) -> Tensor:
     arguments = (s, t, step.target, step) if getattr(term.loss, "needs_step", False) else (s, t, step.target)
-    if step.target is not None:
+    is_list = isinstance(s, list) or isinstance(t, list)
+    if step.target is not None and not is_list:
         return term.loss(*arguments)
     try:
         return term.loss(*arguments)
     except (AttributeError, TypeError) as error:
-        if "NoneType" not in str(error):
-            raise
         kind = getattr(term.loss, "__name__", type(term.loss).__name__)
-        raise SegkdError(f"term {name!r}: {kind} reads labels, and this batch has none: give a target") from error
+        if step.target is None and "NoneType" in str(error):
+            raise SegkdError(f"term {name!r}: {kind} reads labels, and this batch has none: give a target") from error
+        if is_list and "list" in str(error):
+            raise SegkdError(f"term {name!r}: {kind} takes no lists: have a term for each pair of places") from error
+        raise
 
 
 def paired(name: str, term: Term, student: Any, teacher: Any) -> list[tuple[Any, Any]]:

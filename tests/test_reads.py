@@ -112,6 +112,11 @@ class TestLists:
             make(Term(Seen(), **settings))
         assert "\n" not in str(error.value)
 
+    def test_a_loss_that_takes_none_says_so(self) -> None:
+        both = ["encoder", "logits"]
+        with pytest.raises(SegkdError, match="term 'x': PixelKD takes no lists: have a term for each pair of places"):
+            make(Term(PixelKD(), student=both, teacher=both))(IMAGES, MASKS)
+
     @pytest.mark.parametrize("places", [[], ["encoder", 3], [""], 3, {"a": "b"}, None])
     def test_what_names_no_place(self, places: Any) -> None:
         with pytest.raises(SegkdError, match="reads a place by its name, or a list of them, got"):

@@ -123,6 +123,7 @@ class TestSeveral:
         [
             (several(), Term(PixelKD()), "term 'x' reads one of 2 teachers: say which, 'big:logits' or 'wide:logits'"),
             (several(), features("encoder.2"), "say which, 'big:encoder.2' or 'wide:encoder.2'"),
+            (several(), Term(PixelKD(), teacher="big"), "'big' is a teacher: say what is read of it, 'big:logits'"),
             (several(), features("bog:encoder.2"), "term 'x': there is no teacher 'bog', did you mean 'big'?"),
             (several(), features("big:encodr"), "the teacher 'big' has no module 'encodr': did you mean 'encoder'?"),
             (seeded(Net, 1), features("big:encoder.2"), "there is no teacher 'big', valid: teacher"),
