@@ -40,6 +40,7 @@ class Network(nn.Module):
             ``window`` (that sliding inference takes unless told otherwise).
         family: name of the family that made the module, see `segkd.models.family`.
         settings: JSON values of which that family makes the module again.
+        note: one line that a person is to be told of how it was made, see `segkd.models.family.Built`; empty for none.
         predictor: called (network, images, **options), returns a result for each; that of the task unless given.
     """
 
@@ -59,6 +60,7 @@ class Network(nn.Module):
         recorded: Mapping[str, Any] | None = None,
         family: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        note: str = "",
         predictor: Callable[..., list[Any]] | None = None,
     ) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class Network(nn.Module):
         self.classes = list(classes)
         self.class_map = None if class_map is None else merged_classes(class_map)
         self.task, self.recorded = task, dict(recorded or {})
-        self.family, self.settings = family, dict(settings or {})
+        self.family, self.settings, self.note = family, dict(settings or {}), note
         self._as_map, self._predictor = as_map, predictor
         self._seen: tuple[int, int] = (0, 0)
 

@@ -67,4 +67,5 @@ def network_of(
         recorded=recorded,
         family=family,
         settings=built.settings,
+        note=built.note,
     )
