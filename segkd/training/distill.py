@@ -167,7 +167,7 @@ class Distill(Block):
     def _schedules(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Return each schedule's term, name and options; the term is empty for a schedule of several."""
         blocks = self.schedule or {}
-        several = [name for name in blocks if ":" in name or _is_of_terms(name)]
+        several = [name for name in blocks if is_of_terms(name)]
         if several and len(blocks) > 1:
             raise ValueError(f"a schedule is either {several[0]} or one entry for each term, not both")
         if several:
@@ -177,7 +177,7 @@ class Distill(Block):
             if not isinstance(block, dict | str) or (len(block) != 1 and isinstance(block, dict)):
                 raise ValueError(f"the schedule of {term!r} is {{linear: {{start: ..., end: ...}}}}, got {block!r}")
             name, options = _one("schedule", block)
-            if _is_of_terms(name):
+            if ":" not in name and is_of_terms(name):
                 raise ValueError(f"{name} is a schedule of several terms, not of {term!r}: write {{{name}: {{...}}}}")
             found.append((term, name, options))
         return found
@@ -203,6 +203,7 @@ def _check(kind: str, name: str, options: dict[str, Any]) -> None:
         check(thing(kind, name), options)
 
 
-def _is_of_terms(name: str) -> bool:
+def is_of_terms(name: str) -> bool:
+    """Return whether what stands in the place of a term is the name of a schedule of several."""
     known = things("schedule").get(name)
-    return known is not None and bool(known.says.get("of_terms"))
+    return ":" in name or (known is not None and bool(known.says.get("of_terms")))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.yaml_file import parse_yaml, read_yaml
 from segkd.errors import SegkdError, nearest
+from segkd.training.distill import is_of_terms
 
 MAX_FILES = 50
 """So many files at most make a config, each counted as often as it is a base."""
@@ -157,17 +158,30 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     """Return the keys of both; blocks are merged key by key, and where both have a value that of ``above`` stands.
 
     An empty block (``{}``) takes out what the lower one has. What belongs to a choice goes with it: another ``arch``
-    leaves the ``options`` of the lower one out, another ``loss`` its loss's, and a teacher's checkpoint and config each
-    leave the other out.
+    leaves the ``options`` of the lower one out, another ``loss`` its loss's, another connector, pixel weighting or
+    schedule that one's, and a teacher's checkpoint and config each leave the other out.
     """
     merged = _without_outdated(below, above)
     for key, value in above.items():
         lower: Any = merged.get(key)
-        if isinstance(value, Mapping) and value and isinstance(lower, Mapping):
-            merged[key] = overlay(lower, value)
-        else:
+        if not (isinstance(value, Mapping) and value and isinstance(lower, Mapping)):
             merged[key] = value
+        elif key in _NAMING:
+            merged[key] = _one_named(lower, value)
+        elif key == "schedule" and not any(map(is_of_terms, (*lower, *value))):
+            merged[key] = {**lower, **{term: _one_named(lower.get(term), block) for term, block in value.items()}}
+        else:
+            merged[key] = _one_named(lower, value) if key == "schedule" else overlay(lower, value)
     return merged
+
+
+# Blocks of one name and its options: with another name the lower one's options go.
+_NAMING = ("connector", "pixel_weighting")
+
+
+def _one_named(lower: Any, value: Any) -> Any:
+    are_blocks = isinstance(lower, Mapping) and isinstance(value, Mapping)
+    return overlay(lower, value) if are_blocks and value and not lower.keys().isdisjoint(value) else value
 
 
 # What a term says beside the options of its loss.

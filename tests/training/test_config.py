@@ -8,6 +8,7 @@ from experiments import TINY, write
 
 from segkd.errors import SegkdError
 from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
+from segkd.training.distill import Distill
 from segkd.training.teacher import teacher_config
 
 SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
@@ -112,6 +113,30 @@ class TestMerge:
         path = write(folder / "kd.yaml", {"base": "small.yaml", "teacher": teacher, "distill": {"terms": {"kd": term}}})
         block = load_config(str(path), ["distill.terms.kd.loss=cwd"]).distill.named_terms()["kd"]
         assert (block.loss, block.weight, block.options) == ("cwd", 3.0, {})
+
+    def test_another_connector_weighting_or_schedule_leaves_that_of_the_base_out(self, folder: Path):
+        distill = {
+            "terms": {"kd": {"loss": "pkd", "connector": {"mlp": {"hidden": 3}}}},
+            "schedule": {"kd": {"linear": {"start": 1, "end": 0}}, "task": {"linear": {"start": 1, "end": 1}}},
+            "pixel_weighting": {"rdd": {"min_kept": 5}},
+        }
+        base = {"base": "small.yaml", "teacher": {"config": "small.yaml"}, "distill": distill}
+        path = str(write(folder / "kd.yaml", base))
+
+        def changed(*changes: str) -> Distill:
+            return load_config(path, [f"distill.{change}" for change in changes], build=False).distill
+
+        assert changed("terms.kd.connector=conv1x1").named_terms()["kd"].connector == "conv1x1"
+        assert changed("terms.kd.connector={m:f: {a: 1}}").named_terms()["kd"].connector == {"m:f": {"a": 1}}
+        assert changed("terms.kd.connector.mlp.hidden=4").named_terms()["kd"].connector == {"mlp": {"hidden": 4}}
+        assert changed("pixel_weighting={m:f: {}}").pixel_weighting == {"m:f": {}}
+        assert changed("pixel_weighting.rdd.switch=0.2").pixel_weighting == {"rdd": {"min_kept": 5, "switch": 0.2}}
+        schedule = changed("schedule={kd: {m:f: {until: 1}}}").schedule
+        assert schedule == {"kd": {"m:f": {"until": 1}}, "task": {"linear": {"start": 1, "end": 1}}}
+        assert changed("schedule.kd.linear.end=0.5").schedule["kd"] == {"linear": {"start": 1, "end": 0.5}}
+        assert changed("schedule={alw: {fall: [kd], rise: [task]}}").schedule.keys() == {"alw"}
+        whole = ["schedule={alw: {fall: [kd], rise: [task]}}", "schedule.alw.stages=4"]
+        assert changed(*whole).schedule == {"alw": {"fall": ["kd"], "rise": ["task"], "stages": 4}}
 
     def test_a_teacher_of_another_kind_leaves_that_of_the_base_out(self, folder: Path):
         path = write(folder / "top.yaml", {"base": "small.yaml", "teacher": {"config": "small.yaml"}})
