@@ -1,9 +1,12 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from segkd import registry
 
 # On tensors this small a second thread is nothing but waiting, and on a busy machine it is minutes of it.
 torch.set_num_threads(1)
@@ -29,3 +32,15 @@ def _signals_do_something() -> Iterator[None]:
     for number, handler in before.items():
         if handler is not None:  # None: set by other than Python
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_modules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave neither the modules that a test's config named nor the folders that they were found in."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(registry, "_folders", [])
+    before = {*sys.modules}
+    yield
+    for name in {*sys.modules} - before:
+        if "/pytest-of-" in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

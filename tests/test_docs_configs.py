@@ -1,6 +1,7 @@
 """Every data set, config and part of a config in README and docs is one that can be read, and distils."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pages import Block, blocks, cases
+from pages import PAGES, Block, blocks, cases
 from PIL import Image
 
 from segkd.data.check import check_dataset
 from segkd.data.description import read_spec
+from segkd.registry import things
 from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config
 from segkd.training.schema import Config
@@ -92,8 +94,20 @@ def test_yaml(block: Block, tmp_path: Path):
         assert load_config(str(path)).name == content["name"]
     else:  # a part of a config
         base, part = tmp_path / "base.yaml", tmp_path / "part.yaml"
+        for module in blocks("python"):  # what the page has beside its configs
+            if name := re.match(r"# (my_\w+\.py)\n", module.text):
+                (tmp_path / name[1]).write_text(module.text)
         base.write_text(yaml.safe_dump(BASES[content.get("task", "segmentation")]))
         part.write_text(yaml.safe_dump({"base": "base.yaml", **content}))
         config = load_config(str(part))
         assert torch.isfinite(step(config))
         assert dump_config(config) != dump_config(load_config(str(base)))
+
+
+@pytest.mark.parametrize("name", things("loss"))
+def test_a_loss_has_its_section_with_the_weight_that_it_says(name: str):
+    page = next(page for page in PAGES if page.name == "methods.md")
+    parts = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == page]
+    terms = [term for part in parts for term in part.get("distill", {}).get("terms", {}).values()]
+    assert things("loss")[name].says["default_weight"] in [term["weight"] for term in terms if term["loss"] == name]
+    assert things("loss")[name].says["paper"].removeprefix("arXiv ") in page.read_text()

@@ -3,14 +3,12 @@
 import importlib
 import inspect
 import pkgutil
-import sys
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
 import segkd.losses
-from segkd import registry
 from segkd.declared import declared
 from segkd.errors import SegkdError
 from segkd.losses import CWD, Loss
@@ -25,13 +23,9 @@ def label(found: Thing) -> str:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory, and neither search path nor modules are left behind."""
+    """The folder that holds the working directory, ``cwd``."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_folders", [])
-    for name in [name for name in sys.modules if name.startswith("mine")]:
-        monkeypatch.delitem(sys.modules, name)
     return tmp_path
 
 

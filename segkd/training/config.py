@@ -109,13 +109,21 @@ def load_config(
         folders = list(dict.fromkeys(str(Path(folder).expanduser().resolve()) for folder in folders))
         registry.look_in(*folders)
         config = config.model_copy(update={"python_path": folders})
+    _check_places(config, layers, own=False)
     if build:
         for keys, make in config.parts():
             try:
                 make()
             except SegkdError as error:
                 raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {lower(str(error))}") from None
+        _check_places(config, layers, own=True)
     return config
+
+
+def _check_places(config: Config, layers: list[Layer], own: bool) -> None:
+    """Raise where a method reads what the models of another task return."""
+    for keys, problem in config.distill.misplaced(config.task, config.places, own) if config.places else ():
+        raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {problem}")
 
 
 def dump_config(config: Config) -> str:

@@ -1,6 +1,6 @@
 """What a config may say of distillation: its terms, their schedule, the pixel weighting; and what is made of that."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -70,10 +70,18 @@ class TermBlock(Block):
         name, options = _one("connector", self.connector)
         return make("connector", name, options) if options or ":" in name else name
 
-    def reads(self) -> str:
-        """Return what the loss reads unless the term says otherwise; one of the user's is imported for that."""
-        place: str = thing("loss", self.loss).says.get("reads", "logits")
-        return place
+    def misplaced(self, task: str, places: Collection[str]) -> str | None:
+        """Return what is wrong where the loss reads what another task's models return; the user's own is imported."""
+        says = thing("loss", self.loss).says
+        place = says.get("reads", "logits")
+        read = {where.rpartition(":")[2] or place for where in (self.student, self.teacher)}
+        if place in places or place not in read or place not in _places_of_tasks():
+            return None
+        fitting = [loss.name for loss in things("loss").values() if loss.says["reads"] in places]
+        hint = f"{', '.join(fitting)} read what it has"
+        if ":" in self.loss or says.get("takes"):
+            hint += f"; or say what this one reads, such as student: {(*places,)[0]}, teacher: {(*places,)[0]}"
+        return f"loss {self.loss!r} reads {place!r}, which {task} does not have: {hint}"
 
 
 class Distill(Block):
@@ -136,6 +144,20 @@ class Distill(Block):
         yield ("distill", "schedule"), self.build_schedule
         yield ("distill", "pixel_weighting"), self.build_weighting
 
+    def misplaced(self, task: str, places: Collection[str], own: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what reads another task's: its keys in a config, and what is wrong.
+
+        Args:
+            task: of the config.
+            places: what terms can read of what its models return.
+            own: whether to look at losses of the user's own, which are imported for that, or at this package's.
+        """
+        for name, block in self.named_terms().items():
+            if (":" in block.loss) == own and (problem := block.misplaced(task, places)):
+                yield ("distill", "terms", name), problem
+        if self.pixel_weighting and "logits" not in places:
+            yield ("distill", "pixel_weighting"), f"weighs pixels by their logits, which {task} does not have"
+
     def build_terms(self) -> dict[str, Term]:
         """Return the terms by name."""
         return {name: block.build() for name, block in self.named_terms().items()}
@@ -181,6 +203,11 @@ class Distill(Block):
                 raise ValueError(f"{name} is a schedule of several terms, not of {term!r}: write {{{name}: {{...}}}}")
             found.append((term, name, options))
         return found
+
+
+def _places_of_tasks() -> set[str]:
+    """Return the places that are no module's path: what this package's losses read of one task or another."""
+    return {loss.says["reads"] for loss in things("loss").values()}
 
 
 def _one(key: str, block: Named) -> tuple[str, dict[str, Any]]:

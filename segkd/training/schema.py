@@ -165,6 +165,9 @@ class Trainer(Block):
 class Config(Block):
     """A whole experiment."""
 
+    places: ClassVar[tuple[str, ...]] = ()
+    """What terms can read of what the task's models return; any other name is a module's path."""
+
     task: str = Field(description="what is trained")
     name: RunName = Field(description="of the run directory")
     runs: PathText = Field("runs", description="where run directories are made")

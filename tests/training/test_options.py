@@ -1,5 +1,4 @@
 import functools
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,8 +57,6 @@ partial = functools.partial(function, scale=3.0)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "own_things.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "own_things", raising=False)
     return "own_things"
 
 

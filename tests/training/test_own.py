@@ -92,9 +92,6 @@ def place(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     elsewhere = experiment / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_folders", [])
-    monkeypatch.delitem(sys.modules, "own_methods", raising=False)
     return experiment / "deep"
 
 
@@ -114,17 +111,17 @@ def test_are_trained_and_resumed_to_the_bit(place: Path, monkeypatch: pytest.Mon
     kept = yaml.safe_load((runs / "cut/config.yaml").read_text())
     assert str(place) in kept["python_path"]
     assert kept["distill"]["terms"]["deep"]["options"] == {"power": 3.0}
-    monkeypatch.delitem(sys.modules, "own_methods")
+    del sys.modules["own_methods"]
     monkeypatch.setattr(registry, "_folders", [])
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(place)])
     train("--resume", runs / "cut")
     assert same(weights(runs / "cut/checkpoints/last.ckpt"), whole)
 
 
-def test_only_what_trains_imports_them(place: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_what_trains_imports_them(place: Path):
     """A run's directory may be a stranger's: to measure its student runs none of the code that it names."""
     train(place / "own.yaml", "trainer.max_steps=1")
-    monkeypatch.delitem(sys.modules, "own_methods")
+    del sys.modules["own_methods"]
     (place / "own_methods.py").write_text("raise RuntimeError('imported')\n")
     outcome = segkd("eval", place.parent / "runs/own")
     assert outcome.status == 0, outcome.err

@@ -57,6 +57,8 @@ class Teacher(schema.Teacher):
 class Config(schema.Config):
     """A whole experiment."""
 
+    places: ClassVar[tuple[str, ...]] = ("fpn", "head")
+
     task: Literal["detection"] = Field(description="what is trained")
     data: Data
     student: Model

@@ -164,8 +164,6 @@ class DetectionTask(Task):
             SegkdError: names the config and what does not fit.
         """
         config, distill = self.config, self.config.distill
-        if distill.pixel_weighting:
-            raise SegkdError(f"{config.name}: distill.pixel_weighting: detectors have no pixels to weigh")
         try:
             return Distiller(
                 student,

@@ -62,6 +62,8 @@ class Validation(schema.Validation):
 class Config(schema.Config):
     """A whole experiment."""
 
+    places: ClassVar[tuple[str, ...]] = ("logits", "aux")
+
     task: Literal["segmentation"] = Field("segmentation", description="what is trained")
     data: Data
     student: Model
