@@ -52,11 +52,6 @@ class MLP(nn.Sequential):
         )
 
 
-def is_made(connector: Connector | None) -> bool:
-    """Return whether a connector is yet to be made, once the numbers of channels are known."""
-    return connector is not None and not isinstance(connector, nn.Module)
-
-
 def make_connector(connector: Connector, student_channels: int, teacher_channels: int) -> nn.Module:
     """Return the module that maps student features to the teacher's channels.
 

@@ -24,8 +24,10 @@ class TermBlock(Block):
 
     loss: str = Field(description="name of a loss, see below, or package.module:Name of one's own")
     weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
-    student: str = Field("", description="what it reads; default what the loss says, else logits")
-    teacher: str = Field("", description="what is read of the teacher; default likewise")
+    student: str | list[str] = Field(
+        "", description="what it reads; default what the loss says, else logits; of a list the loss gets a list"
+    )
+    teacher: str | list[str] = Field("", description="what is read of the teacher; default likewise")
     connector: Named | None = Field(
         None,
         description="maps the student's channels to the teacher's and is trained with the student: a name, see below, "
@@ -74,7 +76,8 @@ class TermBlock(Block):
         """Return what is wrong where the loss reads what another task's models return; the user's own is imported."""
         says = thing("loss", self.loss).says
         place = says.get("reads", "logits")
-        read = {where.rpartition(":")[2] or place for where in (self.student, self.teacher)}
+        named = [side if isinstance(side, list) else [side] for side in (self.student, self.teacher)]
+        read = {where.rpartition(":")[2] or place for side in named for where in side}
         if place in places or place not in read or place not in _places_of_tasks():
             return None
         fitting = [loss.name for loss in things("loss").values() if loss.says["reads"] in places]
