@@ -47,10 +47,10 @@ KINDS: dict[str, Kind] = {
         "connector",
         "Connectors",
         "distill.terms.NAME.connector",
-        ("connectors.py", "connectors/*.py"),
+        ("connectors.py",),
         ("student_channels", "teacher_channels"),
     ),
-    "schedule": Kind("schedule", "Schedules", "distill.schedule", ("schedules.py", "schedules/*.py"), ("progress",)),
+    "schedule": Kind("schedule", "Schedules", "distill.schedule", ("schedules.py",), ("progress",)),
     "weighting": Kind(
         "pixel weighting",
         "Pixel weightings",
@@ -157,7 +157,10 @@ def things(kind: str) -> dict[str, Thing]:
 
 # What the user names.
 
-_SAYS = ("title", "paper", "reads", "takes", "default_weight", "normalization", "tasks", "any_channels", "needs_step")
+_SAYS = (
+    *("title", "paper", "reads", "takes", "default_weight", "normalization", "tasks"),
+    *("any_channels", "needs_step", "needs_live"),
+)
 _folders: list[str] = []
 
 

@@ -13,7 +13,7 @@ from segkd.term import Size, Term
 from segkd.training.options import check, make
 
 if TYPE_CHECKING:
-    from segkd.weighting import RelativeDifficulty
+    from segkd.weighting import PixelWeighting
 
 Named = str | dict[str, Any]
 """A name alone, or ``{name: options}``."""
@@ -175,7 +175,7 @@ class Distill(Block):
             built.update({term: made} if term else made)
         return built
 
-    def build_weighting(self, ignore_index: int = 255) -> "RelativeDifficulty | None":
+    def build_weighting(self, ignore_index: int = 255) -> "PixelWeighting | None":
         """Return the pixel weighting, or None.
 
         Args:
@@ -186,7 +186,7 @@ class Distill(Block):
         name, options = _one("pixel_weighting", self.pixel_weighting)
         if "ignore_index" in thing("weighting", name).options():
             options = {"ignore_index": ignore_index, **options}
-        weighting: RelativeDifficulty = make("weighting", name, options)
+        weighting: PixelWeighting = make("weighting", name, options)
         return weighting
 
     def _schedules(self) -> list[tuple[str, str, dict[str, Any]]]:

@@ -49,8 +49,6 @@ def late(progress, begin: float = 0.25):
 class Confident(nn.Module):
     """Weights the pixels that the teacher is sure of."""
 
-    needs_auxiliary = False
-
     def __init__(self, floor: float = 0.0, ignore_index: int = 255):
         super().__init__()
         self.floor, self.ignore_index = floor, ignore_index
