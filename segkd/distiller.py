@@ -142,6 +142,7 @@ class Distiller(nn.Module):
         labelled: Tensor | None = None,
         teacher: Mapping[str, Any] | None = None,
         views: list[View] | None = None,
+        teacher_images: Any = None,
     ) -> DistillOutput:
         """Run one step.
 
@@ -155,6 +156,7 @@ class Distiller(nn.Module):
             teacher: what terms read of the teacher, by place, instead of a run of it; of several by name, where one
                 that is not given runs. Logits are in the student's classes.
             views: the key (epoch, index) of each image's view, for a teacher or a loss that asks for it.
+            teacher_images: what the teachers get instead of ``images``, as they take it.
 
         Raises:
             SegkdError: progress is missing or not a number, or a shape does not fit.
@@ -165,6 +167,7 @@ class Distiller(nn.Module):
             target = self.adapter.hide(images, target, labelled, getattr(self.task_loss, "ignore_index", None))
         given = {} if teacher is None else self._given(teacher, images)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
+        for_teacher = for_teacher if teacher_images is None else teacher_images
         step = Step(images, target, labelled, views, progress)
         # Teachers first, so that their passing activations are gone before the student's, which stay for backward.
         of_teacher = Step(for_teacher, target, labelled, views, progress)

@@ -202,3 +202,13 @@ class TestModulesThatRunTwice:
         s, t = student.levels(IMAGES), teacher.levels(IMAGES)
         pairs = [(s["fine"], t["fine"]), *zip(s["coarse"], t["coarse"], strict=True)]
         torch.testing.assert_close(out.terms["pkd"], sum(PKD()(a, b) for a, b in pairs).detach())
+
+
+def test_teachers_may_see_other_images_than_the_student():
+    teacher, seen = nn.Conv2d(1, 4, 1), []
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    distiller = Distiller(nn.Conv2d(3, 4, 1), teacher, {"kd": Term(PixelKD())}, nn.CrossEntropyLoss())
+    depth = torch.rand(2, 1, 8, 8)
+    out = distiller(torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), teacher_images=depth)
+    assert torch.equal(seen[-1], depth)
+    assert torch.isfinite(out.loss)

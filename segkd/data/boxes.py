@@ -59,6 +59,13 @@ class AnnotatedSpec(DatasetSpec):
         return self
 
     @model_validator(mode="after")
+    def _one_input(self) -> "AnnotatedSpec":
+        for name, split in self.splits.items():
+            if split.images_teacher is not None and self.holds == BoxSpec.holds:
+                raise ValueError(f"splits.{name}.images_teacher is for masks: teachers of detectors see the images")
+        return self
+
+    @model_validator(mode="after")
     def _no_class_is_ignored(self) -> "AnnotatedSpec":
         for name in self.ignore:
             if name in self.class_names:

@@ -68,6 +68,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
         self.unlabelled = [path for path in unlabelled if path not in labelled]
         if unlabelled and not self.unlabelled:
             raise SegkdError("data.unlabelled.images finds only images of the split that is trained on")
+        if unlabelled and self.samples.seconds:
+            raise SegkdError(
+                f"data.unlabelled: teachers of {spec.name!r} see images_teacher, which images without labels lack"
+            )
 
     def __len__(self) -> int:
         """How many items with a label there are."""
@@ -93,7 +97,8 @@ class SeededDataset(Dataset[dict[str, Any]]):
         """Return the image at ``index`` with its label, augmented by ``seed``.
 
         Returns:
-            ``image`` uint8 (3, H, W). Of a mask: ``mask`` (H, W), int64 where it holds whole numbers. Of objects:
+            ``image`` uint8 (3, H, W); where a teacher sees something else ``image_teacher`` float32 (C, H, W) in
+            [0, 1]. Of a mask: ``mask`` (H, W), int64 where it holds whole numbers. Of objects:
             ``boxes`` float32 (N, 4) xyxy in pixels of the image, ``labels`` int64 (N,) in 1 to K, ``masks`` uint8
             (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also ``area`` float32
             (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
@@ -105,8 +110,14 @@ class SeededDataset(Dataset[dict[str, Any]]):
             label = self.samples.nothing((image.shape[0], image.shape[1]))
         if isinstance(label, Objects) and self.transform.training:
             label = label.select(~(label.crowd | label.difficult))
-        out = self.transform(image, label, seed)
-        item = {"image": _tensor(out.image.transpose(2, 0, 1))}
+        second = self.samples.second(self.indices[index], image.shape) if index < len(self) else None
+        item = {}
+        if second is None:
+            out = self.transform(image, label, seed)
+        else:
+            out, second = self.transform.with_second(image, second, label, seed)
+            item["image_teacher"] = _tensor(second.transpose(2, 0, 1))
+        item["image"] = _tensor(out.image.transpose(2, 0, 1))
         if not isinstance(out.label, Objects):
             return {**item, "mask": _tensor(out.label)}
         return {**item, **self._entries(out.label, image.shape[:2], out.image.shape[:2])}
@@ -143,14 +154,15 @@ class SeededDataset(Dataset[dict[str, Any]]):
             rest = [key for key in items[0] if key not in ("image", "epoch", "labelled")]
             targets = [{key: item[key] for key in rest} for item in items]
             return {"images": [item["image"] for item in items], "targets": targets, **keys}
-        for key in ("image", "mask"):
+        stacked = [key for key in ("image", "mask", "image_teacher") if key in items[0]]
+        for key in stacked:
             sizes = {f"{item[key].shape[-1]}x{item[key].shape[-2]}" for item in items}
             if len(sizes) > 1:
                 raise SegkdError(
                     f"a validation batch mixes {key} sizes {', '.join(sorted(sizes))} (width x height): "
                     "set validation.batch_size=1"
                 )
-        return {**{key: torch.stack([item[key] for item in items]) for key in ("image", "mask")}, **keys}
+        return {**{key: torch.stack([item[key] for item in items]) for key in stacked}, **keys}
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

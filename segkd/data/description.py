@@ -43,7 +43,9 @@ class ClassSpec(Checked):
 class SplitSpec(BaseModel):
     """Where the files of one split lie, relative to the root; each format says what its keys mean.
 
-    ``list`` names a file of stems, one a line, that belong to the split. An ``optional`` split may be absent from disk
+    ``list`` names a file of stems, one a line, that belong to the split. ``images_teacher`` is a pattern of what a
+    teacher sees instead of the images, such as their depth: what * stands for in an image's path, put in there, gives
+    its path. An ``optional`` split may be absent from disk
     without ``segkd data check`` calling that a problem.
     """
 
@@ -52,6 +54,7 @@ class SplitSpec(BaseModel):
     images: str
     list: str | None = None
     optional: bool = False
+    images_teacher: str | None = None
 
 
 class DatasetSpec(Checked):
@@ -109,6 +112,15 @@ class DatasetSpec(Checked):
             seen.add(name)
         return self
 
+    @model_validator(mode="after")
+    def _second_inputs_pair(self: Spec) -> Spec:
+        for name, split in self.splits.items():
+            pattern = getattr(split, "images_teacher", None)
+            stars = max(split.images.count("*"), 1) if pattern is not None else 0
+            if pattern is not None and Pattern(pattern).text.count("*") != stars:
+                raise ValueError(f"splits.{name}.images_teacher {pattern!r} must hold {stars} *, as the images do")
+        return self
+
     @property
     def num_classes(self) -> int:
         """How many classes there are."""
@@ -151,7 +163,11 @@ class DatasetSpec(Checked):
             SegkdError: unknown split, missing root, or a format that has no such masks.
         """
         self.check_split(split)
-        return self.find(split, self.existing_root(root), masks)
+        base = self.existing_root(root)
+        found = self.find(split, base, masks)
+        if self.splits[split].images_teacher is not None:
+            found.add_seconds(self.splits[split], base)
+        return found
 
     def samples(self, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False) -> "Samples":
         """Like `scan`, but every image and label must be there, so that training does not stop at one midway.

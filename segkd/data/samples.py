@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 from rich.console import Console
 
-from segkd.common.orientation import UPRIGHT
+from segkd.common.orientation import UPRIGHT, upright
+from segkd.common.paths import same_name
 from segkd.common.progress import shown
-from segkd.common.reading import Photo, read_photo
+from segkd.common.reading import COLOUR_MODES, Photo, open_image, read_photo
+from segkd.data.patterns import Pattern
 from segkd.errors import SegkdError
 
 if TYPE_CHECKING:
-    from segkd.data.description import DatasetSpec
+    from segkd.data.description import DatasetSpec, SplitSpec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,6 +115,7 @@ class Samples(ABC):
         problems: one line for each thing that is wrong with the split's files.
         remarks: one line for each thing that a person should know of them.
         dropped: reason -> one line for each object that is left out for it.
+        seconds: of each image what a teacher sees instead of it, where the split says so.
     """
 
     noun: ClassVar[str]
@@ -123,6 +126,7 @@ class Samples(ABC):
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.dropped: dict[str, list[str]] = {}
+        self.seconds: list[Path] = []
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -153,6 +157,59 @@ class Samples(ABC):
         photo = read_photo(self.images[index], self.spec.max_pixels)
         return Sample(photo.pixels, self.align(index, photo, self.label(index)))
 
+    def add_seconds(self, part: "SplitSpec", base: Path) -> None:
+        """Find what a teacher sees instead of each image; what lacks is a problem.
+
+        Args:
+            part: where the split's files lie,
+            base: below this.
+        """
+        pattern, images = Pattern(part.images_teacher or ""), Pattern(part.images)
+        files = pattern.files(base)
+        for image in self.images:
+            file = image.relative_to(base).as_posix()
+            key = images.key(file) if "*" in part.images else (same_name(image.stem),)
+            found = files.found.get(key, []) if key else []
+            self.seconds.append(base / found[0] if found else pattern.fill(key or (image.stem,), base))
+            if not found:
+                advice = pattern.advice(files.beside.get(key or (), []))
+                self.problems.append(
+                    f"{self.spec.name} {self.split}: image {image} has no second input {self.seconds[-1]}{advice}"
+                )
+
+    def second(self, index: int, size: tuple[int, ...]) -> np.ndarray | None:
+        """Read what a teacher sees instead of an image; None where it sees the same.
+
+        Args:
+            index: which.
+            size: height and width of the image.
+
+        Returns:
+            float32 (H, W, C) in [0, 1]: RGB, or of grey, 8 or 16 bits, one channel.
+
+        Raises:
+            SegkdError: it cannot be read, or has another size; both files are named.
+        """
+        if not self.seconds:
+            return None
+        path = self.seconds[index]
+        opened = open_image(path, "second input", self.spec.max_pixels)
+        image = opened.image
+        if image.mode in ("L", "1") or image.mode.startswith("I"):
+            pixels = np.asarray(image.convert("L") if image.mode == "1" else image)[..., None]
+            pixels = pixels.astype(np.float32) / (255 if image.mode in ("L", "1") else 65535)
+        elif image.mode in COLOUR_MODES:
+            pixels = np.asarray(image.convert("RGB")).astype(np.float32) / 255
+        else:
+            raise SegkdError(f"second input {path} has mode {image.mode!r}; expected RGB, or grey of 8 or 16 bits")
+        pixels = upright(pixels, opened.left)
+        if pixels.shape[:2] != size[:2]:
+            raise SegkdError(
+                f"second input {path} is {pixels.shape[1]}x{pixels.shape[0]}, but image {self.images[index]} is "
+                f"{size[1]}x{size[0]} (width x height)"
+            )
+        return pixels
+
     @abstractmethod
     def nothing(self, size: tuple[int, int]) -> Any:
         """Return the label of an image (height, width) that has none."""
@@ -176,6 +233,11 @@ class Samples(ABC):
                 along = self.align(index, photo, label) is not label
         except SegkdError as error:
             problems.append(str(error))
+        if photo is not None:
+            try:
+                self.second(index, photo.pixels.shape)
+            except SegkdError as error:
+                problems.append(str(error))
         count = None if label is None else self.count(label)
         if photo is None:
             return Look(None, count, problems, False, False, [])

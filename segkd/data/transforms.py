@@ -28,6 +28,21 @@ MIN_VISIBILITY = 0.1
 _NO_BOXES = {"bboxes": np.zeros((0, 4), dtype=np.float32), "kept": np.arange(0)}
 
 
+class _OfTheImageAlone:
+    """A step that leaves what a teacher sees as it is."""
+
+    def add_targets(self, additional_targets: Any) -> None:
+        """Take no further images."""
+
+
+class ColorJitter(_OfTheImageAlone, A.ColorJitter):
+    """Random brightness, contrast, saturation and hue."""
+
+
+class GaussianBlur(_OfTheImageAlone, A.GaussianBlur):
+    """A random blur."""
+
+
 class Transformed(NamedTuple):
     """What a transform returns.
 
@@ -56,7 +71,7 @@ class Transform:
         # filter_invalid_bboxes: a box so thin that it has no area in float32 would otherwise be an error.
         boxes = A.BboxParams("pascal_voc", ["kept"], clip=True, filter_invalid_bboxes=True, **smallest)
         # NoOp: without a step that takes boxes, Compose warns that there is none.
-        self.pipeline = A.Compose([*steps, A.NoOp()], bbox_params=boxes)
+        self.pipeline = A.Compose([*steps, A.NoOp()], bbox_params=boxes, additional_targets={"second": "image"})
 
     def __call__(self, image: np.ndarray, label: Any = None, seed: int = 0) -> Transformed:
         """Transform one image and its label.
@@ -73,6 +88,26 @@ class Transform:
             return Transformed(apply(self.pipeline, seed, image=image, **_NO_BOXES)["image"], label)
         out = apply(self.pipeline, seed, image=image, mask=label, **_NO_BOXES)
         return Transformed(out["image"], out["mask"])
+
+    def with_second(
+        self, image: np.ndarray, second: np.ndarray, label: np.ndarray, seed: int = 0
+    ) -> tuple[Transformed, np.ndarray]:
+        """Transform an image with its mask as `__call__` does, and what a teacher sees instead with them.
+
+        That is cropped, flipped and scaled alike; colour jitter and blur are the image's alone.
+
+        Args:
+            image: uint8 (H, W, 3).
+            second: float32 (H, W, C) in [0, 1]; its padding is 0, of RGB the mean colour.
+            label: an array (H, W).
+            seed: what every random draw of this call derives from.
+        """
+        mask = {"mask": label} if self.training else {}
+        out = apply(self.pipeline, seed, image=image, second=second, **mask, **_NO_BOXES)
+        moved = out["second"]
+        padded = moved / np.float32(255) if moved.shape[2] == 3 else np.float32(0)
+        moved = np.where(moved > 1, padded, moved)
+        return Transformed(out["image"], out.get("mask", label)), moved
 
     def _objects(self, image: np.ndarray, objects: Objects, seed: int) -> Transformed:
         count, masks = len(objects.boxes), objects.masks
@@ -173,9 +208,9 @@ def train_steps(
         steps.append(A.HorizontalFlip(p=flip))
     if color_jitter:
         factor = (1 - color_jitter, 1 + color_jitter)
-        steps.append(A.ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
+        steps.append(ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
     if blur:
-        steps.append(A.GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
+        steps.append(GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
     return steps
 
 

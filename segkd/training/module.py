@@ -46,7 +46,10 @@ class DistillModule(pl.LightningModule):
         # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
         torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
         out: DistillOutput = self.distiller(
-            *self.task.inputs(batch), progress=self.progress, labelled=batch.get("labelled")
+            *self.task.inputs(batch),
+            progress=self.progress,
+            labelled=batch.get("labelled"),
+            teacher_images=batch.get("image_teacher"),
         )
         self._watch(out)
         settings, step = self.config.trainer, self.global_step + 1
