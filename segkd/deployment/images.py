@@ -73,7 +73,7 @@ def _read(path: Path, network: Network) -> Tensor:
 
     pixels, _, _ = read_photo(path)
     pixels = eval_transform(network.preprocess.size)(pixels).image
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.tensor(pixels).permute(2, 0, 1)
 
 
 def _noise(network: Network) -> Any:

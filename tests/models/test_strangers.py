@@ -8,6 +8,8 @@ from networks import detector, segmenter
 
 import segkd
 from segkd.errors import SegkdError
+from segkd.models.build import build_network
+from segkd.registry import find
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"_segkd": 1}'])
@@ -92,4 +94,29 @@ class TestNothingReachesTheNetwork:
         settings = json.loads((tmp_path / "config.json").read_text())["settings"]
         with pytest.raises(SegkdError, match=r"config\.json does not describe a model: "):
             self.opened(tmp_path, {"settings": {**settings, **changes}})
+        assert calls == []
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"path": "evil/hub"},
+            {"weights": "backbone"},
+            {"config": {"model_type": "evil"}},
+            {"config": {"model_type": "upernet", "backbone": "evil/resnet", "use_pretrained_backbone": True}},
+        ],
+        ids=str,
+    )
+    def test_of_a_model_of_transformers(self, changes: dict[str, Any], calls: list[Any], tmp_path: Path):
+        transformers = pytest.importorskip("transformers")
+        two = {"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [8, 16]}
+        two |= {"patch_sizes": [7, 3], "strides": [4, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}
+        family = find("family", "transformers")
+        block = family.block(config=transformers.SegformerConfig(**two, decoder_hidden_size=8).to_dict())
+        build_network("transformers", block, ["a", "b"]).save(tmp_path)
+        settings = json.loads((tmp_path / "config.json").read_text())["settings"]
+        self.opened(tmp_path, {"settings": settings})
+        for key, value in changes.items():
+            settings[key] = {**settings[key], **value} if isinstance(value, dict) else value
+        with pytest.raises(SegkdError, match=r"config\.json does not describe a model: "):
+            self.opened(tmp_path, {"settings": settings})
         assert calls == []
