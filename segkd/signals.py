@@ -24,23 +24,29 @@ class _State:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(way_on: str = "") -> Iterator[None]:
     """Within this the first signal raises `Interrupted`, at once or where `raise_if_asked` is called; a second kills.
 
-    A signal that is ignored, as under ``nohup``, stays ignored. Within another `interruptible`, or in a thread, this
-    does nothing.
+    A signal that is ignored, as under ``nohup``, stays ignored. Within another `interruptible`, or in a thread, the
+    signals are not taken again.
+
+    Args:
+        way_on: how to go on then, where nobody within has said it.
     """
-    if _State.handled or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    taken = not _State.handled and threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _SIGNALS} if taken else {}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    _State.handled, _State.number, _State.process = tuple(before), None, os.getpid()
-    claim()
+    if taken:
+        _State.handled, _State.number, _State.process = tuple(before), None, os.getpid()
+        claim()
     try:
         yield
+    except Interrupted as stop:
+        stop.way_on = stop.way_on or way_on
+        raise
     finally:
-        _State.handled = ()
+        if taken:
+            _State.handled = ()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -15,6 +15,7 @@ from experiments import cut_at, segkd
 from pages import ROOT
 from training.test_shipped_configs import small
 
+from segkd.comparison import work
 from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config, shipped_configs
 from segkd.training.schema import Config
@@ -129,7 +130,10 @@ class Shell:
         # Not the 2 steps of the small configs: with another budget the same config is another method.
         for option, value in {"--seeds": "1", "--budget": "3steps"}.items():
             forced += [option, value] if option in words else []
-        outcome = segkd(*words, *forced)
+        with pytest.MonkeyPatch.context() as patch:
+            # A comparison starts a process for each run, which takes longer than to train it.
+            patch.setattr(work, "_trained", lambda place, job, _: not segkd("train", place.written(job.config)).status)
+            outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err
 
     def _begin(self, run: Path) -> None:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segkd.common.progress import say
+
 if TYPE_CHECKING:
     from segkd.training.schema import Config
 
@@ -48,8 +50,8 @@ def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
 
 
 def print_line(text: str) -> None:
-    """Print a line that may hold a path: neither broken, nor coloured, nor read as markup."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    """Print a line as it is."""
+    say(console, text)
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -27,6 +27,11 @@ def has_bars(console: Console) -> bool:
     return console.is_terminal
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line that may hold a path or a name: neither broken, nor coloured, nor read as markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 class CutColumn(ProgressColumn):
     """A text that is cut where the line is too short for it, so that all other columns stay whole.
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
+from segkd.common.progress import say
 from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_budget, teachers_of
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
-from segkd.errors import Interrupted, SegkdError
+from segkd.errors import SegkdError
 from segkd.signals import interruptible
 from segkd.training.config import load_config
 from segkd.training.run import Run
@@ -64,24 +65,6 @@ def compare(
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the run that was trained has finished its step.
     """
-    try:
-        with interruptible():
-            return _compare(names, overrides, console, seeds, budget, out, baseline, pictures)
-    except Interrupted as stop:
-        stop.way_on = "the same command goes on where this stopped"
-        raise
-
-
-def _compare(
-    names: Sequence[str | Config],
-    overrides: Sequence[str],
-    console: Console,
-    seeds: int,
-    budget: str,
-    out: Path | None,
-    baseline: str | None,
-    pictures: int,
-) -> Outcome:
     if not names:
         raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
     asked = parse_budget(budget)
@@ -96,21 +79,22 @@ def _compare(
     place = Workplace(out)
     named = [name.name if isinstance(name, Config) else name for name in names]
     command = shlex.join(["segkd", "compare", *named, "--seeds", str(seeds), "--budget", budget, *overrides])
-    jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
-    train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
-    failed = train_jobs(place, jobs, console)
-    with place.lock("report"):
-        # Looked for under the lock: the last report is on all that is finished.
-        finished = [job for job in jobs if job.run.finished]
-        records: list[Record] = []
-        if baseline is not None and baseline not in [job.method for job in finished]:
-            console.print(f"no report yet: no run of {baseline} is finished", highlight=False)
-        elif finished:
-            records = read_records([job.run.directory for job in finished], console)
-            _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
-    if failed:
-        console.print(f"failed: {', '.join(job.config.name for job in failed)}", highlight=False, soft_wrap=True)
-    return _outcome(place, records, [job.config.name for job in failed])
+    with interruptible("the same command goes on where this stopped"):
+        jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
+        train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
+        failed = train_jobs(place, jobs, console)
+        with place.lock("report"):
+            # Looked for under the lock: the last report is on all that is finished.
+            finished = [job for job in jobs if job.run.finished]
+            records: list[Record] = []
+            if baseline is not None and baseline not in [job.method for job in finished]:
+                say(console, f"no report yet: no run of {baseline} is finished")
+            elif finished:
+                records = read_records([job.run.directory for job in finished], console)
+                _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
+        if failed:
+            say(console, f"failed: {', '.join(job.config.name for job in failed)}")
+        return _outcome(place, records, [job.config.name for job in failed])
 
 
 def report_only(

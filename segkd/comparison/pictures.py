@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from segkd.common.pictures import Color, Picture, comparison_grid
+from segkd.common.progress import say
 from segkd.comparison.records import Method
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
@@ -67,7 +68,7 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[list
     try:
         return _strips(methods, count)
     except SegkdError as error:
-        console.print(f"the report has no pictures: {error}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"the report has no pictures: {error}")
         return []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from segkd.common.progress import say
 from segkd.comparison.plan import check_comparable, is_same_method
 from segkd.comparison.work import MARKER
 from segkd.errors import SegkdError
@@ -103,7 +104,7 @@ def _folder(path: Path, console: Console) -> list[Record]:
     runs = [Run(file.parent) for file in sorted(path.glob("*/config.yaml"))]
     unfinished = [run.directory.name for run in runs if not run.finished]
     if unfinished:
-        console.print(f"not finished, left out: {', '.join(unfinished)}", highlight=False, soft_wrap=True)
+        say(console, f"not finished, left out: {', '.join(unfinished)}")
     records = [read_record(run) for run in runs if run.finished]
     teachers = {name for record in records if (name := _teacher_name(record.config)) is not None}
     kept = [record for record in records if record.config.name not in teachers]
@@ -160,11 +161,10 @@ def group(records: Iterable[Record]) -> list[Method]:
     """
     groups: list[list[Record]] = []
     for record in records:
-        found = next((each for each in groups if is_same_method(each[0].config, record.config)), None)
-        if found is None:
-            groups.append([record])
-        else:
-            found.append(record)
+        same = [each for each in groups if is_same_method(each[0].config, record.config)]
+        if not same:
+            groups.append([])
+        (same or groups)[-1].append(record)
     methods: list[Method] = []
     for each in groups:
         seeds = [record.config.seed for record in each]
@@ -195,11 +195,11 @@ def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
     Raises:
         SegkdError: there is no method of that name.
     """
+    named = {method.name: method for method in methods}
+    if name is not None and name not in named:
+        raise SegkdError(f"--baseline {name!r} is none of the methods: {', '.join(named)}")
     if name is not None:
-        for method in methods:
-            if method.name == name:
-                return method
-        raise SegkdError(f"--baseline {name!r} is none of the methods: {', '.join(method.name for method in methods)}")
+        return named[name]
     plain = [method for method in methods if not method.distils] or list(methods)
     students = [method.first.config.student for method in methods if method.distils]
     return next((method for method in plain if method.first.config.student in students), plain[0])

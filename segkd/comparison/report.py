@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from segkd.common.files import replacing, write_text
+from segkd.common.progress import say
 from segkd.comparison.pictures import grid, legend, strips
 from segkd.comparison.plots import curve_plot, difference_plot
 from segkd.comparison.records import Method, Record
@@ -95,7 +96,7 @@ def write_report(
     _write(directory / "report.html", html)
     _show(tables[0], console)
     for name in ("report.md", "report.html"):
-        console.print(f"written: {directory / name}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"written: {directory / name}")
 
 
 def _facts(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -77,16 +77,8 @@ def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
         seconds = seconds_per_step(method)
         minutes = mean_std([record.curve[-1][1] / 60 for record in records])[0]
         steps = {record.config.trainer.max_steps for record in records}
-        rows.append(
-            [
-                method.name,
-                ", ".join(map(str, sorted(steps))),
-                f"{seconds:.3f}",
-                f"{seconds / reference:.2f}",
-                f"{minutes:.2f}",
-                memory,
-            ]
-        )
+        figures = f"{seconds:.3f}", f"{seconds / reference:.2f}", f"{minutes:.2f}"
+        rows.append([method.name, ", ".join(map(str, sorted(steps))), *figures, memory])
     gpu = baseline.first.result["environment"].get("gpu")
     where = "on the GPU" if gpu else "in main memory by the training process, its libraries included"
     note = (
@@ -110,13 +102,10 @@ def seed_table(methods: Sequence[Method], baseline: Method) -> Table:
     """Return the score of each run: a row for each seed."""
     score = measures_of(baseline)[0]
     seeds = sorted({seed for method in methods for seed in method.records})
-    rows = [
-        [
-            str(seed),
-            *[percent(method.records[seed].value(score)) if seed in method.records else "" for method in methods],
-        ]
-        for seed in seeds
-    ]
+    rows = []
+    for seed in seeds:
+        reached = [percent(method.records[seed].value(score)) if seed in method.records else "" for method in methods]
+        rows.append([str(seed), *reached])
     return Table(f"{LABELS[score]} of each run", ["seed", *[method.name for method in methods]], rows)
 
 
@@ -156,19 +145,17 @@ def config_table(methods: Sequence[Method]) -> Table:
 def environment_table(methods: Sequence[Method]) -> Table:
     """Return versions and hardware; where runs differ, each value with the runs that had it."""
     found: dict[str, dict[str, list[str]]] = {}
-    for method in methods:
-        for record in method.records.values():
-            for key, value in record.result["environment"].items():
-                found.setdefault(key, {}).setdefault("none" if value is None else str(value), []).append(
-                    record.config.name
-                )
-            found.setdefault("precision", {}).setdefault(record.config.trainer.precision, []).append(record.config.name)
-    rows = []
-    for key, values in found.items():
-        if len(values) == 1:
-            rows.append([key, next(iter(values))])
-        else:
-            rows.append([key, "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())])
+    for record in (record for method in methods for record in method.records.values()):
+        for key, value in (record.result["environment"] | {"precision": record.config.trainer.precision}).items():
+            runs = found.setdefault(key, {}).setdefault("none" if value is None else str(value), [])
+            runs.append(record.config.name)
+    rows = [
+        [
+            key,
+            "; ".join(f"{value} ({', '.join(names)})" if len(values) > 1 else value for value, names in values.items()),
+        ]
+        for key, values in found.items()
+    ]
     return Table("Versions and hardware", ["what", "which"], rows, text=True)
 
 
@@ -232,16 +219,11 @@ def interval(difference: Difference | None) -> str:
 
 def _teachers(methods: Sequence[Method]) -> list[tuple[str, dict[str, Any]]]:
     """The teachers that were measured, each once, with the names of those it taught where there are several."""
+    measured = [(method.name, method.first.result.get("teacher")) for method in methods]
     found: list[tuple[list[str], dict[str, Any]]] = []
-    for method in methods:
-        teacher = method.first.result.get("teacher")
-        if teacher is None:
-            continue
-        same = next((names for names, other in found if other == teacher), None)
-        if same is None:
-            found.append(([method.name], teacher))
-        else:
-            same.append(method.name)
+    for _, teacher in measured:
+        if teacher is not None and teacher not in [other for _, other in found]:
+            found.append(([name for name, other in measured if other == teacher], teacher))
     if len(found) == 1:
         return [("teacher", found[0][1])]
     return [(f"teacher of {', '.join(names)}", teacher) for names, teacher in found]

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from segkd.common.files import write_text
+from segkd.common.progress import say
 from segkd.comparison.plan import Budget, Job
 from segkd.errors import Interrupted, SegkdError
 from segkd.training.config import dump_config
@@ -117,7 +118,7 @@ def agree_on_steps(
         seconds: dict[str, float] = dict(agreed.get("seconds_per_step", {}))
         for config in methods:
             if config.name not in seconds:
-                console.print(f"{config.name}: a few steps are timed", highlight=False)
+                say(console, f"{config.name}: a few steps are timed")
                 seconds[config.name] = _timed(place, config)
         total = agreed.get("seconds") or (
             60 * budget.amount
@@ -151,15 +152,13 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) 
     for job in teachers:
         lock = place.lock(job.config.name)
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
-            console.print(f"another process trains the teacher {job.config.name}: waiting for it", highlight=False)
-            lock.acquire()
-        try:
+            say(console, f"another process trains the teacher {job.config.name}: waiting for it")
+            held = lock.acquire()
+        with held:
             if not job.run.finished and not _trained(place, job, console):
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
-        finally:
-            lock.release()
 
 
 def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[Job]:
@@ -178,14 +177,14 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[
                     if job.run.finished:
                         continue
                     does = word or ("goes on" if job.run.config_file.is_file() else "begins")
-                    console.print(f"run {number} of {len(jobs)}, {job.config.name}, {does}", highlight=False)
+                    say(console, f"run {number} of {len(jobs)}, {job.config.name}, {does}")
                     if not _trained(place, job, console):
                         failed.append(job)
             except Timeout:
                 elsewhere.append((number, job))
         if elsewhere and not word:
             names = ", ".join(job.config.name for _, job in elsewhere)
-            console.print(f"waiting for runs that other processes train: {names}", highlight=False, soft_wrap=True)
+            say(console, f"waiting for runs that other processes train: {names}")
         left, word = elsewhere, "is taken over: the process that had it left it unfinished"
         if left:
             time.sleep(0.5)
@@ -201,7 +200,7 @@ def _trained(place: Workplace, job: Job, console: Console) -> bool:
     if job.run.config_file.is_file():
         # What a killed process had started takes a moment to end, data workers some seconds.
         waiting = f"{job.config.name}: another process still trains it: waiting for it"
-        with job.run.locked(lambda: console.print(waiting, highlight=False, soft_wrap=True)):
+        with job.run.locked(lambda: say(console, waiting)):
             if job.run.finished:
                 return True
         arguments = ["--resume", str(job.run.directory)]

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from segkd.common.files import write_text
 from segkd.common.pictures import Picture
-from segkd.common.progress import CutColumn, has_bars, progress_bar
+from segkd.common.progress import CutColumn, has_bars, progress_bar, say
 from segkd.data.dataset import SeededDataset
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
@@ -171,7 +171,7 @@ class Watch(pl.Callback):
         )
 
     def _print(self, text: str) -> None:
-        self.console.print(f"{self.name}: {text}", highlight=False, soft_wrap=True)
+        say(self.console, f"{self.name}: {text}")
 
     def _values(self, module: Any) -> str:
         return (

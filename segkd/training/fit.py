@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
+from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
 from segkd.training.callbacks import MetricsFile, Watch
@@ -50,7 +51,7 @@ class Fit:
             self.path, self.last = self.checkpoints.found
         self.done = 0 if self.last is None else self.last["global_step"]
         if self.checkpoints.remark:
-            console.print(f"{config.name}: {self.checkpoints.remark}", highlight=False, soft_wrap=True)
+            say(console, f"{config.name}: {self.checkpoints.remark}")
         self.cost = Cost()
         self.trainer = make_trainer(
             config,

@@ -139,7 +139,7 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = overlay(merged, layer.keys)
-    if not any(isinstance(value, str) and "${" in value for value in _leaves(merged, "").values()):
+    if not any(isinstance(value, str) and "${" in value for value in leaves(merged).values()):
         return merged
     name = layers[-1].name if len(layers) == 1 else next(layer.name for layer in reversed(layers) if layer.keys)
     _check_references(name, merged)
@@ -229,35 +229,35 @@ def _check_keys(name: str, node: Any, path: str = "") -> None:
         _check_keys(name, value, f"{path}{key}.")
 
 
-def _leaves(node: Any, path: str) -> dict[str, Any]:
-    if not isinstance(node, dict | list):
+def leaves(node: Any, within: Any = dict | list, path: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings and, unless ``within`` is dict alone, of lists by their dotted keys."""
+    if not isinstance(node, within):
         return {path: node}
-    items = node.items() if isinstance(node, dict) else enumerate(node)
     found: dict[str, Any] = {}
-    for key, value in items:
-        found |= _leaves(value, f"{path}.{key}" if path else str(key))
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        found |= leaves(value, within, f"{path}.{key}" if path else str(key))
     return found
 
 
 def _check_references(name: str, merged: dict[str, Any]) -> None:
     """Raise where a value stands for too many others: references that double thirty times over never end."""
-    leaves, weights = _leaves(merged, ""), dict[str, int]()
+    values, weights = leaves(merged), dict[str, int]()
 
     def weigh(path: str, way: tuple[str, ...]) -> int:
         if path in way:
             raise SegkdError(f"{name}: {path}: refers to itself")
         if path not in weights:
-            below = [leaf for leaf in leaves if leaf == path or leaf.startswith(f"{path}.")]
+            below = [leaf for leaf in values if leaf == path or leaf.startswith(f"{path}.")]
             weights[path] = 1 + sum(of_leaf(leaf, (*way, path)) for leaf in below)
         if weights[path] > MAX_REFERENCES:
             raise SegkdError(f"{name}: {path}: stands for more than {MAX_REFERENCES} values, by what it refers to")
         return weights[path]
 
     def of_leaf(leaf: str, way: tuple[str, ...]) -> int:
-        value = leaves[leaf]
+        value = values[leaf]
         targets = _REFERENCE.findall(value) if isinstance(value, str) else []
         parents = leaf.split(".")
         return 1 + sum(weigh(".".join([*parents[: -len(dots)], key]) if dots else key, way) for dots, key in targets)
 
-    for leaf in leaves:
+    for leaf in values:
         of_leaf(leaf, (leaf,))

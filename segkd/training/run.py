@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from segkd.common.files import is_disk_full, write_text
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config, same_dataset, whole
+from segkd.training.layers import leaves
 from segkd.training.results import without_nan
 from segkd.training.schema import Config
 
@@ -218,13 +219,4 @@ def settings(config: Config) -> dict[str, Any]:
         dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}
     task_losses = dump["task_loss"] or {"cross_entropy": None}
     dump["task_loss"] = {name: options or "defaults" for name, options in task_losses.items()}
-    return _flatten(dump)
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    return leaves(dump, dict)

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from segkd.common.files import disk_full, is_disk_full
+from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
@@ -110,7 +111,7 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
             task.finish_teacher(teacher, run, fit.train_set, console)
 
         for remark in remarks:
-            console.print(f"{config.name}: {remark}", highlight=False, soft_wrap=True)
+            say(console, f"{config.name}: {remark}")
 
         module = DistillModule(task, distiller)
         if is_resumed and is_first:
@@ -173,16 +174,14 @@ def _check_goes_on(run: Run, config: Config, done: int) -> None:
 def _have_teacher(config: Config, own: Config, console: Console, is_first: bool) -> None:
     """Have the teacher's run finished: by training it here, or by waiting for the process that does."""
 
-    def say(text: str) -> None:
-        console.print(f"{config.name}: {text}", highlight=False, soft_wrap=True)
-
     def train_it(begun: Run | None) -> None:
-        say(f"the teacher {own.name} is {'resumed' if begun else 'trained first: there is no finished run of it'}")
+        how = "resumed" if begun else "trained first: there is no finished run of it"
+        say(console, f"{config.name}: the teacher {own.name} is {how}")
         train(own, console, resume=begun)
 
     def lock(run: Run) -> contextlib.AbstractContextManager[None]:
         # Of the processes of one training the first decides, before it starts the others.
-        waiting = f"another process trains the teacher {own.name} ({run.directory}): waiting for it"
-        return run.locked(lambda: say(waiting)) if is_first else contextlib.nullcontext()
+        waiting = f"{config.name}: another process trains the teacher {own.name} ({run.directory}): waiting for it"
+        return run.locked(lambda: say(console, waiting)) if is_first else contextlib.nullcontext()
 
     finished_run(own, train_it, lock)

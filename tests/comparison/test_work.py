@@ -211,7 +211,7 @@ class TestProcesses:
         first.kill()  # it alone: its run must not go on without it, in the way of the next
         first.wait(timeout=60)
         outcome = start("compare", *arguments, "trainer.checkpoint_every=1")
-        printed = outcome.communicate(timeout=300)[0]
+        printed = outcome.communicate(timeout=600)[0]
         assert outcome.returncode == 0, printed
         assert "run 1 of 1, tiny_seed0, goes on" in printed
         assert "being trained by another process" not in printed
@@ -233,7 +233,7 @@ class TestProcesses:
         assert printed.count("bad_seed0, begins") == 1
         first.kill()
         first.wait(timeout=60)
-        printed = second.communicate(timeout=500)[0]
+        printed = second.communicate(timeout=600)[0]
         assert "run 1 of 2, tiny_seed0, is taken over" in printed
         assert "failed: bad_seed0" in printed
         assert "bad_seed0, is taken over" not in printed
@@ -262,7 +262,7 @@ class TestProcesses:
         write(experiment / "bad.yaml", {"base": "tiny.yaml", "name": "bad", "optimizer": {"lr": 1e30}})
         configs = [experiment / "bad.yaml", experiment / "tiny.yaml"]
         outcome = start("compare", *configs, "--seeds", 1, "--out", experiment / "out", "--budget", "3steps")
-        printed = outcome.communicate(timeout=300)[0]
+        printed = outcome.communicate(timeout=600)[0]
         assert outcome.returncode == 1, printed
         assert "failed: bad_seed0" in printed
         assert "is not finite" in printed
@@ -273,7 +273,7 @@ class TestProcesses:
         write(experiment / "big.yaml", big)
         configs = [experiment / "tiny.yaml", experiment / "big.yaml"]
         outcome = start("compare", *configs, "--seeds", 1, "--out", experiment / "out", "--budget", "minutes")
-        printed = outcome.communicate(timeout=300)[0]
+        printed = outcome.communicate(timeout=600)[0]
         assert outcome.returncode == 0, printed
         agreed = json.loads((experiment / "out" / "comparison.json").read_text())
         assert agreed["steps"]["big"] == 4

@@ -21,7 +21,7 @@ def test_two_processes(experiment: Path):
     ddp = ["accelerator=cpu", "devices=2", "strategy=ddp"]
     options = [f"{prefix}trainer.{option}" for option in ddp for prefix in ("", "teacher.overrides.")]
     command = [sys.executable, "-m", "segkd.cli", "train", str(experiment / "distilled.yaml"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("pixel accuracy") == 1
     assert {path.name for path in (experiment / "runs").iterdir()} == {"distilled", "teacher"}
@@ -48,7 +48,7 @@ def test_two_processes_are_one_of_twice_the_batch(experiment: Path):
     for options in (one, two):
         command = [sys.executable, "-m", "segkd", "train", str(experiment / "distilled.yaml")]
         done = subprocess.run(
-            [*command, *model, *sgd, *options], capture_output=True, text=True, timeout=300, cwd=experiment
+            [*command, *model, *sgd, *options], capture_output=True, text=True, timeout=600, cwd=experiment
         )
         assert (done.returncode, done.stderr) == (0, "")
     left, right = (weights(experiment / f"{name}/{name}/checkpoints/last.ckpt") for name in ("one", "two"))
