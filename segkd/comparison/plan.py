@@ -9,6 +9,7 @@ from segkd.errors import SegkdError
 from segkd.training.config import load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
+from segkd.training.stages import of_length
 from segkd.training.teacher import teacher_config
 
 
@@ -112,6 +113,9 @@ def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] |
         SegkdError: the configs' own steps differ.
     """
     if budget.unit == "minutes":
+        staged = next((config.name for config in methods if config.stages), None)
+        if staged is not None:
+            raise SegkdError(f"{staged} has stages, whose steps do not take the same time: give a budget of steps")
         return None
     if budget.amount is not None:
         return {config.name: int(budget.amount) for config in methods}
@@ -135,9 +139,8 @@ def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> l
     jobs = []
     for seed in range(seeds):
         for config in methods:
-            trainer = config.trainer.model_copy(update={"max_steps": steps[config.name]})
-            changes = {"name": f"{config.name}_seed{seed}", "seed": seed, "trainer": trainer}
-            jobs.append(Job(config.name, config.model_copy(update=changes)))
+            changes = {"name": f"{config.name}_seed{seed}", "seed": seed}
+            jobs.append(Job(config.name, of_length(config, steps[config.name]).model_copy(update=changes)))
     for job in jobs:
         check_unchanged(job)
     return jobs

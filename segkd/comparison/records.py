@@ -15,6 +15,7 @@ from segkd.errors import SegkdError
 from segkd.training.results import LABELS
 from segkd.training.run import Run, settings
 from segkd.training.schema import Config
+from segkd.training.stages import stage_configs
 from segkd.training.teacher import teacher_config
 
 # What a report reads of a result.
@@ -58,8 +59,8 @@ class Method:
     @property
     def distils(self) -> bool:
         """Whether a teacher has any part in the training."""
-        distill = self.first.config.distill
-        return bool(distill.named_terms() or distill.pixel_weighting)
+        distills = [config.distill for config in stage_configs(self.first.config)]
+        return any(distill.named_terms() or distill.pixel_weighting for distill in distills)
 
     def values(self, measure: str) -> list[float]:
         """Return a measure of each run."""

@@ -222,6 +222,10 @@ class Sum(nn.Module):
     def __init__(self, parts: Sequence[tuple[float, nn.Module]]) -> None:
         super().__init__()
         self.scales, self.parts = [scale for scale, _ in parts], nn.ModuleList(loss for _, loss in parts)
+        ignored = {getattr(part, "ignore_index", None) for part in self.parts}
+        if len(ignored) == 1:
+            (self.ignore_index,) = ignored
+            """The label that all parts leave out; a sum has this where they agree."""
         if all(hasattr(part, "reduction") for part in self.parts):
             self.reduction = "sum"
             """Or ``"none"``: the map (B, H, W); a sum has this where each part has."""

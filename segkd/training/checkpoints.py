@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Checkpoints(pl.Callback):
         score: the measure that says which validation is best.
         every: steps between two ``last.ckpt``, besides those after a validation.
         validate_every: steps between two validations.
-        max_steps: the last step, which is always validated.
+        ends: the last step of each stage, which is always validated.
 
     Attributes:
         found: the checkpoint that training goes on from, and its content; None before the first.
@@ -55,9 +56,9 @@ class Checkpoints(pl.Callback):
         SegkdError: there are checkpoints, and none can be read.
     """
 
-    def __init__(self, run: Run, score: str, every: int, validate_every: int, max_steps: int) -> None:
+    def __init__(self, run: Run, score: str, every: int, validate_every: int, ends: Sequence[int]) -> None:
         self.run, self.score = run, score
-        self.every, self.validate_every, self.max_steps = every, validate_every, max_steps
+        self.every, self.validate_every, self.ends = every, validate_every, ends
         self.found, self.remark = find_checkpoint(run)
         self.best: dict[str, Any] = read_best(run.best, score) if run.best.is_file() else {}
         """What the best validation measured, and its ``step``; empty before the first."""
@@ -94,7 +95,7 @@ class Checkpoints(pl.Callback):
         if step == self._seen:  # of several batches that make a step this is not the last
             return
         self._seen = step
-        is_validated = step % self.validate_every == 0 or step == self.max_steps
+        is_validated = step % self.validate_every == 0 or step in self.ends
         number = self._asked(trainer)
         if is_validated:
             self.pending = True

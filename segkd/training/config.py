@@ -243,6 +243,8 @@ def _field(schema: type[Config], names: list[str]) -> tuple[FieldInfo | None, ty
 def _fields(schema: type[Config], names: list[str]) -> dict[str, FieldInfo]:
     model: Any = schema
     for name in names:
+        if name.isdecimal():  # of a list of blocks
+            continue
         fields = getattr(model, "model_fields", {})
         # A name that is no field is a term's: the terms are the only open mapping of blocks.
         model = _block(fields[name].annotation) if name in fields else TermBlock

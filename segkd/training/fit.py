@@ -22,6 +22,7 @@ from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.schema import Config
+from segkd.training.stages import ends_of
 from segkd.training.task import Task
 
 
@@ -43,7 +44,7 @@ class Fit:
         config, settings = self.config, self.config.trainer
         self.val_every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
         self.checkpoints = Checkpoints(
-            run, task.score, settings.checkpoint_every or self.val_every, self.val_every, settings.max_steps
+            run, task.score, settings.checkpoint_every or self.val_every, self.val_every, ends_of(config)
         )
         self.path: Path | None = None
         self.last: dict[str, Any] | None = None
@@ -77,6 +78,7 @@ class Fit:
         """
         settings = self.config.trainer
         if self.path is not None and self.last is not None:
+            module.enter(max(self.done - 1, 0))
             check_fit(module, self.last["state_dict"], self.path)
             if self.checkpoints.best:
                 check_fit(module.distiller.student, read_state_dict(self.run.best), self.run.best)
@@ -93,7 +95,8 @@ class Fit:
         if settings.compile:
             # Where torchvision's losses index with a mask, tracing fails, is reported, and goes on behind it.
             warnings.filterwarnings("ignore", message=r"Error detected in \w+Backward")
-            module.distiller.compile()
+            for distiller in module.distillers:
+                distiller.compile()
         try:
             self.trainer.fit(module, loader, validation, ckpt_path=self.path, weights_only=True)
             if self.checkpoints.pending:  # the last step is validated, however many steps lie between two validations

@@ -1,5 +1,6 @@
 """The Lightning module: one distilled step, one validation step, what is logged."""
 
+import bisect
 import warnings
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkd.distiller import Distiller, DistillOutput
 from segkd.errors import SegkdError
 from segkd.losses._rows import over_processes
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
+from segkd.training.stages import ends_of
 from segkd.training.task import Task
 
 
@@ -22,13 +24,20 @@ class DistillModule(pl.LightningModule):
     Args:
         task: of the run.
         distiller: what it trains.
+        later: of a run in stages, the distillers of those after the first, of the same student and teachers.
     """
 
     distiller: Distiller
 
-    def __init__(self, task: Task, distiller: Distiller) -> None:
+    def __init__(self, task: Task, distiller: Distiller, *later: Distiller) -> None:
         super().__init__()
         self.task, self.config, self.distiller = task, task.config, distiller
+        self.distillers, self.ends, self.stage = [distiller, *later], [task.config.trainer.max_steps], 0
+        if later:
+            self.ends = ends_of(task.config)
+            # Of every stage what it trains beside the student, whichever distiller is at work.
+            self.parts = nn.ModuleList(nn.ModuleList([each.connectors, each.losses]) for each in self.distillers)
+        self._checked_every: int | float | None = None
         self.metrics = task.metrics()
         self.latest_loss = float("nan")
         self.measured: dict[str, Any] = {}
@@ -38,8 +47,26 @@ class DistillModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the optimiser steps that are done."""
-        return self.global_step / self.config.trainer.max_steps
+        """Share of the optimiser steps that are done, of those of the stage."""
+        first = self.ends[self.stage - 1] if self.stage else 0
+        return (self.global_step - first) / (self.ends[self.stage] - first)
+
+    def enter(self, step: int) -> None:
+        """Put the distiller of the stage to work that a step, counted from 0, belongs to."""
+        self.stage = min(bisect.bisect(self.ends, step), len(self.distillers) - 1)
+        self.distiller = self.distillers[self.stage]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin a stage: with its distiller, and its own course of the learning rate; the optimiser's state goes on."""
+        if self._checked_every is not None:
+            self.trainer.val_check_batch, self._checked_every = self._checked_every, None
+        if self.global_step in self.ends[:-1]:
+            self.enter(self.global_step)
+            optimizer = self.trainer.optimizers[0]
+            fresh = self.configure_optimizers()
+            for old, new in zip(optimizer.param_groups, fresh["optimizer"].param_groups, strict=True):
+                old.update({key: value for key, value in new.items() if key != "params"})
+            self.trainer.strategy.lr_scheduler_configs[0].scheduler = self._scheduler(optimizer)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Run the distiller on one batch."""
@@ -52,11 +79,34 @@ class DistillModule(pl.LightningModule):
             teacher_images=batch.get("image_teacher"),
         )
         self._watch(out)
+        if self.trainer.world_size > 1:  # DDP waits for a gradient of each parameter, also of what only others train
+            out.loss = out.loss + sum(0.0 * parameter.sum() for parameter in self._idle())
         settings, step = self.config.trainer, self.global_step + 1
         ends_step = (batch_idx + 1) % settings.accumulate == 0
         if ends_step and (step in (1, settings.max_steps) or step % settings.log_every == 0):
             self._log_training(out, step)
         return out.loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave alone what only other stages train: weight decay would move it."""
+        for parameter in self._idle():
+            parameter.grad = None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Have the end of a stage validated; that of the run is seen to elsewhere."""
+        if self.global_step in self.ends[:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
+            self._checked_every, self.trainer.val_check_batch = self.trainer.val_check_batch, 1
+
+    def _idle(self) -> list[nn.Parameter]:
+        others = [each for each in self.distillers if each is not self.distiller]
+        return [p for each in others for module in (each.connectors, each.losses) for p in module.parameters()]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        for distiller in self.distillers:
+            if distiller is not self.distiller:
+                distiller._apply(fn, recurse)
+        return self
 
     def on_validation_start(self) -> None:
         """Give every process the first one's batch-norm statistics: what is measured is what is saved."""
@@ -86,6 +136,8 @@ class DistillModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back; where the run is to be of another length now, put the rates of such a run in."""
         self.measured = checkpoint["measured"]
+        if len(self.distillers) > 1:
+            self.enter(max(checkpoint["global_step"] - 1, 0))
         if checkpoint.get("max_steps") != self.config.trainer.max_steps:
             self._set_course(checkpoint)
 
@@ -109,10 +161,14 @@ class DistillModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the learning rate's course, stepped with it."""
         settings = self.config.optimizer
-        modules = (self.distiller.student, self.distiller.connectors, self.distiller.losses)
+        modules = [self.distiller.student, *(m for each in self.distillers for m in (each.connectors, each.losses))]
         optimizer = make_optimizer(parameter_groups(modules, settings), settings)
-        scheduler = make_scheduler(optimizer, settings, self.config.trainer.max_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the learning rate's course over the stage."""
+        steps = self.ends[self.stage] - (self.ends[self.stage - 1] if self.stage else 0)
+        return make_scheduler(optimizer, self.config.optimizer, steps)
 
     def stop_if_bad(self) -> None:
         """Raise `SegkdError` if a term was not finite, at the first such step; reads from the device."""
@@ -145,6 +201,8 @@ class DistillModule(pl.LightningModule):
         means = over_processes(torch.stack([value.float() for value in measured.values()]))
         values = dict(zip(measured, means.tolist(), strict=True))
         values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
+        if len(self.ends) > 1:
+            values["stage"] = self.stage + 1
         for group in self.trainer.optimizers[0].param_groups:
             values[f"lr/{group['name']}"] = group["lr"]
         self.latest_loss = values["train/loss"]

@@ -44,6 +44,10 @@ trainer: {max_steps: 300, threads: 2}
 - `${...}` refers to another key, `${oc.env:NAME,default}` to the environment (OmegaConf's interpolation).
 - A key that does not exist, or a value that does not fit, is an error of one line that names the file, the key and the
   nearest valid one.
+- `stages: [{steps: 2000, task: 0, distill: {...}}, {steps: 4000}]` trains one stage after the other: first represent,
+  then learn the task. A stage without `distill` has the config's, and `trainer.max_steps` is their sum. Schedules, ALW,
+  RDD's switch and the learning rate's course run anew in each stage, the optimiser's state goes on, and each stage ends
+  with a validation.
 - A run directory keeps the whole config, every default written out, as `config.yaml`.
 - `segkd train --resume runs/my_run trainer.max_steps=600` goes further, also with a finished run. Besides, it takes
   what changes nothing that is learnt (`trainer.accelerator`, `devices`, `threads`, `log_every`, `checkpoint_every`;
@@ -128,6 +132,8 @@ def _references(path: str, schema: Schema) -> Iterator[tuple[str, str]]:
         yield path, schema["$ref"].rpartition("/")[2]
     for choice in schema.get("anyOf", []):
         yield from _references(path, choice)
+    if "items" in schema:
+        yield from _references(path, schema["items"])
     if isinstance(schema.get("additionalProperties"), dict):
         yield from _references(f"{path}.NAME", schema["additionalProperties"])
 
@@ -185,7 +191,7 @@ def _type(schema: Schema) -> str:
     if schema["type"] == "array":
         items = schema["prefixItems"][0] if "prefixItems" in schema else schema["items"]
         count = f"{schema['minItems']} " if "minItems" in schema else ""
-        return f"list of {count}" + re.sub("(text|number|null)", r"\1s", _type(items))
+        return f"list of {count}" + re.sub("(text|number|null|block)", r"\1s", _type(items))
     noun = NOUNS[schema["type"]]
     if schema.get("minimum") == 0 and schema.get("maximum", 1e9) <= 1:
         return f"{noun} from 0 to {schema['maximum']:g}"

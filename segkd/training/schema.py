@@ -1,7 +1,7 @@
 """What a config file of any task may say: names, types, ranges and defaults of every key."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,7 @@ from segkd.common.plain import Block
 from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
 from segkd.models.family import Normalization
 from segkd.training.distill import Distill
+from segkd.training.stages import Stage, filled, stage_configs
 
 
 class Unlabelled(Block):
@@ -184,14 +185,35 @@ class Config(Block):
     optimizer: Optimizer = Optimizer()
     validation: Validation = Validation()
     trainer: Trainer = Trainer()
+    stages: list[Stage] | None = Field(
+        None, description="[{steps: 2000, distill: {...}, task: 0}, {steps: 4000}]: one after the other"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_stages(cls, content: Any) -> Any:
+        return filled(content)
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "Config":
+        for number, config in enumerate(stage_configs(self) if self.stages else (), 1):
+            try:
+                cast(Any, config)._terms_fit()
+                if not (config.distill.named_terms() or config.distill.task_weight):
+                    raise ValueError("nothing teaches: it has no terms, and the task loss counts for nothing")
+            except ValueError as error:
+                raise ValueError(f"stage {number}: {error}") from None
+        return self
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
         """Yield what is to be made: its keys in a config, and what makes it."""
         yield from self.distill.parts()
+        for stage in self.stages or ():
+            yield from ((("stages",), make) for _, make in stage.distill.parts())
 
     def names_code(self) -> bool:
         """Whether anything of the user's own is named."""
-        return self.distill.names_code()
+        return any(each.names_code() for each in (self.distill, *(stage.distill for stage in self.stages or ())))
 
     @field_validator("distill", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from segkd.training.module import DistillModule
 from segkd.training.resuming import resumed_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
+from segkd.training.stages import stage_configs
 from segkd.training.task import measure
 from segkd.training.tasks import task_of
 from segkd.training.teacher import finished_run, teacher_config
@@ -94,7 +95,9 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     own = teacher_config(config)
     teacher = None if config.teacher is None else task.teacher(own)
     # Before the teacher is trained: what does not fit together is found now.
-    distiller = task.distiller(student, teacher)
+    distillers = [
+        (task if stage is config else task_of(stage)).distiller(student, teacher) for stage in stage_configs(config)
+    ]
     fit = Fit(task, run, console)
     if is_resumed:
         _check_goes_on(run, config, fit.done)
@@ -113,7 +116,7 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         for remark in remarks:
             say(console, f"{config.name}: {remark}")
 
-        module = DistillModule(task, distiller)
+        module = DistillModule(task, *distillers)
         if is_resumed and is_first:
             run.change(config)
         with held_back():

@@ -253,6 +253,12 @@ class TestDice:
 
 
 class TestSum:
+    def test_images_without_labels_teach_it_nothing(self):
+        logits, target = batch()
+        distiller = Distiller(nn.Identity(), None, {}, LOSSES["sum"]())
+        out = distiller(logits, target, labelled=torch.tensor([True, False]))
+        torch.testing.assert_close(out.loss, value(LOSSES["sum"](), logits[:1], target[:1]))
+
     def test_is_the_sum_of_its_parts_times_their_scales(self):
         logits, target = batch()
         weighted = CrossEntropy([1.0, 2, 3, 4, 5])

@@ -1,0 +1,97 @@
+"""Training in stages: each has a number of steps, what it distils, and how much the labels count in it."""
+
+import itertools
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, field_validator
+
+from segkd.common.plain import Block
+from segkd.common.values import Count
+from segkd.errors import SegkdError
+from segkd.training.distill import Distill
+
+if TYPE_CHECKING:
+    from segkd.training.schema import Config
+
+
+class Stage(Block):
+    """One stage: schedules and the learning rate's course run from its first step to its last."""
+
+    steps: Count = Field(description="optimiser steps")
+    distill: Distill = Field(
+        Distill(), description="what it distils, default the config's distill; null: it learns from the labels alone"
+    )
+    task: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss; 0: only terms teach")
+
+    @field_validator("distill", mode="before")
+    @classmethod
+    def _none_is_nothing(cls, distill: Any) -> Any:
+        return {} if distill is None else distill
+
+
+def filled(content: Any) -> Any:
+    """Return what a config says with what its stages leave out: their ``distill``, and ``trainer.max_steps``.
+
+    Raises:
+        ValueError: ``trainer.max_steps`` is another number than the stages' steps together.
+    """
+    stages = content.get("stages") if isinstance(content, dict) else None
+    trainer = (content.get("trainer") or {}) if stages else None
+    if not isinstance(trainer, dict):
+        return content
+    given = trainer.get("max_steps")
+    if given is None:  # what a base says, taken out
+        trainer = {key: value for key, value in trainer.items() if key != "max_steps"}
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        return {**content, "trainer": trainer}
+    stages = [{"distill": content.get("distill"), **stage} for stage in stages]
+    steps = [stage.get("steps") for stage in stages]
+    if all(isinstance(count, int) and count > 0 for count in steps):
+        if given not in (None, sum(steps)):
+            raise ValueError(
+                f"trainer.max_steps is {given!r}, but the stages have {sum(steps)} steps together: set it to null, or "
+                "change the stages' steps"
+            )
+        trainer = {**trainer, "max_steps": sum(steps)}
+    return {**content, "stages": stages, "trainer": trainer}
+
+
+def stage_configs(config: "Config") -> "list[Config]":
+    """Return for each stage the config of a run that consists of it alone; without stages the config itself."""
+    return [
+        config.model_copy(
+            update={
+                "distill": stage.distill.model_copy(update={"task_weight": stage.distill.task_weight * stage.task}),
+                "trainer": config.trainer.model_copy(update={"max_steps": stage.steps}),
+                "stages": None,
+            }
+        )
+        for stage in config.stages or ()
+    ] or [config]
+
+
+def ends_of(config: "Config") -> list[int]:
+    """Return the step that each stage ends with, of a run without stages its last."""
+    return list(itertools.accumulate(stage.trainer.max_steps for stage in stage_configs(config)))
+
+
+def of_length(config: "Config", steps: int) -> "Config":
+    """Return a config that trains so many steps, its stages as long as before in relation to each other.
+
+    Raises:
+        SegkdError: there are fewer steps than stages.
+    """
+    trainer = config.trainer.model_copy(update={"max_steps": steps})
+    if config.stages is None:
+        return config.model_copy(update={"trainer": trainer})
+    if steps < len(config.stages):
+        raise SegkdError(f"{config.name}: {len(config.stages)} stages need as many steps, got {steps}")
+    ends: list[int] = []
+    done, stages = 0, []
+    for stage in config.stages:
+        done += stage.steps
+        left = len(config.stages) - len(ends) - 1
+        least = (ends[-1] if ends else 0) + 1
+        ends.append(min(max(round(steps * done / config.trainer.max_steps), least), steps - left))
+        stages.append(stage.model_copy(update={"steps": ends[-1] - least + 1}))
+    return config.model_copy(update={"trainer": trainer, "stages": stages})
