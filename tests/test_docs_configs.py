@@ -59,11 +59,18 @@ BASES: dict[str, dict[str, Any]] = {
 def draw(content: dict[str, Any], root: Path) -> None:
     """Write two images with labels into each split of a data set, where its description says."""
     for split in content["splits"].values():
-        if "format" in content:
-            assert content["format"] == "coco"
+        if content.get("format") == "yolo":
+            for index in range(2):
+                path = root / split["annotations"].replace("*", str(index))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{index} 0.5 0.5 0.25 0.5\n")
+            patterns = {split["images"]: 3}
+        elif "format" in content:
+            assert content["format"] in ("coco", "coco_masks")
             things = [{"id": index, "name": item["name"]} for index, item in enumerate(content["classes"])]
             images = [{"id": index, "file_name": f"{index}.png", "height": 64, "width": 96} for index in range(2)]
-            boxes = [{"id": i, "image_id": i, "category_id": i, "bbox": [8, 8, 20, 30], "iscrowd": 0} for i in range(2)]
+            thing = {"bbox": [8, 8, 20, 30], "segmentation": [[8, 8, 28, 8, 28, 38, 8, 38]], "iscrowd": 0}
+            boxes = [{**thing, "id": i, "image_id": i, "category_id": i} for i in range(2)]
             path = root / split["annotations"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"images": images, "categories": things, "annotations": boxes}))
