@@ -218,7 +218,7 @@ def recorded_steps() -> Iterator[list[dict[str, Any]]]:
     step = DistillModule.training_step
 
     def recording(self: DistillModule, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        state = {key: value.clone() for key, value in self.distiller.student.state_dict().items()}
+        state = {key: value.clone() for key, value in self.distiller.student.module.state_dict().items()}
         steps.append({"image": batch["image"].clone(), "mask": batch["mask"].clone(), "student": state})
         return step(self, batch, batch_idx)
 

@@ -20,6 +20,7 @@ from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config, shipped_configs
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
+from segkd.training.teacher import TeacherOf
 
 TINY = {"segmentation": "encoder=tu-mobilenetv3_small_050", "detection": "backbone=tu-mobilenetv3_small_050"}
 FORCED = {
@@ -56,7 +57,8 @@ class Shelf:
         elif config.teacher is not None:
             weights = self.folder / f"{name}.safetensors"
             options += [f"teacher.{TINY[config.task]}", f"teacher.checkpoint={weights}"]
-            safetensors.torch.save_model(task_of(load_config(path, options)).teacher(None).model, str(weights))
+            teacher = TeacherOf(task_of(load_config(path, options)), "teacher", None)
+            safetensors.torch.save_model(teacher.network.module, str(weights))
         if getattr(config.teacher, "auxiliary", None) == "fit":
             options.append("teacher.auxiliary_fit.steps=2")
         return load_config(path, options)

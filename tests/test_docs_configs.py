@@ -20,17 +20,18 @@ from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
+from segkd.training.teacher import TeachersOf
 
 
 def step(config: Config) -> torch.Tensor:
     """Return the loss of one step of what a config distils, on random images."""
     task = task_of(config)
-    distiller = task.distiller(task.student(weights=False), task.teacher(None))
+    distiller = task.distiller(task.student(weights=False), TeachersOf(task, {}).networks)
     if config.task == "detection":
         images: Any = [torch.rand(3, 64, 96)] * 2
         target: Any = [{"boxes": torch.tensor([[8.0, 8.0, 40.0, 50.0]]), "labels": torch.tensor([1])}] * 2
     else:
-        images, target = torch.randn(2, 3, 64, 64), torch.randint(0, len(task.class_names), (2, 64, 64))
+        images, target = torch.rand(2, 3, 64, 64), torch.randint(0, len(task.class_names), (2, 64, 64))
     loss = distiller(images, target, progress=0.5).loss
     loss.backward()
     return loss

@@ -55,19 +55,20 @@ def print_line(text: str) -> None:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """Print teacher and student side by side: the means, then each class."""
-    from segkd.training.results import models_of, rows, score
+    """Print teachers and student side by side: the means, then each class."""
+    from segkd.training.results import measures_of, models_of, rows
 
-    table = Table(f"{result['split']}, %", box=None, pad_edge=False, header_style="bold")
+    unit = ", %" if measures_of(result)[0].unit == "%" else ""
+    table = Table(f"{result['split']}{unit}", box=None, pad_edge=False, header_style="bold")
     for model in models_of(result):
         table.add_column(model, justify="right", min_width=8)
     for number, (label, values) in enumerate(rows(result)):
         table.add_row(escape(label), *values, style="" if number else "bold")
     console.print(table)
     if "last" in result and result["student"]["step"] != result["steps"]:
-        label, last = score(result["last"])
-        best = result["student"]["step"]
-        print_line(f"The student is that of step {best}, the best validation; the last step has {label} {last}.")
+        score, best = measures_of(result)[0], result["student"]["step"]
+        last = f"{score.label} {score.shown(result['last'][score.key])}"
+        print_line(f"The student is that of step {best}, the best validation; the last step has {last}.")
 
 
 def whole_number(text: str) -> int:

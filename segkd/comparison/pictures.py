@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from torch import nn
 
 from segkd.common.pictures import Color, Picture, comparison_grid
 from segkd.common.progress import say
 from segkd.comparison.records import Method
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
-from segkd.training.results import LABELS, percent
-from segkd.training.task import BuiltTeacher, Task
+from segkd.network import Network
+from segkd.training.task import Task
 from segkd.training.tasks import task_of
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 WIDTH = 480
 """Of a picture in the report, in pixels."""
@@ -79,15 +78,15 @@ def _strips(methods: Sequence[Method], count: int) -> list[list[Tile]]:
     items = [dataset[index] for index in shown]
     found = [[Tile("image", item["image"].permute(1, 2, 0).numpy()), Tile("label", task.draw(item))] for item in items]
     with torch.no_grad():
-        for name, of, model, teacher in _models(methods):
+        for name, of, network in _models(methods):
             # Each under its own config: normalisation and size of the images are a method's own.
             own = of.val_set()
             for tiles, index in zip(found, shown, strict=True):
                 item = own[index]
                 metrics = of.metrics(sync_on_compute=False)
-                of.count(metrics, model, own.collate([item]), teacher)
-                score = f"{LABELS[of.score]} {percent(metrics.compute()[of.score])}"
-                tiles.append(Tile(name, of.draw(item, model, teacher), score))
+                of.count(metrics, network, own.collate([item]))
+                score = f"{of.score.label} {of.score.shown(metrics.compute()[of.score.key])}"
+                tiles.append(Tile(name, of.draw(item, network), score))
     return found
 
 
@@ -103,15 +102,16 @@ def legend(methods: Sequence[Method]) -> list[tuple[str, Color]]:
     return list(zip(spec.class_names, spec.colors, strict=True))
 
 
-def _models(methods: Sequence[Method]) -> Iterator[tuple[str, Task, nn.Module, BuiltTeacher | None]]:
-    """Yield the first teacher, where its weights are at hand, and each method's student."""
-    taught = next((method.first.config for method in methods if method.first.config.teacher is not None), None)
+def _models(methods: Sequence[Method]) -> Iterator[tuple[str, Task, Network]]:
+    """Yield the teachers of the first that has some, where their weights are at hand, and each method's student."""
+    taught = next((method.first.config for method in methods if method.first.config.named_teachers()), None)
     if taught is not None:
         task = task_of(taught)
         with contextlib.suppress(SegkdError):
-            teacher = task.teacher(teacher_config(taught))
-            task.load_teacher(teacher, to_measure=True)
-            yield "teacher", task, teacher.model.eval(), teacher
+            teachers = TeachersOf(task, teacher_configs(taught))
+            teachers.load(to_measure=True)
+            for name, network in teachers.predicting.items():
+                yield name, task, network.eval()
     for method in methods:
         task = task_of(method.first.config)
-        yield method.name, task, task.load_student(method.first.run.student), None
+        yield method.name, task, task.load_student(method.first.run.student)

@@ -10,7 +10,7 @@ from segkd.training.config import load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 from segkd.training.stages import of_length
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import teacher_configs
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,7 @@ def teachers_of(jobs: Sequence[Job]) -> list[Job]:
     found: dict[Path, Job] = {}
 
     def add(config: Config) -> None:
-        own = teacher_config(config)
-        if own is not None:
+        for own in teacher_configs(config).values():
             add(own)
             job = Job(own.name, own)
             check_unchanged(job)

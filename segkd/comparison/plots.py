@@ -6,7 +6,6 @@ from typing import Any
 
 from segkd.comparison.records import Method, Record
 from segkd.comparison.tables import difference_of, measures_of
-from segkd.training.results import LABELS
 
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which colour-blind people can tell apart; each method has a marker and a line of its own too."""
@@ -27,7 +26,9 @@ def difference_plot(methods: Sequence[Method], baseline: Method) -> str | None:
         assert difference is not None
         color, marker, _ = _style(methods.index(method))
         seeds = [seed for seed in method.records if seed in baseline.records]
-        each = [100 * (method.records[s].value(score) - baseline.records[s].value(score)) for s in seeds]
+        each = [
+            score.factor * (method.records[s].value(score.key) - baseline.records[s].value(score.key)) for s in seeds
+        ]
         axes.plot(each, [row] * len(each), linestyle="", marker="|", markersize=11, color=color, alpha=0.75)
         if difference.low is not None and difference.high is not None:
             axes.plot([100 * difference.low, 100 * difference.high], [row, row], color=color, linewidth=2)
@@ -35,7 +36,8 @@ def difference_plot(methods: Sequence[Method], baseline: Method) -> str | None:
     axes.axvline(0, color="#555555", linewidth=1)
     axes.set_yticks(range(len(others)), [method.name for method in others])
     axes.set_ylim(len(others) - 0.5, -0.5)
-    axes.set_xlabel(f"{LABELS[score]} to {baseline.name}, points (mean, 95 % interval; strokes: single seeds)")
+    unit = ", points" if score.unit == "%" else ""
+    axes.set_xlabel(f"{score.heading} to {baseline.name}{unit} (mean, 95 % interval; strokes: single seeds)")
     return _svg(figure)
 
 
@@ -59,7 +61,7 @@ def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
         ys = [sum(course[1][k] for course in courses) / len(courses) for k in range(length)]
         axes.plot(xs, ys, color=color, linestyle=line, marker=marker, markersize=5, linewidth=1.8, label=method.name)
     axes.set_xlabel("optimiser steps" if over == "steps" else "minutes of training, validation left out")
-    axes.set_ylabel(f"{LABELS[score]}, %")
+    axes.set_ylabel(f"{score.label}, {score.unit}")
     axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=9, handlelength=3.2)
     return _svg(figure)

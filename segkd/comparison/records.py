@@ -12,11 +12,11 @@ from segkd.common.progress import say
 from segkd.comparison.plan import check_comparable, is_same_method
 from segkd.comparison.work import MARKER
 from segkd.errors import SegkdError
-from segkd.training.results import LABELS
+from segkd.training.results import measures_of
 from segkd.training.run import Run, settings
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import teacher_configs
 
 # What a report reads of a result.
 _PARTS = {"student": dict, "last": dict, "classes": list, "seed": int, "environment": dict}
@@ -107,19 +107,18 @@ def _folder(path: Path, console: Console) -> list[Record]:
     if unfinished:
         say(console, f"not finished, left out: {', '.join(unfinished)}")
     records = [read_record(run) for run in runs if run.finished]
-    teachers = {name for record in records if (name := _teacher_name(record.config)) is not None}
+    teachers = {name for record in records for name in _teacher_names(record.config)}
     kept = [record for record in records if record.config.name not in teachers]
     if not kept:
         raise SegkdError(f"{path} holds no finished run; expected a run directory, or a folder of them")
     return kept
 
 
-def _teacher_name(config: Config) -> str | None:
+def _teacher_names(config: Config) -> list[str]:
     try:
-        own = teacher_config(config)
+        return [own.name for own in teacher_configs(config).values()]
     except SegkdError:  # its config did not come along with the run
-        return None
-    return None if own is None else own.name
+        return []
 
 
 def read_record(run: Run) -> Record:
@@ -134,9 +133,10 @@ def read_record(run: Run) -> Record:
     missing = [key for key, kind in _PARTS.items() if not isinstance(result.get(key), kind)]
     if missing:
         raise SegkdError(f"{run.result_file} has no {missing[0]!r}: it was not written by 'segkd train'")
-    score = next((key for key in LABELS if key in result["student"]), None)
-    if score is None or not isinstance(result["student"][score], int | float | None):
-        raise SegkdError(f"{run.result_file} has no metrics: expected one of {', '.join(LABELS)} under 'student'")
+    result.setdefault("task", config.task)  # which version 0.1 did not write
+    score = measures_of(result)[0].key
+    if not isinstance(result["student"].get(score, ""), int | float | None):
+        raise SegkdError(f"{run.result_file} has no metrics: expected {score!r} under 'student'")
     return Record(run, config, result, _curve(run, f"val/{score}"))
 
 

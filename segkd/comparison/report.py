@@ -22,12 +22,12 @@ from segkd.comparison.tables import (
     config_table,
     cost_table,
     environment_table,
+    measures_of,
     remarks_on,
     result_table,
     seed_table,
     shortened,
 )
-from segkd.training.results import LABELS
 
 
 def write_report(
@@ -55,7 +55,7 @@ def write_report(
         result_table(methods, against),
         cost_table(methods, against),
         seed_table(methods, against),
-        class_table(methods, against),
+        *([of_classes] if (of_classes := class_table(methods, against)) is not None else []),
         config_table(methods),
         environment_table(methods),
     ]
@@ -64,7 +64,7 @@ def write_report(
         title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
     facts = _facts(methods, agreed)
     remarks = remarks_on(methods, against, agreed.get("budget", "steps"))
-    score = LABELS[next(key for key in LABELS if key in against.first.result["student"])]
+    score = measures_of(against)[0].label
     plots = {
         f"{score}, difference to {against.name}": ("difference.svg", difference_plot(methods, against)),
         f"{score} over steps": ("steps.svg", curve_plot(methods, against, "steps")),

@@ -10,7 +10,8 @@ from typing import Any
 
 from segkd.comparison.records import Method, differing_keys
 from segkd.comparison.statistics import LEVEL, Difference, mean_std, paired_difference
-from segkd.training.results import LABELS, OF_CLASSES, percent
+from segkd.training import results
+from segkd.training.task import Measure
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Table:
     strong: set[tuple[int, int]] = field(default_factory=set)
 
 
-def measures_of(method: Method) -> list[str]:
+def measures_of(method: Method) -> list[Measure]:
     """Return the measures that a report shows: the score first, and those of the whole split beside it."""
-    return [key for key in LABELS if key in method.first.result["student"]][:3]
+    result = method.first.result
+    return [measure for measure in results.measures_of(result) if not measure.of_classes][:3]
 
 
 def result_table(methods: Sequence[Method], baseline: Method) -> Table:
@@ -45,20 +47,20 @@ def result_table(methods: Sequence[Method], baseline: Method) -> Table:
     score = measures[0]
     rows, strong = [], set()
     for label, teacher in _teachers(methods):
-        first, *rest = [percent(teacher[key]) for key in measures]
+        first, *rest = [measure.shown(teacher[measure.key]) for measure in measures]
         rows.append([label, "", first, "", *rest, ""])
     for method in methods:
         difference = None if method is baseline else difference_of(method, baseline, score)
         if difference is not None and difference.is_clear:
             strong.add((len(rows), 3))
-        first, *rest = [spread(method.values(key)) for key in measures]
-        last = spread([record.result["last"][score] for record in method.records.values()])
-        to_baseline = "" if method is baseline else interval(difference)
+        first, *rest = [spread(method.values(measure.key), measure) for measure in measures]
+        last = spread([record.result["last"][score.key] for record in method.records.values()], score)
+        to_baseline = "" if method is baseline else interval(difference, score)
         rows.append([method.name, str(len(method.records)), first, to_baseline, *rest, last])
-    label, *others = [LABELS[key] for key in measures]
+    label, *others = [measure.heading for measure in measures]
     header = ["method", "seeds", label, f"{label} to {baseline.name}", *others, f"{label}, last step"]
     note = (
-        "In per cent, mean ± standard deviation over the seeds, of the students that were saved: those of each run's "
+        f"{_in(score)}ean ± standard deviation over the seeds, of the students that were saved: those of each run's "
         f"best validation. {label} to {baseline.name}: mean paired difference, same seed against same seed, and its "
         f"{LEVEL:.0%} confidence interval (Student's t), bold where that excludes zero; intervals are not corrected "
         "for how many methods are compared."
@@ -104,14 +106,17 @@ def seed_table(methods: Sequence[Method], baseline: Method) -> Table:
     seeds = sorted({seed for method in methods for seed in method.records})
     rows = []
     for seed in seeds:
-        reached = [percent(method.records[seed].value(score)) if seed in method.records else "" for method in methods]
-        rows.append([str(seed), *reached])
-    return Table(f"{LABELS[score]} of each run", ["seed", *[method.name for method in methods]], rows)
+        records = [method.records.get(seed) for method in methods]
+        rows.append([str(seed), *["" if each is None else score.shown(each.value(score.key)) for each in records]])
+    return Table(f"{score.heading} of each run", ["seed", *[method.name for method in methods]], rows)
 
 
-def class_table(methods: Sequence[Method], baseline: Method) -> Table:
-    """Return the score of each class, mean over the seeds; the best method of each row stands out."""
-    key = next(key for key in OF_CLASSES if key in baseline.first.result["student"])
+def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:
+    """Return the score of each class, mean over the seeds; the best method of each row stands out. None without any."""
+    measure = next((each for each in results.measures_of(baseline.first.result) if each.of_classes), None)
+    if measure is None:
+        return None
+    key, best = measure.key, max if measure.higher_is_better else min
     teachers = _teachers(methods)
     rows, strong = [], set()
     for index, name in enumerate(baseline.first.result["classes"]):
@@ -121,13 +126,13 @@ def class_table(methods: Sequence[Method], baseline: Method) -> Table:
         ]
         known = [value for value in values if not math.isnan(value)]
         for column, value in enumerate(values):
-            if len(known) > 1 and value == max(known) and known.count(value) == 1:
+            if len(known) > 1 and value == best(known) and known.count(value) == 1:
                 strong.add((index, 1 + len(teachers) + column))
-        rows.append([name, *[percent(teacher[key][index]) for _, teacher in teachers], *map(percent, values)])
+        of_teachers = [measure.shown(teacher[key][index]) for _, teacher in teachers]
+        rows.append([name, *of_teachers, *map(measure.shown, values)])
     header = ["class", *[label for label, _ in teachers], *[method.name for method in methods]]
-    label = "IoU" if key == "iou" else "AP"
-    note = "In per cent, mean over the seeds; bold: the best student."
-    return Table(f"{label} of each class", header, rows, note, strong=strong)
+    note = f"{_in(measure)}ean over the seeds; bold: the best student."
+    return Table(f"{measure.heading} of each class", header, rows, note, strong=strong)
 
 
 def config_table(methods: Sequence[Method]) -> Table:
@@ -185,14 +190,14 @@ def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps
     return remarks
 
 
-def difference_of(method: Method, baseline: Method, measure: str) -> Difference | None:
+def difference_of(method: Method, baseline: Method, measure: Measure) -> Difference | None:
     """Return the paired difference over the seeds that both have; None where there is no such seed."""
     seeds = [seed for seed in method.records if seed in baseline.records]
     if not seeds:
         return None
     return paired_difference(
-        [method.records[seed].value(measure) for seed in seeds],
-        [baseline.records[seed].value(measure) for seed in seeds],
+        [method.records[seed].value(measure.key) for seed in seeds],
+        [baseline.records[seed].value(measure.key) for seed in seeds],
     )
 
 
@@ -201,32 +206,42 @@ def shortened(text: str, parts: int = 1) -> str:
     return f".../{'/'.join(Path(text).parts[-parts:])}" if Path(text).is_absolute() else text
 
 
-def spread(values: Sequence[float | None]) -> str:
-    """Return mean and standard deviation in per cent."""
+def spread(values: Sequence[float | None], measure: Measure) -> str:
+    """Return mean and standard deviation as a person reads them."""
     mean, std = mean_std([_number(value) for value in values])
-    return percent(mean) if std is None or math.isnan(mean) else f"{percent(mean)} ± {percent(std)}"
+    return measure.shown(mean) if std is None or math.isnan(mean) else f"{measure.shown(mean)} ± {measure.shown(std)}"
 
 
-def interval(difference: Difference | None) -> str:
-    """Return a difference in points with its interval."""
+def interval(difference: Difference | None, measure: Measure) -> str:
+    """Return a difference, in points where the measure is a share, with its interval."""
     if difference is None or math.isnan(difference.mean):
         return "-"
-    text = f"{100 * difference.mean:+.2f}"
+    mean = measure.shown(difference.mean, "+")
     if difference.low is None or difference.high is None:
-        return text
-    return f"{text} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]"
+        return mean
+    return f"{mean} [{measure.shown(difference.low, '+')}, {measure.shown(difference.high, '+')}]"
+
+
+def _in(measure: Measure) -> str:
+    """Return how a note begins: in what the values are."""
+    return "In per cent, m" if measure.unit == "%" else "M"
 
 
 def _teachers(methods: Sequence[Method]) -> list[tuple[str, dict[str, Any]]]:
     """The teachers that were measured, each once, with the names of those it taught where there are several."""
-    measured = [(method.name, method.first.result.get("teacher")) for method in methods]
-    found: list[tuple[list[str], dict[str, Any]]] = []
-    for _, teacher in measured:
-        if teacher is not None and teacher not in [other for _, other in found]:
-            found.append(([name for name, other in measured if other == teacher], teacher))
-    if len(found) == 1:
-        return [("teacher", found[0][1])]
-    return [(f"teacher of {', '.join(names)}", teacher) for names, teacher in found]
+    found: list[tuple[str, list[str], dict[str, Any]]] = []
+    for method in methods:
+        for name, teacher in results.models_of(method.first.result).items():
+            if name == "student":
+                continue
+            same = next((names for _, names, other in found if other == teacher), None)
+            if same is None:
+                found.append((name, [method.name], teacher))
+            else:
+                same.append(method.name)
+    if len({name for name, _, _ in found}) == len(found):
+        return [(name, teacher) for name, _, teacher in found]
+    return [(f"{name} of {', '.join(names)}", teacher) for name, names, teacher in found]
 
 
 def _number(value: float | None) -> float:

@@ -18,7 +18,7 @@ from segkd.training.fit import make_trainer
 from segkd.training.module import DistillModule
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 WARM_UP, TIMED = 3, 12
 """Steps before the clock starts, and steps that it takes; the median of these counts."""
@@ -32,8 +32,8 @@ def seconds_per_step(config: Config) -> float:
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     task = task_of(config)
-    teacher = None if config.teacher is None else task.teacher(teacher_config(config))
-    module = DistillModule(task, task.distiller(task.student(weights=False), teacher))
+    teachers = TeachersOf(task, teacher_configs(config))
+    module = DistillModule(task, task.distiller(task.student(weights=False), teachers.networks))
     if config.trainer.compile:
         module.distiller.compile()
     clock = _Clock()

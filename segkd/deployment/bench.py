@@ -24,7 +24,7 @@ from segkd.models.smp import inner_model
 from segkd.training.cost import environment
 from segkd.training.opening import Opened, open_model
 from segkd.training.results import check_writable, write_json
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 
 @dataclass
@@ -184,17 +184,18 @@ def bench(
 
 
 def _models(opened: Opened, reference: Reference, teachers: set[str], result: Bench) -> Iterator[Row]:
-    """Yield the teacher, unless it was among `teachers` or its weights are not there, and the student."""
+    """Yield teachers with files of weights that are not among `teachers`, and the student."""
     task = opened.task
-    if task is not None and task.config.teacher is not None:
-        try:
-            teacher = task.teacher(teacher_config(task.config))
-            if teacher.checkpoint not in teachers:
+    try:
+        known = {} if task is None else TeachersOf(task, teacher_configs(task.config)).each
+        for name, teacher in known.items():
+            if teacher.checkpoint is not None and teacher.checkpoint not in teachers:
                 teachers.add(teacher.checkpoint)
-                task.load_teacher(teacher, to_measure=True)
-                yield _model(opened, "teacher", teacher.model, reference, Path(teacher.checkpoint), result.device)
-        except SegkdError as error:
-            result.remarks.append(f"{opened.name}: teacher left out: {error}")
+                teacher.load(to_measure=True)
+                module = teacher.network.module
+                yield _model(opened, name, module, reference, Path(teacher.checkpoint), result.device)
+    except SegkdError as error:
+        result.remarks.append(f"{opened.name}: teacher left out: {error}")
     yield _model(opened, "student", opened.network.module, reference, opened.weights, result.device)
 
 

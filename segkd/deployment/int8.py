@@ -17,8 +17,8 @@ from segkd.deployment.quantise import quantise
 from segkd.deployment.signature import Reference, resized
 from segkd.deployment.timing import interleaved
 from segkd.errors import SegkdError
-from segkd.training.results import LABELS, percent
-from segkd.training.task import Task, measure
+from segkd.network import Network
+from segkd.training.task import Measure, Task, measure
 
 # How many training images scales are calibrated on, and bytes that their logits, which are kept, may take.
 _CALIBRATED, _MEMORY = 100, 2**30
@@ -30,7 +30,7 @@ class Int8:
 
     Attributes:
         check: of the int8 file against the student.
-        score: the name in `LABELS` of what was measured over the validation split,
+        score: what was measured over the validation split,
         before: of the file in float32,
         after: and of that in int8.
         seconds: median latency of one image, float32 and int8.
@@ -39,7 +39,7 @@ class Int8:
     """
 
     check: Comparison
-    score: str
+    score: Measure
     before: float
     after: float
     seconds: tuple[float, float]
@@ -53,7 +53,7 @@ class Int8:
             [
                 f"int8: calibrated on {self.images} training images"
                 + (f"; {len(self.left)} nodes stay in float32, whose rounding would cost most" if self.left else ""),
-                f"  {LABELS[self.score]}: {percent(self.before)} float32, {percent(self.after)} int8 "
+                f"  {self.score.label}: {self.score.shown(self.before)} float32, {self.score.shown(self.after)} int8 "
                 f"({100 * (self.after - self.before):+.2f} points)",
                 f"  latency of one image: {1e3 * float32:.1f} ms float32, {1e3 * int8:.1f} ms int8 "
                 f"({float32 / int8:.2f} times as fast)",
@@ -107,10 +107,16 @@ def make_int8(
     onnx.save(model, target)
     after = open_file(target, threads)
     cpu = torch.device("cpu")
-    scores = [measure(task, _File(run, reference, info), None, cpu, console)[task.score] for run in (before, after)]
+    scores = [measure(task, _network(run, reference, info), "student", cpu, console) for run in (before, after)]
     seconds = interleaved([before, after], images)
     check = reference.signature.compare((reference.run(image), after(image)) for image in images)
-    return Int8(check, task.score, scores[0], scores[1], (seconds[0], seconds[1]), count, left)
+    reached = [float(found[task.score.key]) for found in scores]
+    return Int8(check, task.score, reached[0], reached[1], (seconds[0], seconds[1]), count, left)
+
+
+def _network(run: Runner, reference: Reference, info: Mapping[str, Any]) -> Network:
+    seen = reference.network.preprocess
+    return Network(_File(run, reference, info), mean=seen.mean, std=seen.std, white=seen.white)
 
 
 class _File(nn.Module):

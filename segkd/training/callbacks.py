@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from segkd.common.files import write_text
-from segkd.common.pictures import Picture
 from segkd.common.progress import CutColumn, has_bars, progress_bar, say
 from segkd.data.dataset import SeededDataset
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
-from segkd.training.results import LABELS, percent
 from segkd.training.run import Run
+from segkd.training.task import Measure, Task
 
 
 class MetricsFile(pl.Callback):
@@ -54,14 +53,15 @@ class MetricsFile(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """After each validation draws a few of its images; what is drawn of them is the task's.
+    """After each validation draws a few of its images; what is drawn of them is the task's, see `Task.boards`.
 
     Args:
+        task: of the run.
         dataset: the validation split; images spread over it are shown, the same ones each time.
-        count: how many images.
     """
 
-    def __init__(self, dataset: SeededDataset, count: int) -> None:
+    def __init__(self, task: Task, dataset: SeededDataset) -> None:
+        self.task, count = task, task.config.validation.pictures
         indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
         self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
 
@@ -73,12 +73,8 @@ class Pictures(pl.Callback):
         assert isinstance(trainer.logger, TensorBoardLogger)
         writer: Any = trainer.logger.experiment
         with torch.no_grad():
-            for name, picture in self.draw(module).items():
+            for name, picture in self.task.boards(module, self.items).items():
                 writer.add_image(name, picture, trainer.global_step, dataformats="HWC")
-
-    def draw(self, module: DistillModule) -> dict[str, Picture]:
-        """Return pictures by name, drawn of ``items``."""
-        raise NotImplementedError
 
 
 class Watch(pl.Callback):
@@ -97,7 +93,7 @@ class Watch(pl.Callback):
     EVERY = 30.0
     """Seconds between two lines."""
 
-    def __init__(self, name: str, score: str, console: Console, images: int, validate_every: int) -> None:
+    def __init__(self, name: str, score: Measure, console: Console, images: int, validate_every: int) -> None:
         self.name, self.score, self.console = name, score, console
         self.images, self.validate_every = images, validate_every
         self.bar: Progress | None = None
@@ -174,7 +170,8 @@ class Watch(pl.Callback):
         say(self.console, f"{self.name}: {text}")
 
     def _values(self, module: Any) -> str:
+        score = self.score.shown(module.measured.get(self.score.key))
         return (
-            f"loss {module.latest_loss:.3f}  {LABELS[self.score]} {percent(module.measured.get(self.score))}  "
+            f"loss {module.latest_loss:.3f}  {self.score.label} {score}  "
             f"{'-' if self.speed is None else f'{self.speed:.1f}'} images/s"
         )

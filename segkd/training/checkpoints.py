@@ -18,6 +18,7 @@ from segkd.common.weights import check_finite, read_content
 from segkd.errors import SegkdError
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
+from segkd.training.task import Measure
 
 # What Lightning and `DistillModule` put into a checkpoint, and what is read of it here.
 _PARTS = {
@@ -56,11 +57,11 @@ class Checkpoints(pl.Callback):
         SegkdError: there are checkpoints, and none can be read.
     """
 
-    def __init__(self, run: Run, score: str, every: int, validate_every: int, ends: Sequence[int]) -> None:
+    def __init__(self, run: Run, score: Measure, every: int, validate_every: int, ends: Sequence[int]) -> None:
         self.run, self.score = run, score
         self.every, self.validate_every, self.ends = every, validate_every, ends
         self.found, self.remark = find_checkpoint(run)
-        self.best: dict[str, Any] = read_best(run.best, score) if run.best.is_file() else {}
+        self.best: dict[str, Any] = read_best(run.best, score.key) if run.best.is_file() else {}
         """What the best validation measured, and its ``step``; empty before the first."""
         self.files = _Taken()
         self.pending: bool = self.found is not None and bool(_part(self.found[1], "callbacks.Checkpoints.pending"))
@@ -116,11 +117,14 @@ class Checkpoints(pl.Callback):
         """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
         assert isinstance(module, DistillModule)
         self.pending, self._unvalidated = False, None
-        if not self.best or module.measured[self.score] > self.best[self.score]:
+        if not self.best or self._is_better(module.measured[self.score.key], self.best[self.score.key]):
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
         self._save(trainer, self.run.last)
         signals.raise_if_asked(self._asked(trainer))
+
+    def _is_better(self, new: float, old: float) -> bool:
+        return new > old if self.score.higher_is_better else new < old
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
         """Return the signal that asks for the end, the same in all processes, whichever of them it came to."""

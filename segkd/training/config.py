@@ -17,13 +17,10 @@ from segkd.common.plain import complaint, lower
 from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
-from segkd.training.detection.schema import Config as DetectionConfig
 from segkd.training.distill import TermBlock
+from segkd.training.families import config_type, names_code
 from segkd.training.layers import Layer, command_line, keywords, layers_of, merge, plain, read_layers, source
 from segkd.training.schema import Config
-from segkd.training.segmentation.schema import Config as SegmentationConfig
-
-TASKS: dict[str, type[Config]] = {"segmentation": SegmentationConfig, "detection": DetectionConfig}
 
 
 def shipped_configs() -> list[Path]:
@@ -97,16 +94,15 @@ def load_config(
     layers += keywords(overrides) if isinstance(overrides, Mapping) else command_line(overrides)
     merged = merge(layers)
     _place_paths(merged, path, layers)
-    task = merged.get("task", "segmentation")
-    if not isinstance(task, str) or task not in TASKS:
-        raise SegkdError(f"{source(['task'], layers).name}: task: there is no task {task!r}, {nearest(task, TASKS)}")
+    folders = _python_path(merged, layers)
+    if code := names_code(merged):
+        registry.look_in(*folders)
+    schema = config_type(merged, lambda keys: source(keys, layers).name)
     try:
-        config = TASKS[task].model_validate(merged)
+        config: Config = schema.model_validate(merged)
     except ValidationError as error:
-        raise SegkdError(_explain(error, merged, layers, TASKS[task])) from None
-    if config.names_code():
-        folders = config.python_path or [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
-        folders = list(dict.fromkeys(str(Path(folder).expanduser().resolve()) for folder in folders))
+        raise SegkdError(_explain(error, merged, layers, schema)) from None
+    if code or config.names_code():
         registry.look_in(*folders)
         config = config.model_copy(update={"python_path": folders})
     _check_places(config, layers, own=False)
@@ -126,6 +122,15 @@ def _check_places(config: Config, layers: list[Layer], own: bool) -> None:
         raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {problem}")
 
 
+def _python_path(merged: dict[str, Any], layers: list[Layer]) -> list[str]:
+    """Return the folders where modules are looked for that a config names."""
+    given = merged.get("python_path")
+    is_given = isinstance(given, list) and given and all(isinstance(path, str) for path in given)
+    found = given if is_given else [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
+    assert found is not None
+    return list(dict.fromkeys(str(Path(folder).expanduser().resolve()) for folder in found))
+
+
 def dump_config(config: Config) -> str:
     """Return the whole config as YAML, every default included: what a run directory keeps."""
     return yaml.safe_dump(whole(config), sort_keys=False)
@@ -134,7 +139,8 @@ def dump_config(config: Config) -> str:
 def whole(config: Config) -> dict[str, Any]:
     """Return all that a config says as plain values; paths of data sets hold whatever the working directory is."""
     content = config.model_dump(mode="json")
-    for node in (content, (content["teacher"] or {}).get("overrides", {})):
+    teachers = [content["teacher"], *(content["teachers"] or {}).values()]
+    for node in (content, *((block or {}).get("overrides", {}) for block in teachers)):
         name = (node.get("data") or {}).get("dataset")
         if isinstance(name, str) and is_spec_path(name):
             node["data"]["dataset"] = os.path.abspath(os.path.expanduser(name))
@@ -152,11 +158,13 @@ def same_dataset(one: str, other: str) -> bool:
 
 
 def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> None:
-    """Take the paths of data set, modules and the teacher's config from where they are written, as ``base`` is."""
+    """Take the paths of data set, modules and the teachers' configs from where they are written, as ``base`` is."""
     if isinstance(modules := merged.get("python_path"), list):
         folder = source(["python_path"], layers).folder
         merged["python_path"] = [str(folder / Path(p).expanduser()) if isinstance(p, str) else p for p in modules]
-    for keys in (["data", "dataset"], ["teacher", "overrides", "data", "dataset"]):
+    several = merged.get("teachers")
+    blocks = [["teacher"], *(["teachers", name] for name in (several if isinstance(several, dict) else ()))]
+    for keys in (["data", "dataset"], *([*block, "overrides", "data", "dataset"] for block in blocks)):
         node: Any = merged
         for key in keys[:-1]:
             node = node.get(key) if isinstance(node, dict) else None
@@ -165,19 +173,21 @@ def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> Non
             folder = source(keys, layers).folder
             if folder != Path() and (folder / Path(name).expanduser()).exists():
                 node[keys[-1]] = str(folder / Path(name).expanduser())
-    teacher = merged.get("teacher")
-    if not isinstance(teacher, dict) or not isinstance(teacher.get("config"), str):
-        return
-    try:
-        found = find_config(teacher["config"], path.parent)
-    except SegkdError as error:
-        # An absolute one is a run's, perhaps of another machine: `teacher_config` asks for it where it is needed.
-        if not Path(teacher["config"]).is_absolute():
-            raise SegkdError(f"{source(['teacher', 'config'], layers).name}: teacher.config: {error}") from None
-    else:
-        # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
-        is_shipped = found.resolve().parent == resource_dir("configs").resolve()
-        teacher["config"] = found.stem if is_shipped else str(found.resolve())
+    for keys in blocks:
+        teacher = merged.get("teacher") if len(keys) == 1 else several[keys[1]]  # type: ignore[index]
+        if not isinstance(teacher, dict) or not isinstance(teacher.get("config"), str):
+            continue
+        try:
+            found = find_config(teacher["config"], path.parent)
+        except SegkdError as error:
+            # An absolute one is a run's, perhaps of another machine: `teacher_configs` asks for it where it is needed.
+            if not Path(teacher["config"]).is_absolute():
+                where = source([*keys, "config"], layers).name
+                raise SegkdError(f"{where}: {'.'.join(keys)}.config: {error}") from None
+        else:
+            # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
+            is_shipped = found.resolve().parent == resource_dir("configs").resolve()
+            teacher["config"] = found.stem if is_shipped else str(found.resolve())
 
 
 # What pydantic puts into the path of an error where a value may be one of several types: no keys.

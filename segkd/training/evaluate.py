@@ -24,7 +24,8 @@ def evaluate(
         console: where progress is shown if it is a terminal; None for nowhere.
 
     Returns:
-        ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured; ``name`` and ``split``.
+        ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured, ``teachers`` by name
+        where there are several; ``name``, ``task`` and ``split``.
 
     Raises:
         SegkdError: there is nothing to measure, or no such device.
@@ -40,21 +41,23 @@ def evaluate(
     # They load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
     from segkd.training.task import device_of, measure
-    from segkd.training.teacher import teacher_config
+    from segkd.training.teacher import TeachersOf, teacher_configs
 
     place = device_of(config) if device is None else find_device(device)
     task = task_of(config)
-    result: dict[str, Any] = {"name": config.name, "split": config.data.val_split, "classes": task.class_names}
-    own = teacher_config(config)
-    if config.teacher is not None and (own is None or Run.of(own).finished):
-        teacher = task.teacher(own)
-        task.load_teacher(teacher, to_measure=True)
-        result["teacher"] = measure(task, teacher.model, teacher, place, console)
+    about = {"name": config.name, "task": config.task, "split": config.data.val_split, "classes": task.class_names}
+    configs, measured = teacher_configs(config), {}
+    if all(Run.of(own).finished for own in configs.values()):
+        teachers = TeachersOf(task, configs)
+        teachers.load(to_measure=True)
+        for name, network in teachers.predicting.items():
+            measured[name] = measure(task, network, name, place, console)
+    result: dict[str, Any] = about | (measured if config.teachers is None else {"teachers": measured})
     if run.student.is_dir():
-        result["student"] = measure(task, task.load_student(run.student), None, place, console)
+        result["student"] = measure(task, task.load_student(run.student), "student", place, console)
     elif config.student.checkpoint is not None:
-        result["student"] = measure(task, task.student(), None, place, console)
-    if "teacher" not in result and "student" not in result:
+        result["student"] = measure(task, task.student(), "student", place, console)
+    if not measured and "student" not in result:
         raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")
     return result
 

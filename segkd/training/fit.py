@@ -16,7 +16,7 @@ from rich.console import Console
 from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
-from segkd.training.callbacks import MetricsFile, Watch
+from segkd.training.callbacks import MetricsFile, Pictures, Watch
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.cost import Cost
 from segkd.training.module import DistillModule
@@ -62,7 +62,7 @@ class Fit:
             logger=_Events(run.directory, name="", version="", default_hp_metric=False, purge_step=self.done + 1),
             callbacks=[
                 MetricsFile(run, self.cost),
-                task.pictures(self.val_set),
+                Pictures(task, self.val_set),
                 Watch(config.name, task.score, console, len(self.train_set), self.val_every),
                 self.checkpoints,
                 self.cost,
@@ -81,7 +81,8 @@ class Fit:
             module.enter(max(self.done - 1, 0))
             check_fit(module, self.last["state_dict"], self.path)
             if self.checkpoints.best:
-                check_fit(module.distiller.student, read_state_dict(self.run.best), self.run.best)
+                student: Any = module.distiller.student
+                check_fit(student.module, read_state_dict(self.run.best), self.run.best)
             if self.done >= settings.max_steps and not self.checkpoints.pending:  # it stopped after its last validation
                 module.on_load_checkpoint(self.last)
                 self.cost.load_state_dict(self.last["callbacks"]["Cost"])

@@ -158,8 +158,9 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     """Return the keys of both; blocks are merged key by key, and where both have a value that of ``above`` stands.
 
     An empty block (``{}``) takes out what the lower one has. What belongs to a choice goes with it: another ``arch``
-    leaves the ``options`` of the lower one out, another ``loss`` its loss's, another connector, pixel weighting or
-    schedule that one's, and a teacher's checkpoint and config each leave the other out.
+    leaves the ``options`` of the lower one out, another ``family`` all that describes the model, another ``loss`` its
+    loss's, another connector, pixel weighting or schedule that one's; and of a teacher's checkpoint and config, and of
+    ``teacher`` and ``teachers``, each leaves the other out.
     """
     merged = _without_outdated(below, above)
     for key, value in above.items():
@@ -186,7 +187,10 @@ def _one_named(lower: Any, value: Any) -> Any:
 
 # What a term says beside the options of its loss.
 _OF_TERMS = ("loss", "weight", "student", "teacher", "connector", "size")
-_OF_WEIGHTS = ("checkpoint", "arch", "encoder", "backbone", "options", "normalization")
+_OF_ANY_FAMILY = ("config", "overrides", "class_map", "checkpoint")
+_DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
+# What a teacher's config leaves to be said.
+_BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map")
 
 
 def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +200,9 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
         old, new = below.get(key), above.get(key)
         return isinstance(old, str) and isinstance(new, str) and old.lower() != new.lower()
 
+    family = above.get("family") or ("python" if "build" in above else None)
+    if family and family != below.get("family", family if family in _DEFAULTS else None):
+        kept = {key: value for key, value in kept.items() if key in _OF_ANY_FAMILY}
     if is_other("arch"):
         kept.pop("options", None)
     if is_other("loss"):
@@ -204,7 +211,10 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
         kept.pop("config", None)
         kept.pop("overrides", None)
     if above.get("config") is not None and "checkpoint" not in above:
-        kept = {key: value for key, value in kept.items() if key not in _OF_WEIGHTS}
+        kept = {key: value for key, value in kept.items() if key in _BESIDE_CONFIG}
+    for one, other in (("teacher", "teachers"), ("teachers", "teacher")):
+        if above.get(one) is not None and other not in above:
+            kept.pop(other, None)
     return kept
 
 

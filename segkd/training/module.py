@@ -2,6 +2,7 @@
 
 import bisect
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from segkd import registry
 from segkd.distiller import Distiller, DistillOutput
 from segkd.errors import SegkdError
 from segkd.losses._rows import over_processes
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
 from segkd.training.stages import ends_of
 from segkd.training.task import Task
+
+_STUDENT = "distiller.student."
 
 
 class DistillModule(pl.LightningModule):
@@ -25,13 +29,17 @@ class DistillModule(pl.LightningModule):
         task: of the run.
         distiller: what it trains.
         later: of a run in stages, the distillers of those after the first, of the same student and teachers.
+        teachers: those of the run, by name.
     """
 
     distiller: Distiller
 
-    def __init__(self, task: Task, distiller: Distiller, *later: Distiller) -> None:
+    def __init__(
+        self, task: Task, distiller: Distiller, *later: Distiller, teachers: Mapping[str, nn.Module] | None = None
+    ) -> None:
         super().__init__()
         self.task, self.config, self.distiller = task, task.config, distiller
+        self.teachers = dict(teachers or {})  # no module's child: they are in neither parameters() nor state_dict()
         self.distillers, self.ends, self.stage = [distiller, *later], [task.config.trainer.max_steps], 0
         if later:
             self.ends = ends_of(task.config)
@@ -67,6 +75,25 @@ class DistillModule(pl.LightningModule):
             for old, new in zip(optimizer.param_groups, fresh["optimizer"].param_groups, strict=True):
                 old.update({key: value for key, value in new.items() if key != "params"})
             self.trainer.strategy.lr_scheduler_configs[0].scheduler = self._scheduler(optimizer)
+
+    def networks(self) -> dict[str, Any]:
+        """Return the student and the teachers that it learns from, by name."""
+        return {"student": self.distiller.student, **self.teachers}
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Return the state with the student's weights under its own module's names, as checkpoints have them."""
+        state = super().state_dict(*args, **options)
+        for key in [key for key in state if key.startswith(f"{_STUDENT}module.")]:
+            state[_STUDENT + key.removeprefix(f"{_STUDENT}module.")] = state.pop(key)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Take back what `state_dict` returned."""
+        named = {
+            f"{_STUDENT}module.{key.removeprefix(_STUDENT)}" if key.startswith(_STUDENT) else key: value
+            for key, value in state_dict.items()
+        }
+        return super().load_state_dict(named, *args, **options)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Run the distiller on one batch."""
@@ -116,14 +143,15 @@ class DistillModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Count the student's predictions."""
-        self.task.count(self.metrics, self.distiller.student, batch)
+        student: Any = self.distiller.student
+        self.task.count(self.metrics, student, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Sum the metrics over processes and log what they say."""
         self.measured = self.metrics.compute()
         self.metrics.reset()
         values = {key: value for key, value in self.scalars().items() if value == value}
-        score = f"val/{self.task.score}"
+        score = f"val/{self.task.score.key}"
         if score in values:  # once more under what TensorBoard puts first: it orders groups by name, capitals before
             values[f"Overview/{score}"] = values[score]
         self.write(values, self.global_step)
@@ -161,8 +189,10 @@ class DistillModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the learning rate's course, stepped with it."""
         settings = self.config.optimizer
-        modules = [self.distiller.student, *(m for each in self.distillers for m in (each.connectors, each.losses))]
-        optimizer = make_optimizer(parameter_groups(modules, settings), settings)
+        student: Any = self.distiller.student
+        modules = [student, *(m for each in self.distillers for m in (each.connectors, each.losses))]
+        encoders = registry.find("family", student.family).encoders if student.family else ("encoder",)
+        optimizer = make_optimizer(parameter_groups(modules, settings, encoders), settings)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:

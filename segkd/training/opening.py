@@ -1,7 +1,6 @@
 """What a person names as a model: a run, a student's folder, or a config."""
 
 import functools
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +102,5 @@ def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> Opene
             f"{name}: its student is not trained: 'segkd train {name}' makes {run.directory}, or name weights as "
             "student.checkpoint"
         )
-    student: Any = task_of(config).student()
-    if not isinstance(student, Network):  # what its images are is the task's to say
-        with tempfile.TemporaryDirectory() as folder:
-            task_of(config).save_student(student, Path(folder))
-            student = load_student(folder)
-    return Opened(name, student.eval(), Path(config.student.checkpoint), run.directory, config)
+    student = task_of(config).student().eval()
+    return Opened(name, student, Path(config.student.checkpoint), run.directory, config)

@@ -1,6 +1,6 @@
 """The optimiser with its two learning rates, and the learning rate's course over the steps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +9,19 @@ from torch.optim import lr_scheduler
 
 from segkd.training.schema import Optimizer
 
-_ENCODERS = {"encoder", "body"}
-"""What the pretrained part is called in segmentation-models-pytorch, and below the FPN of torchvision's detectors."""
 
-
-def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(
+    modules: Iterable[nn.Module], settings: Optimizer, encoders: Sequence[str] = ("encoder",)
+) -> list[dict[str, Any]]:
     """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out.
 
     Where the settings treat biases apart, ``encoder_bias`` and ``head_bias`` hold those of convolutions and linear
     layers, with their own rate and weight decay.
+
+    Args:
+        modules: whose parameters are trained.
+        settings: of the optimiser.
+        encoders: paths of the parts that are pretrained, see `segkd.models.family.Family.encoders`.
     """
     decay = settings.weight_decay if settings.bias_weight_decay is None else settings.bias_weight_decay
     apart = settings.bias_lr_factor != 1 or decay != settings.weight_decay
@@ -29,7 +33,7 @@ def parameter_groups(modules: Iterable[nn.Module], settings: Optimizer) -> list[
     for module in modules:
         for path, parameter in module.named_parameters():
             if parameter.requires_grad:
-                name = "encoder" if _ENCODERS & set(path.split(".")) else "head"
+                name = "encoder" if any(f".{part}." in f".{path}" for part in encoders) else "head"
                 if apart and _is_bias(module, path):
                     name = f"{name}_bias"
                 groups[name]["params"].append(parameter)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from segkd.registry import KINDS, Thing, things
-from segkd.training.config import TASKS
+from segkd.training.families import config_type
 from segkd.training.options import about, hints
 
 INTRODUCTION = """\
@@ -73,23 +73,25 @@ Row = tuple[str, str, str, str]
 """Key, type, default and meaning."""
 
 ROOT = "config"
+TASKS = list(things("task"))[::-1]
 NOUNS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 
 
 def configuration_reference() -> str:
     """Return the page: each block's keys, then each method's options, with type, default and meaning."""
     sections: dict[str, dict[str, Schema]] = {}
-    for task, config in TASKS.items():
-        schema = config.model_json_schema()
+    for task in TASKS:
+        schema = config_type({"task": task}).model_json_schema()
         for path, block in _blocks(ROOT, schema, schema["$defs"]):
             sections.setdefault(path, {}).setdefault(task, block)
     paths: dict[str, str] = {}
     """Where each block is described: the first place that has it."""
     for path, of_task in sections.items():
-        paths.setdefault(next(iter(of_task.values()))["title"], path)
+        for block in of_task.values():
+            paths.setdefault(block["title"], path)
 
     lines = [INTRODUCTION]
-    for path in paths.values():
+    for path in dict.fromkeys(paths.values()):
         lines += _section(path, sections[path], paths)
     lines.append(METHODS)
     for kind, of_kind in KINDS.items():

@@ -1,43 +1,55 @@
 """A run's result as the rows that a person reads."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segkd import registry
 from segkd.common.files import write_text
 from segkd.errors import DiskFull, SegkdError
+from segkd.training.families import task_type
 
-LABELS = {
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "class_accuracy": "class accuracy",
-    "ap": "AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_small": "AP small",
-    "ap_medium": "AP medium",
-    "ap_large": "AP large",
-}
-"""The measures by name, in the order in which they are shown; the first that a result has is its score."""
+if TYPE_CHECKING:
+    from segkd.training.task import Measure
 
-OF_CLASSES = ("iou", "class_ap")
-"""The measures that have one value for each class."""
+
+def measures_of(result: Mapping[str, Any]) -> "tuple[Measure, ...]":
+    """Return what a result's task measures, the score first.
+
+    Raises:
+        SegkdError: it has none of the measures of a task.
+    """
+    if "task" in result:
+        return task_type(result["task"]).measures
+    # As version 0.1 wrote it.
+    for name in registry.things("task"):
+        measures = task_type(name).measures
+        if any(measures[0].key in measured for measured in models_of(result).values()):
+            return measures
+    raise SegkdError("it has no metrics of any task")
+
+
+def models_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what was measured of each model by its name: the teachers in their order, then the student."""
+    teachers = result.get("teachers") or {"teacher": result.get("teacher")}
+    return {name: found for name, found in {**teachers, "student": result.get("student")}.items() if found}
 
 
 def rows(result: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield a label and the values in per cent of teacher, where there is one, and student: the means, then each class.
+    """Yield a label and the value of each of `models_of`: the means, then each class.
 
     Args:
         result: what `segkd.training.train.train` or `segkd.training.evaluate.evaluate` returned.
     """
-    models = [result[name] for name in models_of(result)]
-    for key, label in LABELS.items():
-        if key in models[0]:
-            yield label, [percent(model[key]) for model in models]
-    key = next(key for key in OF_CLASSES if key in models[0])
-    for index, name in enumerate(result["classes"]):
-        yield f"  {name}", [percent(model[key][index]) for model in models]
+    models, measures = list(models_of(result).values()), measures_of(result)
+    for measure in measures:
+        if not measure.of_classes and measure.key in models[0]:
+            yield measure.heading, [measure.shown(model[measure.key]) for model in models]
+    of_classes = next((measure for measure in measures if measure.of_classes), None)
+    for index, name in enumerate(result["classes"] if of_classes else ()):
+        assert of_classes is not None
+        yield f"  {name}", [of_classes.shown(model[of_classes.key][index]) for model in models]
 
 
 def check_writable(path: Path) -> None:
@@ -68,19 +80,3 @@ def without_nan(node: Any) -> Any:
     if isinstance(node, list):
         return [without_nan(value) for value in node]
     return None if node != node else node
-
-
-def models_of(result: dict[str, Any]) -> list[str]:
-    """Return which of teacher and student a result has measured."""
-    return [name for name in ("teacher", "student") if result.get(name)]
-
-
-def score(measured: dict[str, Any]) -> tuple[str, str]:
-    """Return the label and the value in per cent of what counts most."""
-    key = next(key for key in LABELS if key in measured)
-    return LABELS[key], percent(measured[key])
-
-
-def percent(value: float | None) -> str:
-    """Return a share in per cent, or a dash where nothing was measured."""
-    return "-" if value is None or value != value else f"{100 * value:.2f}"

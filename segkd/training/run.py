@@ -40,7 +40,6 @@ class Run:
         self.best = self.directory / "checkpoints" / "best.ckpt"
         self.student = self.directory / "student"
         self.metrics = self.directory / "metrics.csv"
-        self.teacher_auxiliary = self.directory / "teacher_auxiliary.safetensors"
         self.result_file = self.directory / "result.json"
         self._lock = self.directory / ".lock"
 
@@ -48,6 +47,10 @@ class Run:
     def of(cls, config: Config) -> "Run":
         """Return the run that a config makes."""
         return cls(Path(config.runs) / config.name)
+
+    def auxiliary_of(self, teacher: str) -> Path:
+        """Return where the auxiliary head lies that this run has trained on a teacher."""
+        return self.directory / f"{teacher}_auxiliary.safetensors"
 
     @property
     def finished(self) -> bool:
@@ -205,8 +208,8 @@ def changed_keys(mine: Config, theirs: Config) -> list[str]:
     left, right = settings(mine), settings(theirs)
     harmless = ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels")
     keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
-    for key in ("data.dataset", "teacher.overrides.data.dataset"):
-        if key in keys and same_dataset(str(left.get(key)), str(right.get(key))):
+    for key in [key for key in keys if key.endswith("data.dataset")]:
+        if same_dataset(str(left.get(key)), str(right.get(key))):
             keys.remove(key)
     return [key for key in keys if key not in harmless]
 
@@ -217,6 +220,6 @@ def settings(config: Config) -> dict[str, Any]:
     for key in ("schedule", "pixel_weighting"):
         named = dump["distill"][key] or {}
         dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}
-    task_losses = dump["task_loss"] or {"cross_entropy": None}
+    task_losses = dump.get("task_loss") or {"cross_entropy": None}
     dump["task_loss"] = {name: options or "defaults" for name, options in task_losses.items()}
     return leaves(dump, dict)

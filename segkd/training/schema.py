@@ -7,8 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
-from segkd.common.values import BatchSize, Count, Devices, ModelName, Natural, PathText, RunName, Share
-from segkd.models.family import Normalization
+from segkd.common.values import BatchSize, Count, Devices, Natural, PathText, RunName, Share
+from segkd.errors import nearest
+from segkd.models.family import ModelBlock
 from segkd.training.distill import Distill
 from segkd.training.stages import Stage, filled, stage_configs
 
@@ -66,46 +67,76 @@ class Data(Block):
         return 0 if self.unlabelled is None else self.unlabelled.count(self.batch_size)
 
 
-class Model(Block):
-    """The student; what model that is, is the task's."""
+class Teacher(ModelBlock):
+    """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
-    normalization: Normalization | None = Field(None, description="default: what the pretrained part was trained with")
-    checkpoint: PathText | None = Field(None, description="weights to start from: a file or a run directory")
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
-
-
-class Teacher(Block):
-    """The teacher: a config of its own, or a checkpoint."""
-
-    of_weights: ClassVar[tuple[str, ...]] = ()
-    """What describes a file of weights; a run says it itself."""
+    describing: ClassVar[tuple[str, ...]] = ()
+    """Keys that describe a model of its family; a run says that itself."""
+    required: ClassVar[tuple[str, ...]] = ()
+    """Those of them that the family must be told."""
+    brings_weights: ClassVar[bool] = False
+    """Whether its family's models are trained as they come."""
 
     config: PathText | None = Field(
         None, description="a config that trains it; its finished run is used, and made first where there is none"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="changes to that config, nested as in it")
-    arch: ModelName | None = Field(
-        None, description="its architecture, where its checkpoint is a file; options and normalization go with it"
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the architecture")
-    normalization: Normalization | None = Field(None, description="default: what its architecture's weights expect")
     checkpoint: PathText | None = Field(
         None, description="a run directory, which says all that its weights are of, or a file of weights"
     )
+    class_map: list[int | None] | dict[str, str | None] | None = Field(
+        None,
+        description="student class of each teacher class, null for none: a list, or those by name whose names differ",
+    )
 
     @model_validator(mode="after")
-    def _one_teacher(self) -> "Teacher":
-        if self.config is None and self.checkpoint is None:
+    def _one_source(self) -> "Teacher":
+        said = [
+            key for key in self.describing if getattr(self, key) not in (None, type(self).model_fields[key].default)
+        ]
+        said += ["options"] if self.options else []
+        brings_weights = self.brings_weights and said and getattr(self, "weights", "") is not None
+        if self.config is None and self.checkpoint is None and not brings_weights:
             raise ValueError("a teacher needs a config, or a checkpoint: weights, or the run that they are of")
         if self.config is not None:
-            said = [key for key in (*self.of_weights, "options", "normalization") if getattr(self, key)]
-            if "checkpoint" in said:
+            if self.checkpoint is not None:
                 raise ValueError("config and checkpoint name two teachers: leave one of them out")
             if said:
                 raise ValueError(
                     f"its config says what the teacher is, so {said[0]} counts for nothing here: change it by "
                     f"teacher.overrides.student.{said[0]}, or name a checkpoint instead of a config"
                 )
+        return self
+
+
+class AverageBlock(Block):
+    """The mean of what other entries of ``teachers`` predict."""
+
+    average: Annotated[list[str], Field(min_length=1)] = Field(description="names of other entries of teachers")
+    weights: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="of each; default all alike")
+
+    @model_validator(mode="after")
+    def _a_weight_for_each(self) -> "AverageBlock":
+        if self.weights is not None and len(self.weights) != len(self.average):
+            raise ValueError(f"averages {len(self.average)} teachers, but has {len(self.weights)} weights")
+        return self
+
+
+class Teachers(Block):
+    """Several teachers by name: each as `teacher` is, or {average: [names of others], weights: [...]}."""
+
+    def blocks(self) -> dict[str, Teacher | AverageBlock]:
+        """Return those that are not null."""
+        return {name: block for name in type(self).model_fields if (block := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _averages_of_others(self) -> "Teachers":
+        found = self.blocks()
+        plain = [name for name, block in found.items() if isinstance(block, Teacher)]
+        for name, block in found.items():
+            for other in block.average if isinstance(block, AverageBlock) else ():
+                if other not in plain:
+                    raise ValueError(f"{name} averages {other!r}, which is no other teacher, {nearest(other, plain)}")
         return self
 
 
@@ -168,6 +199,8 @@ class Config(Block):
 
     places: ClassVar[tuple[str, ...]] = ()
     """What terms can read of what the task's models return; any other name is a module's path."""
+    teacher_type: ClassVar[type[Teacher]] = Teacher
+    """What is said of a teacher whatever its family."""
 
     task: str = Field(description="what is trained")
     name: RunName = Field(description="of the run directory")
@@ -179,8 +212,9 @@ class Config(Block):
         "those of this file and of its bases",
     )
     data: Data
-    student: Model
+    student: ModelBlock
     teacher: Teacher | None = None
+    teachers: Teachers | None = Field(None, description="several by name, in place of teacher")
     distill: Distill = Distill()
     optimizer: Optimizer = Optimizer()
     validation: Validation = Validation()
@@ -222,10 +256,43 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _terms_fit(self) -> "Config":
-        if self.teacher is None and (self.distill.named_terms() or self.distill.pixel_weighting):
+        if self.teacher is not None and self.teachers is not None:
+            raise ValueError("teacher names one, teachers several: leave one of them out")
+        named = self.named_teachers()
+        if not named and (self.distill.named_terms() or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
         names = ["task", *self.distill.named_terms()]
         for name in self.distill.scheduled():
             if name not in names:
                 raise ValueError(f"distill.schedule names no term: {name!r}; terms: {', '.join(names)}")
+        for name, term in self.distill.named_terms().items():
+            for place in _places(term.teacher):
+                teacher, colon, path = place.rpartition(":")
+                if colon and teacher not in named:
+                    raise ValueError(f"distill.terms.{name} names no teacher: {teacher!r}, {nearest(teacher, named)}")
+                if not colon and len(named) > 1:
+                    raise ValueError(
+                        f"distill.terms.{name} must say which teacher it reads, as in teacher: {next(iter(named))}:"
+                        f"{path or 'logits'}; teachers: {', '.join(named)}"
+                    )
         return self
+
+    def read_teachers(self) -> set[str]:
+        """Return the names of the teachers that a term or the pixel weighting reads."""
+        named = list(self.named_teachers())
+        weighting = next(iter((self.distill.pixel_weighting or {}).values()), None) or {}
+        if len(named) < 2 or (self.distill.pixel_weighting and "teacher" not in weighting):
+            return set(named)
+        places = [place for term in self.distill.named_terms().values() for place in _places(term.teacher)]
+        terms = {place.rpartition(":")[0] for place in places}
+        return terms | ({weighting["teacher"]} if weighting else set())
+
+    def named_teachers(self) -> dict[str, Teacher | AverageBlock]:
+        """Return the teachers by name; that of ``teacher`` is called so too."""
+        if self.teachers is not None:
+            return self.teachers.blocks()
+        return {} if self.teacher is None else {"teacher": self.teacher}
+
+
+def _places(teacher: str | list[str]) -> list[str]:
+    return [teacher] if isinstance(teacher, str) else teacher

@@ -1,71 +1,114 @@
-"""What differs between tasks in a run: data, models, what is measured, and how it is shown."""
+"""A task: what one has of its own in a class of its own, and what is the same in every run, written once.
 
+Nothing here loads torch before it is needed: a config is read, and told what is wrong with it, through these classes.
+"""
+
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pytorch_lightning as pl
-import torch
-from PIL import Image
-from pytorch_lightning.utilities import move_data_to_device
-from rich.console import Console
-from torch import nn
-from torchmetrics import Metric
-
-from segkd.adapter import Normalization
-from segkd.common.devices import find_device
-from segkd.common.pictures import Picture
-from segkd.common.progress import shown
-from segkd.data.dataset import SeededDataset
-from segkd.data.description import DatasetSpec
-from segkd.data.loading import Loader, eval_loader, train_loader
-from segkd.data.unlabelled import find_images
-from segkd.distiller import Distiller
-from segkd.training.run import Run
+from segkd.data.description import DatasetSpec, read_spec
+from segkd.errors import SegkdError
 from segkd.training.schema import Config
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@dataclass
-class BuiltTeacher:
-    """A teacher, where its weights lie, and all that a distiller must know of it."""
+    import torch
+    from PIL import Image
+    from rich.console import Console
+    from torchmetrics import Metric
 
-    model: nn.Module
-    checkpoint: str
-    normalization: Normalization
-    class_map: list[int | None] | None = None
-    needs_fit: bool = False
-    """Whether its auxiliary head is still to be trained: ``teacher.auxiliary: fit``."""
+    from segkd.adapter import Adapter
+    from segkd.common.pictures import Picture
+    from segkd.data.dataset import SeededDataset
+    from segkd.data.loading import Loader
+    from segkd.distiller import Distiller
+    from segkd.models.family import ModelBlock
+    from segkd.network import Network
+    from segkd.training.module import DistillModule
+    from segkd.training.run import Run
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One of the values that a task's metrics compute.
+
+    Attributes:
+        key: under which they return it.
+        label: how a person calls it.
+        of_classes: whether it is a list with a value for each class.
+        unit: ``%`` for a share of 1, which is shown in per cent; else what is written behind the number.
+        higher_is_better: whether more of it is better.
+    """
+
+    key: str
+    label: str
+    of_classes: bool = False
+    unit: str = "%"
+    higher_is_better: bool = True
+
+    @property
+    def heading(self) -> str:
+        """Return the label, with the unit where values are no shares."""
+        return self.label if self.unit == "%" else f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def factor(self) -> float:
+        """Return what a value is multiplied by where it is shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def shown(self, value: float | None, sign: str = "") -> str:
+        """Return a value as a person reads it, a dash where nothing was measured; with ``+`` always with its sign."""
+        if value is None or math.isnan(value):
+            return "-"
+        return format(self.factor * value, f"{sign}.{2 if self.unit == '%' else 3}f")
 
 
 class Task(ABC):
-    """One run's data and models.
+    """One run's data and models. A class that derives from this is a task: its values and functions are all it is.
 
     Args:
-        config: of the run.
+        config: of the run, an instance of the class's own.
+
+    Raises:
+        SegkdError: the data set's description cannot be read.
     """
 
-    score: ClassVar[str]
-    """The measure of `metrics` that picks the best student."""
+    name: ClassVar[str]
+    """As ``task:`` in a config names it."""
+    config_type: ClassVar[type[Config]]
+    """What a config may say."""
+    family: ClassVar[str]
+    """That of a model which names none."""
+    maps_classes: ClassVar[bool] = True
+    """Whether a teacher's classes can be read as the student's."""
+    measures: ClassVar[tuple[Measure, ...]]
+    """What `metrics` computes, in the order in which it is shown; the first is the score, which picks the best."""
 
-    config: Config
-    spec: DatasetSpec
-    """What the data set's description says."""
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.spec: Any = self.read_dataset(config.data.dataset).limited(config.data.max_pixels)
 
-    @property
-    def class_names(self) -> list[str]:
-        """Return the classes that are measured, in their order."""
-        return self.spec.class_names
+    # What a task has of its own.
+
+    @classmethod
+    def read_dataset(cls, name_or_path: str) -> DatasetSpec:
+        """Return the description of a data set that has labels of `labels`."""
+        return read_spec(name_or_path, cls.labels(), own_code=True)
+
+    @classmethod
+    @abstractmethod
+    def labels(cls) -> type[DatasetSpec]:
+        """Return which descriptions of data sets the task takes."""
 
     @abstractmethod
-    def train_set(self) -> SeededDataset:
-        """Return the training split with its augmentation."""
+    def dataset(self, split: str, augmented: bool) -> "SeededDataset":
+        """Return a split of the data, as training sees it or as it is measured."""
 
-    @abstractmethod
-    def val_set(self) -> SeededDataset:
-        """Return the validation split."""
-
-    def remarks(self, dataset: SeededDataset) -> list[str]:
+    def remarks(self, dataset: "SeededDataset") -> list[str]:
         """Return what a person should know of a split before the run, see `SeededDataset.told`."""
         told = dataset.told()
         if dataset.unlabelled:
@@ -80,17 +123,93 @@ class Task(ABC):
                 told.append(f"terms with an ignore_index leave images without labels out: {', '.join(blind)}")
         return told
 
-    def unlabelled(self) -> list[Path]:
+    def unlabelled(self) -> "list[Path]":
         """Return the images without labels that are mixed into the batches, as a rule none."""
+        from segkd.data.unlabelled import find_images
+
         data = self.config.data
         return [] if data.unlabelled is None else find_images(self.spec, data.unlabelled.images, data.root)
 
     @abstractmethod
-    def samples(self, split: str, count: int) -> Image.Image:
+    def samples(self, split: str, count: int) -> "Image.Image":
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
 
-    def train_loader(self, dataset: SeededDataset, start: int = 0, rank: int = 0, world: int = 1) -> Loader:
+    @abstractmethod
+    def inputs(self, batch: dict[str, Any]) -> tuple[Any, Any]:
+        """Return what the distiller takes of a loader's batch: images and target."""
+
+    @abstractmethod
+    def metrics(self, **options: Any) -> "Metric":
+        """Return what measures a model; ``options`` are `torchmetrics.Metric`'s."""
+
+    @abstractmethod
+    def count(self, metrics: "Metric", network: "Network", batch: dict[str, Any]) -> None:
+        """Count a model's predictions for one batch."""
+
+    @abstractmethod
+    def boards(self, module: "DistillModule", items: list[dict[str, Any]]) -> "dict[str, Picture]":
+        """Return TensorBoard's pictures by name, drawn of items of the validation split, of which there is one."""
+
+    @abstractmethod
+    def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
+        """Draw an item of the validation split with its label, or with what a model predicts for it.
+
+        Args:
+            item: of `val_set`, without batch dimension.
+            network: None for the label.
+        """
+
+    @abstractmethod
+    def adapter(self) -> "Adapter":
+        """Return how a batch goes through the models."""
+
+    def task_loss(self) -> Any:
+        """Return the loss of the labels; None for models that bring their own."""
+        return None
+
+    def check_networks(self, networks: "Mapping[str, Network]") -> None:
+        """Raise a `SegkdError` where a model, by what it is called, does not take what it is trained on."""
+        return
+
+    def sizes(self) -> dict[str, Any]:
+        """Return settings that a model's block takes over of this run's data, unless it has its own."""
+        return {}
+
+    def info(self) -> dict[str, Any]:
+        """Return what a saved student says of its task, beside its classes, their colours and the data set."""
+        return {}
+
+    def finish_teacher(
+        self, name: str, network: "Network", run: "Run", train_set: "SeededDataset", console: "Console"
+    ) -> None:
+        """Train what a teacher still lacks, once the run's directory is there; as a rule nothing."""
+        return
+
+    # What is the same in all.
+
+    @property
+    def score(self) -> Measure:
+        """Return the measure that picks the best student."""
+        return self.measures[0]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return the classes that are measured, in their order."""
+        names: list[str] = self.spec.class_names
+        return names
+
+    def train_set(self) -> "SeededDataset":
+        """Return the training split with its augmentation."""
+        return self.dataset(self.config.data.train_split, augmented=True)
+
+    def val_set(self) -> "SeededDataset":
+        """Return the validation split."""
+        return self.dataset(self.config.data.val_split, augmented=False)
+
+    def train_loader(self, dataset: "SeededDataset", start: int = 0, rank: int = 0, world: int = 1) -> "Loader":
         """Return the endless loader of one process, after ``start`` samples that all of them have seen."""
+        from segkd.data.loading import train_loader
+
         data, seed = self.config.data, self.config.seed
         return train_loader(
             dataset,
@@ -103,119 +222,129 @@ class Task(ABC):
             share=data.without_label(),
         )
 
-    def val_loader(self, dataset: SeededDataset, rank: int = 0, world: int = 1) -> Loader:
+    def val_loader(self, dataset: "SeededDataset", rank: int = 0, world: int = 1) -> "Loader":
         """Return the loader of one process's share of the validation split."""
+        from segkd.data.loading import eval_loader
+
         size, workers = self.config.validation.batch_size, self.config.data.workers
         return eval_loader(dataset, batch_size=size, workers=workers, rank=rank, world=world)
 
-    @abstractmethod
-    def student(self, weights: bool = True) -> nn.Module:
+    def student(self, weights: bool = True) -> "Network":
         """Return the student; the same seed gives the same weights, whatever teaches it.
 
         Args:
             weights: whether to load pretrained weights and checkpoint; False where others are loaded over them.
         """
+        import torch
 
-    @abstractmethod
-    def teacher(self, own: Config | None) -> BuiltTeacher:
-        """Return the teacher with random weights: what it takes is known before there are any to load.
+        torch.manual_seed(self.config.seed)
+        network = self.network(self.config.student, self.class_names, weights)
+        known = {"colors": self.spec.colors, "dataset": self.spec.name, **self.info()}
+        network.recorded.update(known)
+        return network
 
-        Args:
-            own: the config that trains it, if it has one.
+    def network(self, block: "ModelBlock", classes: Sequence[str] | None, weights: bool = True) -> "Network":
+        """Return a model of a family, see `segkd.models.family.Family.build`."""
+        from segkd.models.build import build_network
+
+        changes = {key: value for key, value in self.sizes().items() if getattr(block, key, 0) is None}
+        return build_network(
+            block.family or self.family, block.model_copy(update=changes), classes, weights, task=self.config.task
+        )
+
+    def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
+        """Return the distiller that the config describes; without teachers it trains on the task loss alone.
+
+        Raises:
+            SegkdError: names the config and what does not fit.
         """
+        from segkd.distiller import Distiller
 
-    @abstractmethod
-    def load_teacher(self, teacher: BuiltTeacher, to_measure: bool = False) -> None:
-        """Load the teacher's weights; those of its predictions suffice where it is only measured."""
+        distill = self.config.distill
+        read = {name: network for name, network in (teachers or {}).items() if name in self.config.read_teachers()}
+        self.check_networks({"student": student, **read})
+        task_loss = self.task_loss()
+        try:
+            return Distiller(
+                student,
+                read if self.config.teachers is not None else next(iter(read.values()), None),
+                distill.build_terms(),
+                task_loss,
+                pixel_weighting=distill.build_weighting(getattr(self.spec, "ignore_index", 255)),
+                schedule=distill.build_schedule(),
+                adapter=self.adapter(),
+                task_weight=distill.task_weight,
+            )
+        except SegkdError as error:
+            raise SegkdError(f"{self.config.name}: distill: {error}") from None
 
-    def finish_teacher(self, teacher: BuiltTeacher, run: Run, train_set: SeededDataset, console: Console) -> None:
-        """Train what a teacher still lacks, once the run's directory is there; as a rule nothing."""
-        return
-
-    @abstractmethod
-    def distiller(self, student: nn.Module, teacher: BuiltTeacher | None) -> Distiller:
-        """Return the distiller that the config describes; without teacher it trains on the task loss alone."""
-
-    @abstractmethod
-    def inputs(self, batch: dict[str, Any]) -> tuple[Any, Any]:
-        """Return what the distiller takes of a loader's batch: images and target."""
-
-    @abstractmethod
-    def metrics(self, **options: Any) -> Metric:
-        """Return what measures a model; ``options`` are `torchmetrics.Metric`'s."""
-
-    @abstractmethod
-    def count(
-        self, metrics: Metric, model: nn.Module, batch: dict[str, Any], teacher: BuiltTeacher | None = None
-    ) -> None:
-        """Count a model's predictions for one batch; where it is the teacher's, that is given too."""
-
-    @abstractmethod
     def scalars(self, measured: dict[str, Any]) -> dict[str, float]:
-        """Return what `metrics` computed by the names under which it is logged."""
+        """Return what `metrics` computed by the names under which it is logged; NaN for what does not occur.
 
-    @abstractmethod
-    def pictures(self, dataset: Any) -> pl.Callback:
-        """Return what draws pictures of the validation split after each validation."""
-
-    @abstractmethod
-    def draw(
-        self, item: dict[str, Any], model: nn.Module | None = None, teacher: BuiltTeacher | None = None
-    ) -> Picture:
-        """Draw an item of the validation split with its label, or with what a model predicts for it.
-
-        Args:
-            item: of `val_set`, without batch dimension.
-            model: the student, or the teacher's model; None for the label.
-            teacher: whose model it is; None for the student.
+        The measures are ``val/...``, those of the classes ``iou/...``, ``ap/...`` and such.
         """
+        named = {f"val/{key}": value for key, value in measured.items() if not isinstance(value, list)}
+        for key, values in measured.items():
+            if isinstance(values, list):
+                group = key.removeprefix("class_")
+                named |= {f"{group}/{name}": value for name, value in zip(self.class_names, values, strict=True)}
+        return named
 
-    @abstractmethod
-    def save_student(self, student: nn.Module, directory: Path) -> None:
-        """Write the student so that it opens without this run."""
+    def load_student(self, directory: "str | Path") -> "Network":
+        """Open a student that such a run has saved, see `segkd.models.saved.load_student`."""
+        from segkd.models.saved import load_student
 
-    @abstractmethod
-    def load_student(self, directory: Path) -> nn.Module:
-        """Open what `save_student` wrote."""
+        block = self.config.student
+        own = {"family": block.family if ":" in block.family else None, "task": self.config.task}
+        return load_student(directory, getattr(block, "build", None), **own)
 
 
 def measure(
     task: Task,
-    model: nn.Module,
-    teacher: BuiltTeacher | None = None,
-    device: torch.device | None = None,
-    console: Console | None = None,
+    network: "Network",
+    name: str = "student",
+    device: "torch.device | None" = None,
+    console: "Console | None" = None,
 ) -> dict[str, Any]:
     """Return what the task's metrics say of a model over the config's validation split.
 
     Args:
         task: of the config.
-        model: the student, or the teacher's model.
-        teacher: whose model it is; None for the student.
+        network: the student or a teacher.
+        name: what the bar calls it.
         device: where; what ``trainer.accelerator`` says unless given.
         console: where progress is shown if it is a terminal; None for nowhere.
 
     Raises:
         SegkdError: there is no such device.
     """
+    import torch
+    from pytorch_lightning.utilities import move_data_to_device
+
+    from segkd.common.progress import shown
+
     device = device or device_of(task.config)
-    model = model.to(device).eval()
+    network = network.to(device).eval()
     # The process that measures does so alone, also where others run beside it.
     metrics = task.metrics(sync_on_compute=False).to(device)
     with torch.no_grad():
         loader = task.val_loader(task.val_set())
-        for batch in shown(loader, len(loader), "student" if teacher is None else "teacher", console):
-            task.count(metrics, model, move_data_to_device(batch, device), teacher)
+        for batch in shown(loader, len(loader), name, console):
+            task.count(metrics, network, move_data_to_device(batch, device))
     measured: dict[str, Any] = metrics.compute()
     return measured
 
 
-def device_of(config: Config) -> torch.device:
+def device_of(config: Config) -> "torch.device":
     """Return the device that a config's ``trainer`` block names: the first, where it names several.
 
     Raises:
         SegkdError: there is no such device here.
     """
+    import torch
+
+    from segkd.common.devices import find_device
+
     kind, chosen = config.trainer.accelerator, config.trainer.devices
     if kind == "tpu":  # outside of Lightning's trainer nothing here runs on one
         return torch.device("cpu")

@@ -7,26 +7,16 @@ from segkd.common.yaml_file import read_yaml
 from segkd.data.description import MAX_VALUES, DatasetSpec, read_spec
 from segkd.errors import SegkdError
 from segkd.resources import resource_dir
-from segkd.training.detection.schema import Config as DetectionConfig
+from segkd.training.families import task_type
 from segkd.training.schema import Config
-from segkd.training.segmentation.schema import Config as SegmentationConfig
 
 if TYPE_CHECKING:
     from segkd.training.task import Task
 
-# Imports are on first use: each task loads what it alone needs, and a description of data none of it.
-
 
 def task_of(config: Config) -> "Task":
     """Return the task of a config."""
-    if isinstance(config, SegmentationConfig):
-        from segkd.training.segmentation.task import SegmentationTask
-
-        return SegmentationTask(config)
-    from segkd.training.detection.task import DetectionTask
-
-    assert isinstance(config, DetectionConfig)
-    return DetectionTask(config)
+    return task_type(config.task)(config)
 
 
 def dataset_of(config: Config) -> DatasetSpec:
@@ -35,11 +25,7 @@ def dataset_of(config: Config) -> DatasetSpec:
     Raises:
         SegkdError: it cannot be read.
     """
-    from segkd.data.boxes import BoxSpec
-    from segkd.data.masks import MaskSpec
-
-    kind: type[DatasetSpec] = BoxSpec if isinstance(config, DetectionConfig) else MaskSpec
-    return read_spec(config.data.dataset, kind, own_code=True).limited(config.data.max_pixels)
+    return task_type(config.task).read_dataset(config.data.dataset).limited(config.data.max_pixels)
 
 
 def bare_dataset(name: str) -> DatasetSpec | None:

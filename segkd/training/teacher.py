@@ -1,36 +1,54 @@
-"""Where a teacher comes from: its finished run, a run made now, or weights; and whether it fits its student."""
+"""Where teachers come from: a run, finished or made now, weights, a family; and whether they fit their student."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segkd import registry
 from segkd.common.plain import written
-from segkd.common.student import CONFIG_FILE, STUDENT_FILE, student_dir
-from segkd.common.weights import WEIGHT_SUFFIXES
 from segkd.errors import SegkdError
+from segkd.training.classes import check_same, match_classes
 from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run, changed_keys
-from segkd.training.schema import Config, Teacher
+from segkd.training.schema import AverageBlock, Config, Teacher
+
+if TYPE_CHECKING:
+    from segkd.models.family import Family
+    from segkd.network import Network
+    from segkd.training.task import Task
 
 
-def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | None:
-    """Return the config that trains this config's teacher, or None when it names weights instead.
+def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, Config]:
+    """Return by name the configs that train teachers of this config; a teacher that is named by weights has none.
 
     Args:
         config: the student's.
         pupils: the run directories of those that this student is to teach.
 
     Raises:
-        SegkdError: that config is not there or cannot be read, or names a teacher that is its own pupil.
+        SegkdError: such a config is not there or cannot be read, or names a teacher that is its own pupil.
     """
-    block = config.teacher
-    if block is None or block.config is None:
-        return None
+    pupils = (*pupils, Run.of(config).directory)
+    return {
+        name: _teacher_config(config, key_of(config, name), block, pupils)
+        for name, block in config.named_teachers().items()
+        if isinstance(block, Teacher) and block.config is not None
+    }
+
+
+def key_of(config: Config, name: str) -> str:
+    """Return where a config names a teacher."""
+    return name if config.teachers is None else f"teachers.{name}"
+
+
+def _teacher_config(config: Config, key: str, block: Teacher, pupils: tuple[Path, ...]) -> Config:
+    assert block.config is not None
     try:
         found = find_config(block.config)
     except SegkdError as error:
-        raise SegkdError(f"{config.name}: teacher.config: {error}") from None
+        raise SegkdError(f"{config.name}: {key}.config: {error}") from None
     run = Run(found.parent)
     if found.name == run.config_file.name and (run.last.parent.is_dir() or run.student.is_dir()):
         # The config that a run keeps names that run, wherever it was moved to.
@@ -38,10 +56,11 @@ def teacher_config(config: Config, pupils: tuple[Path, ...] = ()) -> Config | No
         own = own.model_copy(update={"runs": str(found.parent.parent), "name": found.parent.name})
     else:
         own = load_config(block.config, changes={"runs": config.runs, **block.overrides}, build=False)
-    pupils = (*pupils, Run.of(config).directory)
     if Run.of(own).directory in pupils:
-        raise SegkdError(f"{config.name}: teacher.config: {block.config} is its own teacher ({Run.of(own).directory})")
-    teacher_config(own, pupils)
+        raise SegkdError(f"{config.name}: {key}.config: {block.config} is its own teacher ({Run.of(own).directory})")
+    if own.task != config.task:
+        raise SegkdError(f"{config.name}: {key}.config: {own.name} is no {config.task} config")
+    teacher_configs(own, pupils)
     if config.data.root is not None and own.data.root is None and same_dataset(own.data.dataset, config.data.dataset):
         own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
     return own
@@ -83,65 +102,218 @@ def _is_begun(run: Run, own: Config) -> bool:
     return True
 
 
-def saved_student(block: Teacher) -> Path | None:
-    """Return the folder of the saved student that a teacher's checkpoint names, or None for a file of weights alone.
-
-    It is named by a run directory, the ``student`` folder in it, or the file of weights in that.
-
-    Raises:
-        SegkdError: such a directory holds no student, or it is not said what the file's weights are of.
-    """
-    assert block.checkpoint is not None
-    path = Path(block.checkpoint)
-    if path.is_dir() or (not path.exists() and path.suffix not in WEIGHT_SUFFIXES):
-        return student_dir(path)
-    if path.name == STUDENT_FILE and (path.parent / CONFIG_FILE).is_file():
-        return path.parent
-    missing = [key for key in block.of_weights if getattr(block, key) is None]
-    if missing:
-        raise SegkdError(
-            f"teacher.{missing[0]} is missing: {path} alone does not say what its weights are of; a run directory as "
-            "teacher.checkpoint does"
-        )
-    return None
-
-
-def check_said(block: Teacher, held: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Raise a SegkdError where a config says of a teacher what its saved student says otherwise.
+class TeacherOf:
+    """One teacher of a run: built when this is made, its weights loaded when they are there.
 
     Args:
-        block: the config's teacher block.
-        held: what the saved student says, by the keys of the block: arch, encoder and such, normalization as a pair.
-        options: the arguments of its architecture.
+        task: of the run.
+        name: of the teacher.
+        own: the config that trains it, if it has one.
+
+    Attributes:
+        network: reads its logits in the student's classes.
+        checkpoint: where its weights lie, until they are loaded and after; None where its family brought them.
+        lacks_head: whether its auxiliary head is still to be trained.
+        remarks: what a person should know of it.
+
+    Raises:
+        SegkdError: the model cannot be built, its classes are others and it is not said which is which, or the config
+            says something else of it than its run.
     """
-    normalization = block.normalization and [list(block.normalization.mean), list(block.normalization.std)]
-    said = {**{key: getattr(block, key) for key in held}, "normalization": normalization}
-    pairs = {key: (said[key], value) for key, value in held.items() if said[key] is not None}
-    pairs |= {f"options.{key}": (value, options.get(key)) for key, value in block.options.items()}
-    for key, (given, there) in pairs.items():
-        if _comparable(given) != _comparable(there):
-            raise SegkdError(
-                f"teacher.{key}: {block.checkpoint} has {written(there)}, not {written(given)}: leave teacher.{key} "
-                "out, the checkpoint says it"
-            )
+
+    network: "Network"
+
+    def __init__(self, task: "Task", name: str, own: Config | None) -> None:
+        block = task.config.named_teachers()[name]
+        assert isinstance(block, Teacher)
+        self.name, self.key, self.block = name, key_of(task.config, name), block
+        self.checkpoint: str | None = block.checkpoint
+        self.lacks_head = False
+        self.remarks: list[str] = []
+        try:
+            if own is not None:
+                self._of_config(task, own)
+            else:
+                self._of_block(task)
+        except SegkdError as error:
+            raise SegkdError(f"{task.config.name}: {error}") from None
+
+    def _of_config(self, task: "Task", own: Config) -> None:
+        theirs = task.read_dataset(own.data.dataset).class_names
+        block = own.student.model_copy(update={"checkpoint": None, **self._head_of(own.student)})
+        self.network = task.network(block, theirs, weights=False)
+        self.checkpoint = str(Run.of(own).student)
+        self._match(task, own.name)
+
+    def _of_block(self, task: "Task") -> None:
+        from segkd.common.student import CONFIG_FILE, STUDENT_FILE, student_dir
+        from segkd.common.weights import WEIGHT_SUFFIXES
+        from segkd.models.saved import read_network
+
+        path = None if self.checkpoint is None else Path(self.checkpoint)
+        folder = None
+        if path is not None and (path.is_dir() or (not path.exists() and path.suffix not in WEIGHT_SUFFIXES)):
+            folder = student_dir(path)
+        elif path is not None and path.name == STUDENT_FILE and (path.parent / CONFIG_FILE).is_file():
+            folder = path.parent
+        if folder is not None:
+            _, self.network = read_network(folder, **self._changes(task, folder))
+            self._check_said()
+        else:
+            missing = [key for key in self.block.required if getattr(self.block, key) is None]
+            if missing:
+                raise SegkdError(
+                    f"{self.key}.{missing[0]} is missing: "
+                    + (
+                        f"{path} alone does not say what its weights are of; a run directory as {self.key}.checkpoint "
+                        "does"
+                        if path is not None
+                        else f"its family {self.block.family} must be told"
+                    )
+                )
+            self.network = self._built(task)
+        self._match(task, self.checkpoint or self.name)
+
+    def _head_of(self, block: Any) -> dict[str, bool]:
+        """Return the setting by which a model gets the auxiliary head that the config asks for, if it does."""
+        if not getattr(self.block, "auxiliary", False):
+            return {}
+        if not hasattr(block, "auxiliary"):
+            raise SegkdError(f"{self.key}.auxiliary: models of the family {block.family!r} get no auxiliary head")
+        return {"auxiliary": True}
+
+    def _changes(self, task: "Task", folder: Path) -> dict[str, Any]:
+        """Return the settings of a saved student that are others for a teacher."""
+        from segkd.models.smp_files import AUXILIARY_FILE
+
+        changes = {**task.sizes(), "task": task.config.task}
+        if ":" in self.block.family:
+            changes["family"] = self.block.family
+        if (build := getattr(self.block, "build", None)) is not None:
+            changes["build"] = build
+        has_head = getattr(self.block, "auxiliary", False) or (folder / AUXILIARY_FILE).is_file()
+        return changes | ({"auxiliary": True} if has_head else {})
+
+    def _built(self, task: "Task") -> "Network":
+        """Return a model of which the config itself says what it is."""
+        said = {key: value for key in self.block.model_fields_set if (value := getattr(self.block, key)) is not None}
+        kind = registry.find("family", self.block.family).block
+        own = ("checkpoint", "auxiliary")  # which mean other things of a teacher
+        given = {key: value for key, value in said.items() if key in kind.model_fields and key not in own}
+        block = kind.model_validate({**given, "family": self.block.family})
+        block = block.model_copy(update=self._head_of(block))
+        count = self.block.class_map
+        if not self.block.brings_weights:
+            # A file of weights does not name its classes.
+            classes = task.class_names if count is None else [str(number) for number in range(len(count))]
+            return task.network(block, classes, weights=False)
+        return task.network(block, None, weights=self.checkpoint is None)
+
+    def _check_said(self) -> None:
+        """Raise a SegkdError where the config says of the teacher what its saved student says otherwise."""
+        held = self.network.settings
+        seen = {"mean": list(self.network.preprocess.mean), "std": list(self.network.preprocess.std)}
+        said = {key: getattr(self.block, key) for key in self.block.required}
+        pairs = {key: (value, held.get(key)) for key, value in said.items() if value is not None}
+        if (given := getattr(self.block, "normalization", None)) is not None:
+            pairs["normalization"] = (given.model_dump(), seen)
+        options = held.get("options", {})
+        pairs |= {f"options.{key}": (value, options.get(key)) for key, value in self.block.options.items()}
+        for key, (given, there) in pairs.items():
+            if _comparable(given) != _comparable(there):
+                raise SegkdError(
+                    f"{self.key}.{key}: {self.checkpoint} has {written(there)}, not {written(given)}: leave "
+                    f"{self.key}.{key} out, the checkpoint says it"
+                )
+
+    def _match(self, task: "Task", what: str) -> None:
+        """Have the teacher's logits read in the student's classes."""
+        from segkd.adapter import merged_classes
+
+        theirs, ours = self.network.classes, task.class_names
+        if not theirs:  # its features alone are read
+            return
+        if not task.maps_classes:
+            check_same(f"the teacher {what}", theirs, ours, f"{task.name} needs the same, in the same order")
+            return
+        found = match_classes(f"the teacher {what}", f"{self.key}.class_map", theirs, ours, self.block.class_map)
+        if found is not None:
+            self.network.class_map = merged_classes(found)
+        if found is not None and isinstance(self.block.class_map, dict | None):
+            self.remarks.append(f"the classes of the teacher {what}, and what they are the student's:")
+            pairs = list(zip(theirs, found, strict=True))
+            self.remarks += [f"  {name} -> {ours[place]}" for name, place in pairs if place is not None]
+            if left := [name for name, place in pairs if place is None]:
+                self.remarks.append(f"  {', '.join(left)} -> none")
+
+    def load(self, to_measure: bool = False) -> None:
+        """Load the weights.
+
+        Args:
+            to_measure: where its predictions alone are asked for, an auxiliary head may lack.
+
+        Raises:
+            SegkdError: they do not fit, or hold no auxiliary head where one is asked for.
+        """
+        if self.checkpoint is None:
+            return
+        family: type[Family] = registry.find("family", self.network.family or "")
+        self.lacks_head = not family.load(self.network.module, self.checkpoint)
+        if self.lacks_head and not to_measure and getattr(self.block, "auxiliary", "fit") != "fit":
+            raise SegkdError(f"{self.checkpoint} holds no auxiliary head: set {self.key}.auxiliary=fit to train one")
 
 
-def check_classes(what: str, theirs: Sequence[str], ours: Sequence[str], way_out: str) -> None:
-    """Raise a SegkdError that shows both lists unless a teacher's classes are the student's, in their order."""
-    if list(theirs) == list(ours):
-        return
-    place = next((n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
-    raise SegkdError(
-        f"{what} has {len(theirs)} classes {_listed(theirs)}, the student {len(ours)} {_listed(ours)}; the first that "
-        f"differs is number {place}: {way_out}"
-    )
+class TeachersOf:
+    """The teachers of a run by name: built when this is made, their weights loaded when they are there.
+
+    Args:
+        task: of the run.
+        configs: those that train some of them, see `teacher_configs`.
+
+    Attributes:
+        networks: each of them, averages too.
+        remarks: what a person should know of them.
+
+    Raises:
+        SegkdError: see `TeacherOf`.
+    """
+
+    def __init__(self, task: "Task", configs: Mapping[str, Config]) -> None:
+        blocks = task.config.named_teachers()
+        self.each = {
+            name: TeacherOf(task, name, configs.get(name))
+            for name, block in blocks.items()
+            if isinstance(block, Teacher)
+        }
+        networks = {name: teacher.network for name, teacher in self.each.items()}
+        for name, block in blocks.items():
+            if isinstance(block, AverageBlock):
+                networks[name] = _average(task, [networks[other] for other in block.average], block.weights)
+        self.networks = {name: networks[name] for name in blocks}
+        self.remarks = [remark for teacher in self.each.values() for remark in teacher.remarks]
+
+    @property
+    def predicting(self) -> "dict[str, Network]":
+        """Return those whose features are not all that can be read of them."""
+        return {name: network for name, network in self.networks.items() if network.classes}
+
+    def load(self, to_measure: bool = False) -> None:
+        """Load the weights of all, see `TeacherOf.load`."""
+        for teacher in self.each.values():
+            teacher.load(to_measure)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"[{', '.join(names[:25])}{', ...' if len(names) > 25 else ''}]"
+def _average(task: "Task", members: "list[Network]", weights: list[float] | None) -> "Network":
+    from segkd.network import Network
+    from segkd.teachers import Average
+
+    multiple = math.lcm(*(member.preprocess.multiple for member in members))
+    return Network(Average(members, weights), multiple=multiple, classes=task.class_names, task=task.config.task)
 
 
 def _comparable(value: Any) -> Any:
     if isinstance(value, str):
         return value.lower()
+    if isinstance(value, Mapping):
+        return {key: _comparable(inner) for key, inner in value.items()}
     return [_comparable(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -24,7 +24,7 @@ from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
 from segkd.training.task import measure
 from segkd.training.tasks import task_of
-from segkd.training.teacher import finished_run, teacher_config
+from segkd.training.teacher import TeachersOf, finished_run, teacher_configs
 
 
 def train(config: Config, console: Console, resume: Run | None = None) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
     Returns:
         ``student`` (the best validation: its ``step`` and what the task's metrics compute), ``last`` (the same at the
-        last step), ``teacher`` or None, ``classes``, ``split``, ``steps``, ``seconds`` and ``peak_memory`` (see
-        `segkd.training.cost.Cost`), ``environment`` (versions and hardware), ``seed``, ``run``. A measure of what does
-        not occur is None.
+        last step), ``teacher`` or None, ``teachers`` by name where there are several, ``task``, ``classes``,
+        ``split``, ``steps``, ``seconds`` and ``peak_memory`` (see `segkd.training.cost.Cost`), ``environment``
+        (versions and hardware), ``seed``, ``run``. A measure of what does not occur is None.
 
     Raises:
         SegkdError: what the user gave does not fit, or a value is not finite. Nothing that exists is overwritten.
@@ -92,46 +92,50 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     task = task_of(config)
     student = task.student(weights=not is_resumed or not run.begun)
 
-    own = teacher_config(config)
-    teacher = None if config.teacher is None else task.teacher(own)
-    # Before the teacher is trained: what does not fit together is found now.
+    configs = teacher_configs(config)
+    teachers = TeachersOf(task, configs)
+    # Before a teacher is trained: what does not fit together is found now.
     distillers = [
-        (task if stage is config else task_of(stage)).distiller(student, teacher) for stage in stage_configs(config)
+        (task if stage is config else task_of(stage)).distiller(student, teachers.networks)
+        for stage in stage_configs(config)
     ]
     fit = Fit(task, run, console)
     if is_resumed:
         _check_goes_on(run, config, fit.done)
     # Labels are read for these: what is wrong with them is known before anything is written.
-    remarks = [*task.remarks(fit.train_set), *task.remarks(fit.val_set)]
-    if own is not None:
+    remarks = [*teachers.remarks, *task.remarks(fit.train_set), *task.remarks(fit.val_set)]
+    for own in configs.values():
         _have_teacher(config, own, console, is_first)
-    if teacher is not None:
-        task.load_teacher(teacher)
+    teachers.load()
     with run.locked() if is_first else contextlib.nullcontext():
         if not is_resumed and is_first:
             run.create(config)
-        if teacher is not None:
-            task.finish_teacher(teacher, run, fit.train_set, console)
+        for teacher in teachers.each.values():
+            if teacher.lacks_head:
+                task.finish_teacher(teacher.name, teacher.network, run, fit.train_set, console)
 
         for remark in remarks:
             say(console, f"{config.name}: {remark}")
 
-        module = DistillModule(task, *distillers)
+        module = DistillModule(task, *distillers, teachers=teachers.networks)
         if is_resumed and is_first:
             run.change(config)
         with held_back():
             best = fit(module)
         if is_first:
             best_weights = read_state_dict(run.best)
-            check_fit(student, best_weights, run.best)
-            student.load_state_dict(best_weights)
-            task.save_student(student, run.student)
+            check_fit(student.module, best_weights, run.best)
+            student.module.load_state_dict(best_weights)
+            student.save(run.student)
+            measured = {name: measure(task, network, name) for name, network in teachers.predicting.items()}
             run.finish(
                 {
                     "run": str(run.directory),
                     "split": config.data.val_split,
                     "classes": task.class_names,
-                    "teacher": None if teacher is None else measure(task, teacher.model, teacher),
+                    "task": config.task,
+                    "teacher": measured.get("teacher"),
+                    **({} if config.teachers is None else {"teachers": measured}),
                     "student": best,
                     "last": module.measured,
                     "steps": config.trainer.max_steps,

@@ -20,6 +20,7 @@ from segkd.comparison.tables import (
     seed_table,
     spread,
 )
+from segkd.training.task import Measure
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_differences_are_taken_over_the_seeds_that_both_have(methods: list[Metho
     ("values", "text"), [([0.5], "50.00"), ([0.5, 0.52], "51.00 ± 1.41"), ([None], "-"), ([0.5, None], "-")]
 )
 def test_spread(values: list[float | None], text: str):
-    assert spread(values) == text
+    assert spread(values, Measure("miou", "mIoU")) == text
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_spread(values: list[float | None], text: str):
     ],
 )
 def test_interval(difference: Difference | None, text: str):
-    assert interval(difference) == text
+    assert interval(difference, Measure("miou", "mIoU")) == text
 
 
 def test_detectors_have_average_precision(detectors: Path):

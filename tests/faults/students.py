@@ -116,7 +116,7 @@ FAULTS = [
     of_family("a detector with classes beyond any", {"classes": 10**9}, "65536"),
     of_family("a detector with other classes than names", {"classes": 7}, "classes"),
     of_family("a student of a family of its own", {"family": "mypkg:Evil"}, "family", "'mypkg:Evil'"),
-    of_family("a student made by code that it names", {"family": "python", "settings": {"build": "a:b"}}, "family"),
+    of_family("a student made by code that it names", {"family": "python", "settings": {"build": "a:b"}}, "one's own"),
     detector("a student with a builder of its own", "build", "os:system", "no key 'build'"),
     detector("a detector of wrong options", "options", {"out_channels": "x"}, "'x'"),
     detector("a detector for images of 0 pixels", "min_size", 0, "at least 1"),

@@ -18,11 +18,11 @@ from experiments import (
     train,
 )
 
+from segkd.network import Network
 from segkd.training.callbacks import MetricsFile
 from segkd.training.fit import Fit
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
-from segkd.training.segmentation.task import SegmentationTask
 
 STEPS = ["trainer.max_steps=4", "trainer.checkpoint_every=1", "validation.every=2"]
 
@@ -99,7 +99,7 @@ class TestAFullDisk:
     @pytest.mark.parametrize(
         ("file", "owner", "method"),
         [
-            ("student/model.safetensors", SegmentationTask, "save_student"),
+            ("student/model.safetensors", Network, "save"),
             slow("metrics.csv", MetricsFile, "on_validation_end"),
             slow("result.json", Run, "finish"),
             ("events.out", Fit, "__call__"),

@@ -9,7 +9,7 @@ from experiments import TINY, write
 from segkd.errors import SegkdError
 from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
 from segkd.training.distill import Distill
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import teacher_configs
 
 SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
 
@@ -245,4 +245,4 @@ class TestErrors:
         config = load_config(str(path))
         assert load_config(str(path), ["teacher=null"]).teacher is None
         with pytest.raises(SegkdError, match=r"pupil: teacher.config: there is no config '/elsewhere/big.yaml'"):
-            teacher_config(config)
+            teacher_configs(config)

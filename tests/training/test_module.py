@@ -7,6 +7,7 @@ from torch import nn
 
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
+from segkd.network import Network
 from segkd.training.module import DistillModule, draw_seed
 from segkd.training.segmentation.schema import Config
 from segkd.training.segmentation.task import SegmentationTask
@@ -16,7 +17,7 @@ from segkd.training.segmentation.task import SegmentationTask
 def module() -> DistillModule:
     data: dict[str, Any] = {"dataset": "camvid", "crop": [32, 32]}
     task = SegmentationTask(Config.model_validate({**TINY, "data": data}))
-    return DistillModule(task, Distiller(nn.Conv2d(3, 2, 1), None, {}, nn.CrossEntropyLoss(ignore_index=255)))
+    return DistillModule(task, Distiller(Network(nn.Conv2d(3, 2, 1)), None, {}, nn.CrossEntropyLoss(ignore_index=255)))
 
 
 def test_state_is_the_student_alone(module: DistillModule):

@@ -14,7 +14,7 @@ from segkd.segmentation.inference import size_multiple
 from segkd.training.config import load_config, shipped_configs
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher import teacher_config
+from segkd.training.teacher import teacher_configs
 
 LARGE = ("cityscapes_", "coco_", "voc2012_")
 RECIPES = [path.stem for path in shipped_configs() if path.stem.startswith(LARGE)]
@@ -78,7 +78,7 @@ def test_images_per_step_and_gpus_are_those_named(name: str):
     assert config.trainer.devices == (1 if gpus[1] == "a" else int(gpus[1]))
     if gpus[2]:
         one = load_config(name, [gpus[2], gpus[3]])
-        teacher = teacher_config(one)
+        teacher = teacher_configs(one).get("teacher")
         for changed in (one, *([] if teacher is None else [teacher])):
             assert changed.trainer.devices == 1
             assert images_per_step(changed) == expected
@@ -90,7 +90,7 @@ def test_the_teacher_is_the_one_whose_figure_is_quoted(name: str):
     if config.teacher is None:
         assert "teaches" not in text(name)
         return
-    own = teacher_config(config)
+    own = teacher_configs(config).get("teacher")
     assert own is not None
     assert own.data.dataset == config.data.dataset
     quoted = re.search(r"Published.*?: teacher ([\d.]+\d)", text(name))

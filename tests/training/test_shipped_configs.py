@@ -12,6 +12,7 @@ from experiments import train, weights
 from segkd.training.config import load_config, shipped_configs
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
+from segkd.training.teacher import TeacherOf
 
 MAKE = {
     "bccd": trees.make_bccd,
@@ -80,8 +81,8 @@ def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: p
             own = load_config(config.teacher.config)
             options += [f"teacher.overrides.{change}" for change in small(own, folder)]
         else:  # its weights are not here: random ones of the same model
-            teacher = task_of(config).teacher(None)
-            safetensors.torch.save_model(teacher.model, str(folder / f"{name}.safetensors"))
+            teacher = TeacherOf(task_of(config), "teacher", None)
+            safetensors.torch.save_model(teacher.network.module, str(folder / f"{name}.safetensors"))
             options += [f"teacher.checkpoint={folder / name}.safetensors"]
     train(name, *options)
     run = tmp_path / config.name

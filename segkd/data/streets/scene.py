@@ -35,6 +35,12 @@ def draw_scene(seed: int | Sequence[int], size: tuple[int, int] = (128, 256)) ->
         Image uint8 (H, W, 3), RGB, and mask uint8 (H, W) of Cityscapes' raw ids: 1 ego vehicle, 7 road, 8 sidewalk,
         11 building, 17 pole, 20 traffic sign, 21 vegetation, 23 sky, 24 person, 26 car, and 34 lane marking.
     """
+    image, canvas = draw_canvas(seed, size)
+    return image, canvas.label
+
+
+def draw_canvas(seed: int | Sequence[int], size: tuple[int, int]) -> tuple[np.ndarray, Canvas]:
+    """Draw a street scene and return its image, with the canvas, which has the depth of each pixel too."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(rng, size)
     street = _Street(rng, canvas)
@@ -46,7 +52,7 @@ def draw_scene(seed: int | Sequence[int], size: tuple[int, int] = (128, 256)) ->
     paint_objects(canvas, street)
     if rng.random() < 0.4:
         _paint_hood(canvas)
-    return develop(canvas, str(street.light), street.haze), canvas.label
+    return develop(canvas, str(street.light), street.haze), canvas
 
 
 class _Street:

@@ -1,47 +1,39 @@
-"""TensorBoard's pictures of detection: true boxes, the teacher's and the student's, and both models' FPN maps."""
+"""TensorBoard's pictures of detection: true boxes, the teachers' and the student's, and the models' FPN maps."""
 
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from segkd.common.pictures import Picture, comparison_grid
-from segkd.data.dataset import SeededDataset
 from segkd.detection.models import detect
 from segkd.detection.pictures import box_row, level_maps
-from segkd.training.callbacks import Pictures
 from segkd.training.module import DistillModule
 
+if TYPE_CHECKING:
+    from segkd.training.detection.task import DetectionTask
 
-class DetectionPictures(Pictures):
-    """Draws the boxes of a few validation images, and the FPN maps of the first.
+
+def draw_boards(task: "DetectionTask", module: DistillModule, items: list[dict[str, Any]]) -> dict[str, Picture]:
+    """Return ``pictures``, and of each model ``fpn/...`` of the first image.
 
     Args:
-        dataset: the validation split.
-        count: how many images.
+        task: of the run.
+        module: whose models are shown.
+        items: of the validation split.
     """
-
-    def __init__(self, dataset: SeededDataset, count: int) -> None:
-        super().__init__(dataset, count)
-        self.spec = dataset.spec
-
-    def draw(self, module: DistillModule) -> dict[str, Picture]:
-        """Return ``pictures`` and, of each side, ``fpn/...``."""
-        distiller = module.distiller
-        # A two-stage teacher's heads may be there for its FPN alone; what it finds is still worth a look.
-        models = {"student": distiller.student} | ({"teacher": distiller.teacher} if distiller.teacher else {})
-        rows = [self._row(item, models, module.device) for item in self.items]
-        headers = ["input", "label", *(["teacher"] if distiller.teacher else []), "student"]
-        legend = list(zip(self.spec.class_names, self.spec.colors, strict=True))
-        drawn = {"pictures": comparison_grid(rows, headers, legend, tile=480)}
-        image = self.items[0]["image"].to(module.device).float() / 255
-        *batches, _ = distiller.adapter.inputs([image])
-        for (side, model), batch in zip(models.items(), batches, strict=False):
-            maps = distiller.adapter.read(side, "fpn", distiller.adapter.run(side, model, batch))
-            drawn[f"fpn/{side}"] = level_maps([level[0] for level in maps.values()], list(maps))
-        return drawn
-
-    def _row(self, item: dict[str, Any], models: dict[str, Any], device: torch.device) -> list[Any]:
-        image = item["image"].to(device).float() / 255
-        found = [detect(models[side], [image])[0] for side in ("teacher", "student") if side in models]
+    # A two-stage teacher's heads may be there for its FPN alone; what it finds is still worth a look.
+    networks = module.networks()
+    teachers = [name for name in networks if name != "student"]
+    rows = []
+    for item in items:
+        images = [item["image"].to(module.device).float() / 255]
+        found = [detect(networks[name].module, images)[0] for name in (*teachers, "student")]
         pixels = item["image"].permute(1, 2, 0).numpy()
-        return box_row(pixels, [item, *found], self.spec.class_names, self.spec.colors, tile=480)
+        rows.append(box_row(pixels, [item, *found], task.class_names, task.spec.colors, tile=480))
+    legend = list(zip(task.class_names, task.spec.colors, strict=True))
+    drawn = {"pictures": comparison_grid(rows, ["input", "label", *teachers, "student"], legend, tile=480)}
+    image = items[0]["image"].to(module.device).float() / 255
+    for name, network in networks.items():
+        detector: Any = network.module
+        transformed, _ = detector.transform([image])
+        maps = detector.backbone(transformed.tensors)
+        drawn[f"fpn/{name}"] = level_maps([level[0] for level in maps.values()], detector.backbone.strides)
+    return drawn

@@ -4,15 +4,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from segkd.common.values import HeightWidth, ModelName, PathText, Pixels, Scale
+from segkd.common.values import HeightWidth, Pixels, Scale
+from segkd.models.detectors import DetectorBlock
 from segkd.training import schema
 
 
 class Data(schema.Data):
-    """What is trained on, how it is augmented, and the size at which both models see it."""
+    """What is trained on, how it is augmented, and the size at which all models see it."""
 
     min_size: Pixels | list[Pixels] = Field(
-        800, description="shorter side of what both models see; of several, training draws one for each image"
+        800, description="shorter side of what all models see; of several, training draws one for each image"
     )
     min_size_sampling: Literal["choice", "range"] = Field(
         "choice", description="what training draws of several sizes: one of them, or any from the first to the last"
@@ -35,25 +36,6 @@ class Data(schema.Data):
         return list(range(self.min_size[0], self.min_size[1] + 1))
 
 
-class Model(schema.Model):
-    """A detector: its architecture, and the backbone under its FPN."""
-
-    arch: ModelName = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
-    backbone: ModelName = Field(description="such as resnet50; a timm network after tu-")
-    backbone_weights: PathText | None = Field(None, description="default for torchvision's, a local file, or null")
-    norm: Literal["batch", "eval", "frozen"] = Field(
-        "batch", description="the backbone's batch norm: trained; with its statistics as they are; or all of it frozen"
-    )
-
-
-class Teacher(schema.Teacher):
-    """The teacher: a config of its own, or a checkpoint."""
-
-    of_weights: ClassVar[tuple[str, ...]] = ("arch", "backbone", "checkpoint")
-
-    backbone: ModelName | None = Field(None, description="as the student's")
-
-
 class Config(schema.Config):
     """A whole experiment."""
 
@@ -61,8 +43,7 @@ class Config(schema.Config):
 
     task: Literal["detection"] = Field(description="what is trained")
     data: Data
-    student: Model
-    teacher: Teacher | None = None
+    student: DetectorBlock
     task_loss: None = Field(None, description="detectors bring their own losses: nothing else is taken")
 
     @field_validator("task_loss", mode="before")

@@ -1,108 +1,72 @@
-"""TensorBoard's pictures: input, label, teacher, student, where they err, RDD weights, and similarity matrices."""
+"""TensorBoard's pictures: input, label, teachers, student, where they err, RDD weights, and similarity matrices."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segkd.adapter import read_logits
 from segkd.common.pictures import Picture, comparison_grid, weight_map
-from segkd.data.dataset import SeededDataset
-from segkd.data.masks import MaskSpec
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
-from segkd.training.callbacks import Pictures
 from segkd.training.module import DistillModule
+
+if TYPE_CHECKING:
+    from segkd.training.segmentation.task import SegmentationTask
 
 _OF_TEACHER = ("teacher wrong", "both wrong")
 
 
-class SegmentationPictures(Pictures):
-    """Draws a few validation images under both models, and both similarity matrices.
+def draw_boards(task: "SegmentationTask", module: DistillModule, items: list[dict[str, Any]]) -> dict[str, Picture]:
+    """Return ``pictures`` and, of each model, ``similarity/...``.
+
+    Where there are several teachers, the errors are shown against the first.
 
     Args:
-        dataset: the validation split.
-        count: how many images.
-        inputs: makes of a batch the distiller's images and target, see `Task.inputs`.
-        predict: called (model, images, target), returns logits at label size.
+        task: of the run.
+        module: whose models are shown.
+        items: of the validation split.
     """
+    spec, ignore = task.spec, task.spec.ignore_index
+    rows: list[dict[str, Any]] = []
+    matrices: dict[str, list[Tensor]] = {}
+    names = [name for name, network in module.networks().items() if network.classes]
+    teachers = names[1:]
+    for item in items:
+        images, target = task.inputs({key: item[key][None].to(module.device) for key in ("image", "mask")})
+        predicted = {}
+        for name in names:
+            logits = task.predict(module.networks()[name], images, target)
+            predicted[name] = logits.argmax(1)[0].cpu().numpy()
+            matrices.setdefault(name, []).append(inter_class_similarity(logits)[0].cpu())
+        label, weights = item["mask"].numpy(), _weights(module, images, target)
+        row = {"input": item["image"].permute(1, 2, 0).numpy(), "label": colorize(label, spec.colors, ignore)}
+        row |= {name: colorize(predicted[name], spec.colors, ignore) for name in (*teachers, "student")}
+        row["errors"] = error_map(predicted["student"], label, ignore, predicted[teachers[0]] if teachers else None)
+        if weights is not None:
+            row["pixel weight: dark 0, yellow 1"] = weight_map(weights)
+        rows.append(row)
+    headers = list(dict.fromkeys(header for row in rows for header in row))
+    kinds = [kind for kind in ERROR_COLORS if teachers or kind not in _OF_TEACHER]
+    legend = [*zip(spec.class_names, spec.colors, strict=True), *((kind, ERROR_COLORS[kind]) for kind in kinds)]
+    grid = comparison_grid([[row.get(header) for header in headers] for row in rows], headers, legend)
+    return {"pictures": grid, **_matrices(matrices, spec.class_names)}
 
-    def __init__(
-        self,
-        dataset: SeededDataset,
-        count: int,
-        inputs: Callable[[dict[str, Any]], tuple[Tensor, Tensor]],
-        predict: Callable[[nn.Module, Tensor, Tensor], Tensor],
-    ) -> None:
-        super().__init__(dataset, count)
-        self.spec, self.inputs, self.predict = cast(MaskSpec, dataset.spec), inputs, predict
 
-    def draw(self, module: DistillModule) -> dict[str, Picture]:
-        """Return ``pictures`` and, of each side, ``similarity/...``."""
-        rows, matrices = [], []
-        for item in self.items:
-            row, pair = self._row(module, item)
-            rows.append(row)
-            matrices.append(pair)
-        headers = ["input", "label", "teacher", "student", "errors", "pixel weight: dark 0, yellow 1"]
-        used = [column for column in range(len(headers)) if any(row[column] is not None for row in rows)]
-        kinds = [kind for kind in ERROR_COLORS if module.distiller.teacher is not None or kind not in _OF_TEACHER]
-        legend = [*zip(self.spec.class_names, self.spec.colors, strict=True), *((k, ERROR_COLORS[k]) for k in kinds)]
-        grid = comparison_grid([[row[c] for c in used] for row in rows], [headers[c] for c in used], legend)
-        return {"pictures": grid, **self._matrices(matrices)}
+def _weights(module: DistillModule, images: Tensor, target: Tensor) -> Any:
+    """Return the map (H, W) that the task loss would be weighted with at this progress, or None."""
+    if module.distiller.pixel_weighting is None:
+        return None
+    try:
+        weights = module.distiller(images, target, progress=module.progress).pixel_weights
+    except (SegkdError, RuntimeError):  # a size that the models take in windows only
+        return None
+    return None if weights is None else weights[0].float().cpu().numpy()
 
-    def _row(self, module: DistillModule, item: dict[str, Any]) -> tuple[list[Any], list[Tensor]]:
-        batch = {key: item[key][None].to(module.device) for key in ("image", "mask")}
-        distiller, ignore = module.distiller, self.spec.ignore_index
-        models = [distiller.student] if distiller.teacher is None else [distiller.student, distiller.teacher]
-        *inputs, target = distiller.adapter.inputs(*self.inputs(batch))
-        predicted, matrices = [], []
-        for side, model, given in zip(("student", "teacher"), models, inputs, strict=False):
-            logits = self.predict(model, given, target)
-            if side == "teacher":
-                logits = distiller.adapter.map_classes(logits)
-            predicted.append(logits.argmax(1)[0].cpu().numpy())
-            matrices.append(inter_class_similarity(logits)[0].cpu())
-        weights = None
-        if distiller.pixel_weighting is not None:
-            weights = self._weights(module, inputs, models, target)
-        label = item["mask"].numpy()
-        teacher = predicted[1] if len(predicted) > 1 else None
-        return [
-            item["image"].permute(1, 2, 0).numpy(),
-            colorize(label, self.spec.colors, ignore),
-            None if teacher is None else colorize(teacher, self.spec.colors, ignore),
-            colorize(predicted[0], self.spec.colors, ignore),
-            error_map(predicted[0], label, ignore, teacher),
-            None if weights is None else weight_map(weights),
-        ], matrices
 
-    def _weights(self, module: DistillModule, inputs: Any, models: list[Any], target: Tensor) -> Any:
-        """Return the map (H, W) that the task loss would be weighted with at this progress."""
-        adapter, pixels = module.distiller.adapter, module.distiller.pixels
-        assert pixels is not None
-        try:
-            sides = ("student", "teacher")
-            outputs = [adapter.run(*each) for each in zip(sides, models, inputs, strict=True)]
-            has_auxiliary = adapter.has_auxiliary(outputs[1])
-            weights = pixels.weights(
-                read_logits(outputs[0]),
-                adapter.read("teacher", "logits", outputs[1]),
-                adapter.read("teacher", "aux", outputs[1]) if has_auxiliary else None,
-                target,
-                module.progress,
-            )
-        except (SegkdError, RuntimeError):  # a size that the models take in windows only
-            return None
-        return weights.map[0].float().cpu().numpy()
-
-    def _matrices(self, matrices: list[list[Tensor]]) -> dict[str, Picture]:
-        means = [torch.stack(of_images).mean(0).numpy() for of_images in zip(*matrices, strict=True)]
-        limits = (0.0, float(max(mean.max() for mean in means)))  # the same colours mean the same in both
-        drawn = {}
-        for side, mean in zip(("student", "teacher"), means, strict=False):
-            title = f"{side}: KL(row || column) of the classes' spatial distributions, nats"
-            drawn[f"similarity/{side}"] = heat_map(mean, self.spec.class_names, title, limits)
-        return drawn
+def _matrices(of_images: Mapping[str, list[Tensor]], names: list[str]) -> dict[str, Picture]:
+    means = {model: torch.stack(matrices).mean(0).numpy() for model, matrices in of_images.items()}
+    limits = (0.0, float(max(mean.max() for mean in means.values())))  # the same colours mean the same in all
+    title = "KL(row || column) of the classes' spatial distributions, nats"
+    return {f"similarity/{model}": heat_map(mean, names, f"{model}: {title}", limits) for model, mean in means.items()}

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from segkd.common.plain import Block
-from segkd.common.values import Count, HeightWidth, ModelName, PathText, Scale
+from segkd.common.values import Count, HeightWidth, Scale
+from segkd.models.smp import SMPBlock
 from segkd.training import schema
 from segkd.training.segmentation.task_loss import Blocks, build_task_loss, check_task_loss
 
@@ -20,16 +21,6 @@ class Data(schema.Data):
     scale: Scale = Field((0.5, 2.0), description="[smallest, largest] random scale, before the crop")
 
 
-class Model(schema.Model):
-    """A model of segmentation-models-pytorch."""
-
-    arch: ModelName = Field(description="such as DeepLabV3Plus, Unet or Segformer")
-    encoder: ModelName = Field(description="such as resnet18; a timm network after tu-")
-    encoder_weights: PathText | None = Field(None, description="hub name such as imagenet, a local file, or null")
-    auxiliary: bool = Field(False, description="add an FCN head on encoder stage 4")
-    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of that head's loss in training")
-
-
 class AuxiliaryFit(Block):
     """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
 
@@ -38,16 +29,12 @@ class AuxiliaryFit(Block):
 
 
 class Teacher(schema.Teacher):
-    """The teacher: a config of its own, or a checkpoint."""
+    """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
-    of_weights: ClassVar[tuple[str, ...]] = ("arch", "encoder", "checkpoint")
-
-    encoder: ModelName | None = Field(None, description="as the student's")
     auxiliary: bool | Literal["fit"] = Field(
         False, description="true: it has an FCN head, in its weights; fit: train one on the frozen teacher"
     )
     auxiliary_fit: AuxiliaryFit = AuxiliaryFit()
-    class_map: list[int | None] | None = Field(None, description="student class of each teacher class, null for none")
 
 
 class Validation(schema.Validation):
@@ -63,10 +50,11 @@ class Config(schema.Config):
     """A whole experiment."""
 
     places: ClassVar[tuple[str, ...]] = ("logits", "aux")
+    teacher_type: ClassVar[type[schema.Teacher]] = Teacher
 
     task: Literal["segmentation"] = Field("segmentation", description="what is trained")
     data: Data
-    student: Model
+    student: SMPBlock
     teacher: Teacher | None = None
     validation: Validation = Validation()
     task_loss: dict[str, dict[str, Any] | None] | None = Field(

@@ -17,9 +17,10 @@ from segkd.common.reading import read_image
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
-from segkd.training.detection.schema import Config, Teacher
+from segkd.training.detection.schema import Config
 from segkd.training.detection.task import DetectionTask
 from segkd.training.evaluate import evaluate
+from segkd.training.teacher import TeacherOf
 
 
 @pytest.fixture
@@ -196,12 +197,12 @@ class TestRefused:
         outcome = segkd("train", trained / "distilled.yaml", f"teacher.config={other / 'teacher.yaml'}", "name=x")
         refused(outcome, "is no detection config")
 
-    def test_a_teacher_of_other_classes(self, task: DetectionTask):
-        task.config.teacher = Teacher(config="a.yaml")
+    def test_a_teacher_of_other_classes(self, experiment: Path):
+        task = DetectionTask(load_config(str(experiment / "distilled.yaml")))
         own = task.config.model_copy(deep=True)
         own.data.dataset = "coco"
         with pytest.raises(SegkdError, match=r"has 80 classes \[person, .* the student 3 \[RBC, WBC, Platelets\]"):
-            task.teacher(own)
+            TeacherOf(task, "teacher", own)
 
 
 def test_check_and_show(trained: Path, tmp_path: Path):

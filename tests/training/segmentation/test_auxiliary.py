@@ -7,45 +7,42 @@ from experiments import refused, same, segkd, train, write
 
 from segkd.models.auxiliary import WithAuxiliary
 from segkd.models.smp import build_model
-from segkd.training.segmentation.teacher import fit_auxiliary, load_auxiliary, save_auxiliary
-from segkd.training.task import BuiltTeacher
+from segkd.training.segmentation.auxiliary import fit_auxiliary, load_auxiliary, save_auxiliary
 
 FIT = ["teacher.auxiliary=fit", "teacher.auxiliary_fit.steps=4", "distill.pixel_weighting.rdd.switch=0.5"]
 
 
 @pytest.fixture
-def teacher() -> BuiltTeacher:
+def teacher() -> WithAuxiliary:
     torch.manual_seed(0)
     model = build_model("DeepLabV3Plus", "tu-mobilenetv3_small_050", 3, None, auxiliary=True)
-    return BuiltTeacher(model, "", ((0.5,) * 3, (0.5,) * 3), needs_fit=True)
+    assert isinstance(model, WithAuxiliary)
+    return model
 
 
 class TestFit:
-    def test_lowers_the_loss_and_changes_the_head_alone(self, teacher: BuiltTeacher):
-        assert isinstance(teacher.model, WithAuxiliary)
+    def test_lowers_the_loss_and_changes_the_head_alone(self, teacher: WithAuxiliary):
         target = torch.randint(0, 3, (2, 4, 4)).repeat_interleave(16, 1).repeat_interleave(16, 2)
         images = torch.stack([(target == c).float() for c in range(3)], 1) - 0.5
-        before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
+        before = {key: value.clone() for key, value in teacher.state_dict().items()}
         batches = iter(lambda: (images, target), None)
         losses = fit_auxiliary(teacher, batches, 30, 0.01, 255, torch.device("cpu"))
         assert len(losses) == 30
         assert losses[-1] < 0.8 * losses[0]
-        assert not teacher.needs_fit
-        after = teacher.model.state_dict()
+        after = teacher.state_dict()
         changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
         assert changed == {"auxiliary"}
-        assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
-        assert not any(part.training for part in teacher.model.modules())
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+        assert not any(part.training for part in teacher.modules())
 
-    def test_written_and_read(self, teacher: BuiltTeacher, tmp_path: Path):
-        assert isinstance(teacher.model, WithAuxiliary)
+    def test_written_and_read(self, teacher: WithAuxiliary, tmp_path: Path):
         save_auxiliary(teacher, tmp_path / "head.safetensors")
-        saved = {key: value.clone() for key, value in teacher.model.auxiliary.state_dict().items()}
+        saved = {key: value.clone() for key, value in teacher.auxiliary.state_dict().items()}
         with torch.no_grad():
-            for parameter in teacher.model.auxiliary.parameters():
+            for parameter in teacher.auxiliary.parameters():
                 parameter.zero_()
         load_auxiliary(teacher, tmp_path / "head.safetensors")
-        assert same(teacher.model.auxiliary.state_dict(), saved)
+        assert same(teacher.auxiliary.state_dict(), saved)
         assert [path.name for path in tmp_path.iterdir()] == ["head.safetensors"]
 
 

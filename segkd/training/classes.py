@@ -1,0 +1,88 @@
+"""Which of a teacher's classes are which of the student's: found by their names, or said in a config."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from segkd.common.plain import written
+from segkd.errors import SegkdError, nearest
+
+ClassMap = list[int | None]
+"""For each class of the teacher that of the student, or None."""
+
+
+def match_classes(
+    what: str,
+    key: str,
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    said: Sequence[int | None] | Mapping[str, str | None] | None,
+) -> ClassMap | None:
+    """Return which of a teacher's classes is which of the student's; None where they are the same, in their order.
+
+    Args:
+        what: how messages call the teacher.
+        key: where a config maps its classes.
+        theirs: the teacher's classes.
+        ours: the student's.
+        said: what the config says of them: a list with an entry for each of the teacher's, or a mapping by name of
+            those that the names do not tell. Else they are the same where their names are, letters' case, spaces, ``_``
+            and ``-`` left out.
+
+    Raises:
+        SegkdError: a class has no counterpart and it is not said that it has none; the message holds the map to fill
+            in, as YAML. Or a class of the student is left without any, or the config names one that does not exist.
+    """
+    if isinstance(said, Sequence):
+        if len(said) != len(theirs):
+            raise SegkdError(f"{what} has {len(theirs)} classes, {key} {len(said)} entries")
+        return list(said)
+    if said is None and list(theirs) == list(ours):
+        return None
+    known = {_plain(name): place for place, name in enumerate(ours)}
+    found: dict[str, int | None] = {name: known[_plain(name)] for name in theirs if _plain(name) in known}
+    for name, of_student in (said or {}).items():
+        own = next((each for each in theirs if _plain(each) == _plain(name)), None)
+        if own is None:
+            raise SegkdError(f"{key}: {what} has no class {name!r}, {nearest(name, theirs)}")
+        if of_student is not None and _plain(of_student) not in known:
+            raise SegkdError(f"{key}.{name}: the student has no class {of_student!r}, {nearest(of_student, ours)}")
+        found[own] = None if of_student is None else known[_plain(of_student)]
+    unknown = [name for name in theirs if name not in found]
+    lacking = [name for place, name in enumerate(ours) if place not in found.values()]
+    if unknown or lacking:
+        problems = [f"{_listed(unknown)} of it are none of the student's"] if unknown else []
+        problems += [f"none of it is the student's {_listed(lacking)}"] if lacking else []
+        to_fill = {**dict(said or {}), **{name: None for name in unknown}}
+        fill = f"{{{', '.join(f'{_quoted(name)}: {_quoted(place)}' for name, place in to_fill.items())}}}"
+        raise SegkdError(
+            f"{what} has {len(theirs)} classes, the student {len(ours)} {_listed(ours)}: {'; '.join(problems)}; fill "
+            f"in the student's class, or null for none: {key}: {fill}"
+        )
+    return [found[name] for name in theirs]
+
+
+def check_same(what: str, theirs: Sequence[str], ours: Sequence[str], way_out: str) -> None:
+    """Raise a SegkdError that shows both lists unless a teacher's classes are the student's, in their order."""
+    if list(theirs) == list(ours):
+        return
+    place = next((n for n, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    raise SegkdError(
+        f"{what} has {len(theirs)} classes {_listed(theirs)}, the student {len(ours)} {_listed(ours)}; the first that "
+        f"differs is number {place}: {way_out}"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _quoted(name: str | None) -> str:
+    """Return a name as YAML has it in a flow mapping."""
+    if name is None:
+        return "null"
+    is_word = re.fullmatch(r"[A-Za-z_][\w /-]*", name) and name.lower() not in ("null", "true", "false", "yes", "no")
+    return name if is_word else written(name, 1000)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{', '.join(names[:25])}{', ...' if len(names) > 25 else ''}]"

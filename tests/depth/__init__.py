@@ -1,0 +1,1 @@
+"""A third task in one folder: monocular depth of the generated streets."""
