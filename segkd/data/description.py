@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Checked, complaint
@@ -219,7 +220,7 @@ def read_spec(
         name_or_path: which data set.
         kind: what labels it must have: `MaskSpec`, `BoxSpec`, or any.
         own_code: whether ``format`` may be ``package.module:Name``: only a config's owner may name code, so that this
-            is for descriptions that a config names.
+            is for descriptions that a config names. It is looked for beside the description too.
 
     Raises:
         SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit, labels of
@@ -239,6 +240,8 @@ def read_spec(
     content = read_yaml(path, MAX_VALUES)
     if not isinstance(content, dict):
         raise SegkdError(f"{path}: expected keys such as name, splits and classes, got {type(content).__name__}")
+    if own_code and ":" in str(content.get("format")):
+        registry.look_in(path.parent)
     try:
         model: type[Any] = find_format(content.get("format", "masks"), DatasetSpec, own_code)
         if not issubclass(model, kind):
