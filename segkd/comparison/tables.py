@@ -11,7 +11,7 @@ from typing import Any
 from segkd.comparison.records import Method, differing_keys
 from segkd.comparison.statistics import LEVEL, Difference, mean_std, paired_difference
 from segkd.training import results
-from segkd.training.task import Measure
+from segkd.training.measure import Measure
 
 
 @dataclass(frozen=True)

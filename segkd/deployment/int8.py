@@ -18,7 +18,8 @@ from segkd.deployment.signature import Reference, resized
 from segkd.deployment.timing import interleaved
 from segkd.errors import SegkdError
 from segkd.network import Network
-from segkd.training.task import Measure, Task, measure
+from segkd.training.measure import Measure, measure
+from segkd.training.task import Task
 
 # How many training images scales are calibrated on, and bytes that their logits, which are kept, may take.
 _CALIBRATED, _MEMORY = 100, 2**30

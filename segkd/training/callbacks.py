@@ -16,9 +16,10 @@ from segkd.common.files import write_text
 from segkd.common.progress import CutColumn, has_bars, progress_bar, say
 from segkd.data.dataset import SeededDataset
 from segkd.training.cost import Cost
+from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
-from segkd.training.task import Measure, Task
+from segkd.training.task import Task
 
 
 class MetricsFile(pl.Callback):

@@ -16,9 +16,9 @@ from segkd import signals
 from segkd.common.files import replacing
 from segkd.common.weights import check_finite, read_content
 from segkd.errors import SegkdError
+from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
-from segkd.training.task import Measure
 
 # What Lightning and `DistillModule` put into a checkpoint, and what is read of it here.
 _PARTS = {

@@ -40,8 +40,9 @@ def evaluate(
     dataset_of(config)
     # They load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
-    from segkd.training.task import device_of, measure
-    from segkd.training.teacher import TeachersOf, teacher_configs
+    from segkd.training.measure import device_of, measure
+    from segkd.training.teacher import TeachersOf
+    from segkd.training.teacher_runs import teacher_configs
 
     place = device_of(config) if device is None else find_device(device)
     task = task_of(config)

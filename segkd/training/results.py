@@ -11,7 +11,7 @@ from segkd.errors import DiskFull, SegkdError
 from segkd.training.families import task_type
 
 if TYPE_CHECKING:
-    from segkd.training.task import Measure
+    from segkd.training.measure import Measure
 
 
 def measures_of(result: Mapping[str, Any]) -> "tuple[Measure, ...]":

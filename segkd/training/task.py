@@ -3,20 +3,18 @@
 Nothing here loads torch before it is needed: a config is read, and told what is wrong with it, through these classes.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segkd.data.description import DatasetSpec, read_spec
 from segkd.errors import SegkdError
+from segkd.training.measure import Measure
 from segkd.training.schema import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from PIL import Image
     from rich.console import Console
     from torchmetrics import Metric
@@ -30,41 +28,6 @@ if TYPE_CHECKING:
     from segkd.network import Network
     from segkd.training.module import DistillModule
     from segkd.training.run import Run
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One of the values that a task's metrics compute.
-
-    Attributes:
-        key: under which they return it.
-        label: how a person calls it.
-        of_classes: whether it is a list with a value for each class.
-        unit: ``%`` for a share of 1, which is shown in per cent; else what is written behind the number.
-        higher_is_better: whether more of it is better.
-    """
-
-    key: str
-    label: str
-    of_classes: bool = False
-    unit: str = "%"
-    higher_is_better: bool = True
-
-    @property
-    def heading(self) -> str:
-        """Return the label, with the unit where values are no shares."""
-        return self.label if self.unit == "%" else f"{self.label}, {self.unit}" if self.unit else self.label
-
-    @property
-    def factor(self) -> float:
-        """Return what a value is multiplied by where it is shown."""
-        return 100.0 if self.unit == "%" else 1.0
-
-    def shown(self, value: float | None, sign: str = "") -> str:
-        """Return a value as a person reads it, a dash where nothing was measured; with ``+`` always with its sign."""
-        if value is None or math.isnan(value):
-            return "-"
-        return format(self.factor * value, f"{sign}.{2 if self.unit == '%' else 3}f")
 
 
 class Task(ABC):
@@ -297,58 +260,3 @@ class Task(ABC):
         block = self.config.student
         own = {"family": block.family if ":" in block.family else None, "task": self.config.task}
         return load_student(directory, getattr(block, "build", None), **own)
-
-
-def measure(
-    task: Task,
-    network: "Network",
-    name: str = "student",
-    device: "torch.device | None" = None,
-    console: "Console | None" = None,
-) -> dict[str, Any]:
-    """Return what the task's metrics say of a model over the config's validation split.
-
-    Args:
-        task: of the config.
-        network: the student or a teacher.
-        name: what the bar calls it.
-        device: where; what ``trainer.accelerator`` says unless given.
-        console: where progress is shown if it is a terminal; None for nowhere.
-
-    Raises:
-        SegkdError: there is no such device.
-    """
-    import torch
-    from pytorch_lightning.utilities import move_data_to_device
-
-    from segkd.common.progress import shown
-
-    device = device or device_of(task.config)
-    network = network.to(device).eval()
-    # The process that measures does so alone, also where others run beside it.
-    metrics = task.metrics(sync_on_compute=False).to(device)
-    with torch.no_grad():
-        loader = task.val_loader(task.val_set())
-        for batch in shown(loader, len(loader), name, console):
-            task.count(metrics, network, move_data_to_device(batch, device))
-    measured: dict[str, Any] = metrics.compute()
-    return measured
-
-
-def device_of(config: Config) -> "torch.device":
-    """Return the device that a config's ``trainer`` block names: the first, where it names several.
-
-    Raises:
-        SegkdError: there is no such device here.
-    """
-    import torch
-
-    from segkd.common.devices import find_device
-
-    kind, chosen = config.trainer.accelerator, config.trainer.devices
-    if kind == "tpu":  # outside of Lightning's trainer nothing here runs on one
-        return torch.device("cpu")
-    device = find_device(kind, f"{config.name}: trainer.accelerator")
-    if device.type == "cuda" and isinstance(chosen, list) and chosen:
-        return find_device(f"cuda:{chosen[0]}", f"{config.name}: trainer.devices")
-    return device

@@ -17,14 +17,15 @@ from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
 from segkd.training.cost import environment
 from segkd.training.fit import Fit
+from segkd.training.measure import measure
 from segkd.training.module import DistillModule
 from segkd.training.resuming import resumed_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
-from segkd.training.task import measure
 from segkd.training.tasks import task_of
-from segkd.training.teacher import TeachersOf, finished_run, teacher_configs
+from segkd.training.teacher import TeachersOf
+from segkd.training.teacher_runs import finished_run, teacher_configs
 
 
 def train(config: Config, console: Console, resume: Run | None = None) -> dict[str, Any]:

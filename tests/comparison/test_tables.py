@@ -20,7 +20,7 @@ from segkd.comparison.tables import (
     seed_table,
     spread,
 )
-from segkd.training.task import Measure
+from segkd.training.measure import Measure
 
 
 @pytest.fixture

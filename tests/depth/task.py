@@ -16,8 +16,9 @@ from segkd.data.description import DatasetSpec
 from segkd.data.streets.scene import draw_canvas
 from segkd.network import Network
 from segkd.training import schema
+from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
-from segkd.training.task import Measure, Task
+from segkd.training.task import Task
 
 FARTHEST = 80.0
 """Metres: what lies farther, the sky too, counts for nothing."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
 from segkd.training.detection.schema import Config
-from segkd.training.task import Measure, Task
+from segkd.training.measure import Measure
+from segkd.training.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,8 @@ from segkd.common.weights import check_fit, read_state_dict
 from segkd.data.dataset import SeededDataset
 from segkd.models.auxiliary import WithAuxiliary
 from segkd.network import Network
-from segkd.training.task import Task, device_of
+from segkd.training.measure import device_of
+from segkd.training.task import Task
 
 
 def have_auxiliary(

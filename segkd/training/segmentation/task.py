@@ -7,8 +7,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
+from segkd.training.measure import Measure
 from segkd.training.segmentation.schema import Config
-from segkd.training.task import Measure, Task
+from segkd.training.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
