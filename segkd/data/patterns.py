@@ -16,7 +16,7 @@ Key = tuple[str, ...]
 """What the wildcards stand for in a file's path; equal for two spellings of one name."""
 
 
-class Files(NamedTuple):
+class Matches(NamedTuple):
     """The files, relative to the root, that a pattern is about, by their keys: as a rule one a key.
 
     Attributes:
@@ -62,7 +62,7 @@ class Pattern:
         match = self._stem.fullmatch(stem)
         return tuple(map(same_name, match.groups())) if match else None
 
-    def files(self, root: Path) -> Files:
+    def files(self, root: Path) -> Matches:
         """List the files below a root, hidden ones left out."""
         found: dict[Key, list[str]] = {}
         beside: dict[Key, list[str]] = {}
@@ -74,7 +74,7 @@ class Pattern:
                 found.setdefault(key, []).append(file)
             elif file.lower().endswith(IMAGE_SUFFIXES) and (key := self._key(os.path.splitext(file)[0])):
                 beside.setdefault(key, []).append(file)
-        return Files(found, beside)
+        return Matches(found, beside)
 
     def fill(self, key: Iterable[str], root: Path) -> Path:
         """Return the path that the pattern means for a key, with the first of its suffixes, as the disk spells it."""

@@ -12,7 +12,7 @@ from segkd.common.reading import read_stems
 from segkd.data.annotations import Box, Found
 from segkd.data.boxes import AnnotatedSplit, BoxSpec
 from segkd.data.description import ClassSpec
-from segkd.data.patterns import Files, Pattern, unclaimed
+from segkd.data.patterns import Matches, Pattern, unclaimed
 from segkd.errors import SegkdError
 
 
@@ -67,7 +67,7 @@ class PerImageSpec(BoxSpec):
         for stem in stems:
             try:
                 image = _locate(label, images, there, stem, base)
-                path = _locate(label, annotations, Files(files.found, {}), stem, base)
+                path = _locate(label, annotations, Matches(files.found, {}), stem, base)
                 check_regular(path, "annotation")
                 if path.exists():
                     size, boxes = self.read_file(path, image, len(found.images), found.names)
@@ -108,7 +108,7 @@ def image_size(image: Path) -> tuple[int, int]:
         raise SegkdError(f"cannot read image {image}: {error}") from None
 
 
-def _locate(label: str, pattern: Pattern, files: Files, stem: str, base: Path) -> Path:
+def _locate(label: str, pattern: Pattern, files: Matches, stem: str, base: Path) -> Path:
     """Return the file of a stem, whether or not it is there.
 
     Raises:

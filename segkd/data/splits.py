@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from segkd.common.reading import read_stems
 from segkd.data.masks import Pair, PairSplit
-from segkd.data.patterns import Files as Found
-from segkd.data.patterns import Pattern, unclaimed
+from segkd.data.patterns import Matches, Pattern, unclaimed
 from segkd.errors import SegkdError
 
 
@@ -74,7 +73,7 @@ def match_files(label: str, splits: Mapping[str, PairSplit], name: str, root: Pa
 
 
 def _left_out(
-    label: str, splits: Mapping[str, PairSplit], name: str, root: Path, there: Found, labels: Found
+    label: str, splits: Mapping[str, PairSplit], name: str, root: Path, there: Matches, labels: Matches
 ) -> tuple[list[str], list[str]]:
     """Return problems and remarks about images that have not the suffix, and about masks that have no image."""
     split, images = splits[name], Pattern(splits[name].images)

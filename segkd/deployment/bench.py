@@ -22,7 +22,7 @@ from segkd.deployment.timing import interleaved, torch_threads
 from segkd.errors import SegkdError
 from segkd.models.smp import inner_model
 from segkd.training.cost import environment
-from segkd.training.opening import Opened, open_model
+from segkd.training.opening import OpenedModel, open_model
 from segkd.training.results import check_writable, write_json
 from segkd.training.teacher import TeachersOf
 from segkd.training.teacher_runs import teacher_configs
@@ -184,7 +184,7 @@ def bench(
     return result
 
 
-def _models(opened: Opened, reference: Reference, teachers: set[str], result: Bench) -> Iterator[Row]:
+def _models(opened: OpenedModel, reference: Reference, teachers: set[str], result: Bench) -> Iterator[Row]:
     """Yield teachers with files of weights that are not among `teachers`, and the student."""
     task = opened.task
     try:
@@ -200,7 +200,9 @@ def _models(opened: Opened, reference: Reference, teachers: set[str], result: Be
     yield _model(opened, "student", opened.network.module, reference, opened.weights, result.device)
 
 
-def _model(opened: Opened, name: str, model: nn.Module, reference: Reference, path: Path, device: torch.device) -> Row:
+def _model(
+    opened: OpenedModel, name: str, model: nn.Module, reference: Reference, path: Path, device: torch.device
+) -> Row:
     model = inner_model(model)  # a second head is for training alone
     file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -222,7 +224,7 @@ def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callabl
     return finished
 
 
-def _files(opened: Opened, reference: Reference, result: Bench) -> Iterator[Row]:
+def _files(opened: OpenedModel, reference: Reference, result: Bench) -> Iterator[Row]:
     """Yield the exported files in a run's directory that take the images."""
     by_suffix = {chosen.suffix: chosen for chosen in FORMATS.values()}
     paths = [path for path in (opened.home / "export").glob("*") if path.suffix in by_suffix]

@@ -21,7 +21,7 @@ from segkd.deployment.images import images_for
 from segkd.deployment.int8 import Int8, make_int8
 from segkd.deployment.signature import Reference
 from segkd.errors import DiskFull, SegkdError
-from segkd.training.opening import Opened, open_model
+from segkd.training.opening import OpenedModel, open_model
 
 #: How many images a file is checked on.
 CHECKED = 20
@@ -144,7 +144,7 @@ def export(
     return result
 
 
-def _target(opened: Opened, chosen: Format, int8: bool, out: Path | None) -> Path:
+def _target(opened: OpenedModel, chosen: Format, int8: bool, out: Path | None) -> Path:
     """Return where the file goes, which must be free, or hold an export."""
     target = out or opened.home / "export" / f"student{'.int8' if int8 else ''}{chosen.suffix}"
     if target.suffix != chosen.suffix:

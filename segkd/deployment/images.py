@@ -14,7 +14,7 @@ from segkd.data.samples import spread
 from segkd.deployment.inputs import find_sources
 from segkd.errors import SegkdError
 from segkd.network import Network
-from segkd.training.opening import Opened
+from segkd.training.opening import OpenedModel
 
 # Where nothing says which size the model is used at.
 _SIZE = (480, 640)
@@ -41,7 +41,7 @@ class Images:
         return (self.source(index) for index in self.indices)
 
 
-def images_for(opened: Opened, count: int, folder: Path | None = None) -> Images:
+def images_for(opened: OpenedModel, count: int, folder: Path | None = None) -> Images:
     """Return images for a model, evenly spread: of a folder, of the validation split, or else of noise.
 
     Args:

@@ -20,7 +20,7 @@ from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.progress import has_bars
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
-from segkd.deployment.results import RESULTS, Boxes, Masks, save_picture
+from segkd.deployment.results import RESULTS, BoxResults, MaskResults, save_picture
 from segkd.deployment.signature import Size
 from segkd.deployment.video import VideoReader, video_writer
 from segkd.errors import SegkdError
@@ -78,9 +78,9 @@ def predict(
     """Run a student on images and videos, and write what it finds.
 
     Written are ``overlays``, of each image a JPEG (a PNG where a side is too long for one) and of each video an MP4
-    that browsers play (of the same times and size, without sound, see `video_writer`), and ``masks`` (see `Masks`) or
-    ``detections.json`` (see `Boxes`). A file that cannot be read is left out. Images are read upright, by their
-    orientation tag: so are all results.
+    that browsers play (of the same times and size, without sound, see `video_writer`), and ``masks`` (see
+    `MaskResults`) or ``detections.json`` (see `BoxResults`). A file that cannot be read is left out. Images are read
+    upright, by their orientation tag: so are all results.
 
     Args:
         target: a run, the folder of a saved student, or a config, see `segkd.training.opening.open_model`.
@@ -113,12 +113,12 @@ def predict(
     options: dict[str, Any] = {"sliding": sliding or None, "window": window, "stride": stride, "flip": flip or None}
     options |= {"scales": scales, "alpha": alpha, "score_threshold": score_threshold}
     given = {key: value for key, value in options.items() if value is not None}
-    others = "detectors" if kind is Masks else "segmentation"
+    others = "detectors" if kind is MaskResults else "segmentation"
     foreign = [key for key in given if key not in (*kind.reads, *kind.writes)]
     _refuse(foreign, f"for {others}, and {target} is {kind.noun}")
     if not given.pop("sliding", False):
         _refuse([key for key in ("window", "stride") if key in given], "for --sliding")
-    elif kind is Masks:
+    elif kind is MaskResults:
         given["mode"] = "sliding"
     results = kind(network.info, out, **{key: value for key, value in given.items() if key in kind.writes})
     find = partial(network.predict, **{key: value for key, value in given.items() if key not in kind.writes})
@@ -143,7 +143,7 @@ class _Job:
         self,
         sources: list[Source],
         find: Callable[[list[np.ndarray]], list[Any]],
-        results: Boxes | Masks,
+        results: BoxResults | MaskResults,
         batch_size: int,
         console: Console,
         summary: Summary,

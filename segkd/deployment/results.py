@@ -16,7 +16,7 @@ from segkd.errors import SegkdError
 from segkd.segmentation.pictures import colorize, overlay
 
 
-class Masks:
+class MaskResults:
     """Writes each mask as a palette PNG below ``masks``: class ids as indices, the student's colours as palette.
 
     Args:
@@ -57,7 +57,7 @@ class Masks:
         """Nothing is left to write."""
 
 
-class Boxes:
+class BoxResults:
     """Collects boxes and writes ``detections.json``: of each image its size, and boxes, labels and scores.
 
     Args:
@@ -105,7 +105,7 @@ class Boxes:
         write_text(self.out / "detections.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-RESULTS: dict[str, type[Masks] | type[Boxes]] = {"segmentation": Masks, "detection": Boxes}
+RESULTS: dict[str, type[MaskResults] | type[BoxResults]] = {"segmentation": MaskResults, "detection": BoxResults}
 """By task. Of the options of ``segkd predict``, ``reads`` are for the model and ``writes`` for what is written."""
 
 

@@ -58,7 +58,7 @@ def predict(
     for index, own in enumerate(sizes):
         groups.setdefault(network.preprocess.size or own, []).append(index)
     masks: dict[int, np.ndarray] = {}
-    of_pixels = _OfPixels(network)
+    of_pixels = _RawPixels(network)
     for (height, width), members in groups.items():
         scaled = [(max(round(height * scale), 1), max(round(width * scale), 1)) for scale in scales]
         at_once = max(AT_ONCE // (height * width), 1)
@@ -79,7 +79,7 @@ def predict_maps(network: Network, images: Sequence[np.ndarray | Image.Image]) -
     Raises:
         SegkdError: an array of another shape or type.
     """
-    of_pixels, found = _OfPixels(network), []
+    of_pixels, found = _RawPixels(network), []
     for pixels in map(rgb_pixels, images):
         own = (pixels.shape[0], pixels.shape[1])
         view = of_pixels.view([pixels], network.preprocess.size or own)
@@ -87,7 +87,7 @@ def predict_maps(network: Network, images: Sequence[np.ndarray | Image.Image]) -
     return found
 
 
-class _OfPixels(nn.Module):
+class _RawPixels(nn.Module):
     """A network on uint8 pixels: normalised window by window, they are never all in memory as float.
 
     Args:

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from segkd import registry
 from segkd.errors import SegkdError, nearest
 from segkd.models.family import Family
-from segkd.training.schema import AverageBlock, Config, Teacher, Teachers
+from segkd.training.schema import AverageBlock, Config, TeacherBlock, Teachers
 
 if TYPE_CHECKING:
     from segkd.training.task import Task
@@ -127,7 +127,7 @@ def _optional(annotation: Any) -> Any:
 
 
 @functools.cache
-def _teacher_type(config: type[Config], family: str) -> type[Teacher]:
+def _teacher_type(config: type[Config], family: str) -> type[TeacherBlock]:
     """Return the block of a teacher of a family: what describes such a model is optional, since a run says it too."""
     base, fields = config.teacher_type, _family(family).block.model_fields
     own = {name: field for name, field in fields.items() if name not in (*base.model_fields, *_OF_STUDENTS)}
@@ -140,7 +140,7 @@ def _teacher_type(config: type[Config], family: str) -> type[Teacher]:
         for name, field in own.items()
     }
     make: Any = create_model
-    block: type[Teacher] = make("Teacher", __base__=base, __doc__=base.__doc__, **optional)
+    block: type[TeacherBlock] = make("Teacher", __base__=base, __doc__=base.__doc__, **optional)
     block.describing = tuple(own)
     block.required = tuple(name for name, field in own.items() if field.is_required())
     block.brings_weights = family not in ("smp", "detectors")

@@ -18,7 +18,7 @@ from segkd.training.tasks import task_of
 
 
 @dataclass
-class Opened:
+class OpenedModel:
     """A model, and where it comes from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Opened:
 
 def open_model(
     target: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), needs_config: bool = True
-) -> Opened:
+) -> OpenedModel:
     """Open what a person names as a model.
 
     Args:
@@ -69,24 +69,24 @@ def open_model(
                 f"{next(iter(overrides))}: {path} is a student without a run, so there is no config to change"
             )
         folder = student_dir(path)
-        return Opened(str(target), load_student(folder), folder / STUDENT_FILE, folder)
+        return OpenedModel(str(target), load_student(folder), folder / STUDENT_FILE, folder)
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
     config = run.config(overrides) if needs_config or overrides else None
     return _of_run(str(target), run, config)
 
 
-def _of_run(name: str, run: Run, config: Config | None) -> Opened:
+def _of_run(name: str, run: Run, config: Config | None) -> OpenedModel:
     try:
         network = load_student(run.student)
     except OwnCode:
         config = config or run.config()  # which may name code, as a student's folder may not
         own = {"family": getattr(config.student, "family", None), "task": config.task}
         network = load_student(run.student, getattr(config.student, "build", None), **own)
-    return Opened(name, network, run.student / STUDENT_FILE, run.directory, config)
+    return OpenedModel(name, network, run.student / STUDENT_FILE, run.directory, config)
 
 
-def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> Opened:
+def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> OpenedModel:
     try:
         find_config(name)
     except SegkdError:
@@ -103,4 +103,4 @@ def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> Opene
             "student.checkpoint"
         )
     student = task_of(config).student().eval()
-    return Opened(name, student, Path(config.student.checkpoint), run.directory, config)
+    return OpenedModel(name, student, Path(config.student.checkpoint), run.directory, config)

@@ -67,7 +67,7 @@ class Data(Block):
         return 0 if self.unlabelled is None else self.unlabelled.count(self.batch_size)
 
 
-class Teacher(ModelBlock):
+class TeacherBlock(ModelBlock):
     """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
     describing: ClassVar[tuple[str, ...]] = ()
@@ -90,7 +90,7 @@ class Teacher(ModelBlock):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Teacher":
+    def _one_source(self) -> "TeacherBlock":
         said = [
             key for key in self.describing if getattr(self, key) not in (None, type(self).model_fields[key].default)
         ]
@@ -125,14 +125,14 @@ class AverageBlock(Block):
 class Teachers(Block):
     """Several teachers by name: each as `teacher` is, or {average: [names of others], weights: [...]}."""
 
-    def blocks(self) -> dict[str, Teacher | AverageBlock]:
+    def blocks(self) -> dict[str, TeacherBlock | AverageBlock]:
         """Return those that are not null."""
         return {name: block for name in type(self).model_fields if (block := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
     def _averages_of_others(self) -> "Teachers":
         found = self.blocks()
-        plain = [name for name, block in found.items() if isinstance(block, Teacher)]
+        plain = [name for name, block in found.items() if isinstance(block, TeacherBlock)]
         for name, block in found.items():
             for other in block.average if isinstance(block, AverageBlock) else ():
                 if other not in plain:
@@ -199,7 +199,7 @@ class Config(Block):
 
     places: ClassVar[tuple[str, ...]] = ()
     """What terms can read of what the task's models return; any other name is a module's path."""
-    teacher_type: ClassVar[type[Teacher]] = Teacher
+    teacher_type: ClassVar[type[TeacherBlock]] = TeacherBlock
     """What is said of a teacher whatever its family."""
 
     task: str = Field(description="what is trained")
@@ -213,7 +213,7 @@ class Config(Block):
     )
     data: Data
     student: ModelBlock
-    teacher: Teacher | None = None
+    teacher: TeacherBlock | None = None
     teachers: Teachers | None = Field(None, description="several by name, in place of teacher")
     distill: Distill = Distill()
     optimizer: Optimizer = Optimizer()
@@ -287,7 +287,7 @@ class Config(Block):
         terms = {place.rpartition(":")[0] for place in places}
         return terms | ({weighting["teacher"]} if weighting else set())
 
-    def named_teachers(self) -> dict[str, Teacher | AverageBlock]:
+    def named_teachers(self) -> dict[str, TeacherBlock | AverageBlock]:
         """Return the teachers by name; that of ``teacher`` is called so too."""
         if self.teachers is not None:
             return self.teachers.blocks()

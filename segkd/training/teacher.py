@@ -10,7 +10,7 @@ from segkd.common.plain import written
 from segkd.errors import SegkdError
 from segkd.training.classes import check_same, match_classes
 from segkd.training.run import Run
-from segkd.training.schema import AverageBlock, Config, Teacher
+from segkd.training.schema import AverageBlock, Config, TeacherBlock
 from segkd.training.teacher_runs import key_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TeacherOf:
 
     def __init__(self, task: "Task", name: str, own: Config | None) -> None:
         block = task.config.named_teachers()[name]
-        assert isinstance(block, Teacher)
+        assert isinstance(block, TeacherBlock)
         self.name, self.key, self.block = name, key_of(task.config, name), block
         self.checkpoint: str | None = block.checkpoint
         self.lacks_head = False
@@ -54,6 +54,8 @@ class TeacherOf:
                 self._of_block(task)
         except SegkdError as error:
             raise SegkdError(f"{task.config.name}: {error}") from None
+        if self.network.note:
+            self.remarks.append(f"the teacher {name}: {self.network.note}")
 
     def _of_config(self, task: "Task", own: Config) -> None:
         theirs = task.read_dataset(own.data.dataset).class_names
@@ -200,7 +202,7 @@ class TeachersOf:
         self.each = {
             name: TeacherOf(task, name, configs.get(name))
             for name, block in blocks.items()
-            if isinstance(block, Teacher)
+            if isinstance(block, TeacherBlock)
         }
         networks = {name: teacher.network for name, teacher in self.each.items()}
         for name, block in blocks.items():

@@ -8,7 +8,7 @@ from typing import Any
 from segkd.errors import SegkdError
 from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run, changed_keys
-from segkd.training.schema import Config, Teacher
+from segkd.training.schema import Config, TeacherBlock
 
 
 def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, Config]:
@@ -25,7 +25,7 @@ def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, 
     return {
         name: _teacher_config(config, key_of(config, name), block, pupils)
         for name, block in config.named_teachers().items()
-        if isinstance(block, Teacher) and block.config is not None
+        if isinstance(block, TeacherBlock) and block.config is not None
     }
 
 
@@ -34,7 +34,7 @@ def key_of(config: Config, name: str) -> str:
     return name if config.teachers is None else f"teachers.{name}"
 
 
-def _teacher_config(config: Config, key: str, block: Teacher, pupils: tuple[Path, ...]) -> Config:
+def _teacher_config(config: Config, key: str, block: TeacherBlock, pupils: tuple[Path, ...]) -> Config:
     assert block.config is not None
     try:
         found = find_config(block.config)

@@ -104,7 +104,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     if is_resumed:
         _check_goes_on(run, config, fit.done)
     # Labels are read for these: what is wrong with them is known before anything is written.
-    remarks = [*teachers.remarks, *task.remarks(fit.train_set), *task.remarks(fit.val_set)]
+    of_student = [f"the student: {student.note}"] if student.note else []
+    remarks = [*of_student, *teachers.remarks, *task.remarks(fit.train_set), *task.remarks(fit.val_set)]
     for own in configs.values():
         _have_teacher(config, own, console, is_first)
     teachers.load()

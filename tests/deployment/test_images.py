@@ -6,11 +6,11 @@ import torch
 from networks import segmenter
 
 from segkd.deployment.images import images_for
-from segkd.training.opening import Opened, open_model
+from segkd.training.opening import OpenedModel, open_model
 
 
-def opened(**settings) -> Opened:
-    return Opened("a", segmenter(**settings).eval(), Path("a/model.safetensors"), Path("a"))
+def opened(**settings) -> OpenedModel:
+    return OpenedModel("a", segmenter(**settings).eval(), Path("a/model.safetensors"), Path("a"))
 
 
 def test_they_are_spread_over_the_validation_split(shipped: Path):

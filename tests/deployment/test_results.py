@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from segkd.deployment.inputs import Source
-from segkd.deployment.results import Boxes, Masks, save_picture
+from segkd.deployment.results import BoxResults, MaskResults, save_picture
 from segkd.detection.pictures import draw_boxes
 from segkd.errors import SegkdError
 from segkd.segmentation.pictures import overlay
@@ -29,7 +29,7 @@ class TestMasks:
     MASK = (np.arange(40 * 60) % 3).reshape(40, 60).astype(np.uint8)
 
     def test_indices_are_classes_and_the_palette_their_colours(self, tmp_path: Path):
-        results = Masks({"colors": COLORS}, tmp_path)
+        results = MaskResults({"colors": COLORS}, tmp_path)
         results.add(PHOTO, None, IMAGE, self.MASK)
         results.add(CLIP, 12, IMAGE, self.MASK[::-1])
         results.close()
@@ -46,7 +46,7 @@ class TestMasks:
             np.testing.assert_array_equal(np.asarray(image), self.MASK[::-1])
 
     def test_the_ignore_index_is_white(self, tmp_path: Path):
-        results = Masks({"colors": COLORS, "ignore_index": 1}, tmp_path)
+        results = MaskResults({"colors": COLORS, "ignore_index": 1}, tmp_path)
         picture = results.add(PHOTO, None, IMAGE, self.MASK)
         with Image.open(tmp_path / "masks/a/b.c.png") as image:
             assert image.getpalette()[:9] == [10, 20, 30, 255, 255, 255, 0, 0, 255]
@@ -54,12 +54,12 @@ class TestMasks:
 
     @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
     def test_overlay(self, alpha: float, tmp_path: Path):
-        picture = Masks({"colors": COLORS}, tmp_path, alpha).add(PHOTO, None, IMAGE, self.MASK)
+        picture = MaskResults({"colors": COLORS}, tmp_path, alpha).add(PHOTO, None, IMAGE, self.MASK)
         np.testing.assert_array_equal(picture, overlay(IMAGE, self.MASK, COLORS, alpha))
 
     def test_a_student_without_colours(self, tmp_path: Path):
         with pytest.raises(SegkdError, match="records no colors"):
-            Masks({"classes": ["a"]}, tmp_path)
+            MaskResults({"classes": ["a"]}, tmp_path)
 
 
 class TestBoxes:
@@ -67,7 +67,7 @@ class TestBoxes:
         return json.loads((folder / "detections.json").read_text())
 
     def test_the_file_and_the_picture_hold_what_is_sure_enough(self, tmp_path: Path):
-        results = Boxes(INFO, tmp_path / "out")
+        results = BoxResults(INFO, tmp_path / "out")
         picture = results.add(PHOTO, None, IMAGE, {**FOUND, "scores": np.array([0.9, 0.5, 0.29], np.float32)})
         results.close()
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["detections.json"]
@@ -87,7 +87,7 @@ class TestBoxes:
 
     @pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.5, 1), (1.0, 0)])
     def test_threshold(self, threshold: float, count: int, tmp_path: Path):
-        results = Boxes(INFO, tmp_path, threshold)
+        results = BoxResults(INFO, tmp_path, threshold)
         for frame in (1, 2):
             results.add(CLIP, frame, IMAGE, FOUND)
         results.close()
@@ -96,14 +96,14 @@ class TestBoxes:
         assert all(len(image[key]) == count for image in read.values() for key in ("boxes", "labels", "scores"))
 
     def test_of_nothing(self, tmp_path: Path):
-        Boxes(INFO, tmp_path).close()
+        BoxResults(INFO, tmp_path).close()
         assert self.read(tmp_path) == {}
 
     @pytest.mark.parametrize("missing", ["classes", "colors"])
     def test_a_student_without(self, missing: str, tmp_path: Path):
         info = {key: value for key, value in INFO.items() if key != missing}
         with pytest.raises(SegkdError, match=f"records no {missing}"):
-            Boxes(info, tmp_path)
+            BoxResults(info, tmp_path)
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):

@@ -7,10 +7,10 @@ from torch import nn
 
 from segkd.deployment.images import images_for
 from segkd.deployment.signature import DENSE, DETECTION, Reference, resized
-from segkd.training.opening import Opened, open_model
+from segkd.training.opening import OpenedModel, open_model
 
 
-def reference(run: Path, *overrides: str) -> tuple[Reference, Opened]:
+def reference(run: Path, *overrides: str) -> tuple[Reference, OpenedModel]:
     opened = open_model(run, overrides)
     return Reference(opened.network, next(iter(images_for(opened, 1)))), opened
 

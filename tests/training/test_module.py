@@ -9,14 +9,14 @@ from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.network import Network
 from segkd.training.module import DistillModule, draw_seed
-from segkd.training.segmentation.schema import Config
+from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.segmentation.task import SegmentationTask
 
 
 @pytest.fixture
 def module() -> DistillModule:
     data: dict[str, Any] = {"dataset": "camvid", "crop": [32, 32]}
-    task = SegmentationTask(Config.model_validate({**TINY, "data": data}))
+    task = SegmentationTask(SegmentationConfig.model_validate({**TINY, "data": data}))
     return DistillModule(task, Distiller(Network(nn.Conv2d(3, 2, 1)), None, {}, nn.CrossEntropyLoss(ignore_index=255)))
 
 

@@ -7,12 +7,12 @@ from experiments import TINY
 
 from segkd.errors import SegkdError
 from segkd.training.run import Run, changed_keys, settings
-from segkd.training.segmentation.schema import Config
+from segkd.training.segmentation.schema import SegmentationConfig
 
 
 @pytest.fixture
-def config() -> Config:
-    return Config.model_validate({**TINY, "data": {"dataset": "camvid", "crop": [8, 8]}})
+def config() -> SegmentationConfig:
+    return SegmentationConfig.model_validate({**TINY, "data": {"dataset": "camvid", "crop": [8, 8]}})
 
 
 def error(call: Any, *arguments: Any) -> str:
@@ -22,11 +22,11 @@ def error(call: Any, *arguments: Any) -> str:
     return str(raised.value)
 
 
-def test_of_a_config(config: Config):
+def test_of_a_config(config: SegmentationConfig):
     assert Run.of(config).directory == Path("runs/tiny")
 
 
-def test_created_then_read(tmp_path: Path, config: Config):
+def test_created_then_read(tmp_path: Path, config: SegmentationConfig):
     run = Run(tmp_path / "deep" / "run")
     run.create(config)
     assert run.config() == config
@@ -35,7 +35,7 @@ def test_created_then_read(tmp_path: Path, config: Config):
     assert not run.begun
 
 
-def test_finished(tmp_path: Path, config: Config):
+def test_finished(tmp_path: Path, config: SegmentationConfig):
     run = Run(tmp_path / "run")
     run.create(config)
     run.finish({"a": float("nan"), "b": [1.5, float("nan")], "c": {"d": "text"}})
@@ -45,33 +45,33 @@ def test_finished(tmp_path: Path, config: Config):
 
 
 class TestNothingIsOverwritten:
-    def test_a_run_that_was_begun(self, tmp_path: Path, config: Config):
+    def test_a_run_that_was_begun(self, tmp_path: Path, config: SegmentationConfig):
         run = Run(tmp_path / "run")
         run.create(config)
         assert f"segkd train --resume {run.directory}" in error(run.create, config)
 
-    def test_a_finished_run(self, tmp_path: Path, config: Config):
+    def test_a_finished_run(self, tmp_path: Path, config: SegmentationConfig):
         run = Run(tmp_path / "run")
         run.create(config)
         run.finish({})
         assert "holds a finished run" in error(run.create, config)
 
-    def test_other_files(self, tmp_path: Path, config: Config):
+    def test_other_files(self, tmp_path: Path, config: SegmentationConfig):
         (tmp_path / "notes.txt").write_text("mine")
         assert "holds other files" in error(Run(tmp_path).create, config)
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
-    def test_an_empty_folder_will_do(self, tmp_path: Path, config: Config):
+    def test_an_empty_folder_will_do(self, tmp_path: Path, config: SegmentationConfig):
         Run(tmp_path).create(config)
 
     @pytest.mark.parametrize("below", ["", "run", "deep/run"])
-    def test_a_file_in_the_way(self, tmp_path: Path, config: Config, below: str):
+    def test_a_file_in_the_way(self, tmp_path: Path, config: SegmentationConfig, below: str):
         (tmp_path / "file").write_text("mine")
         message = error(Run(tmp_path / "file" / below).create, config)
         assert f"{tmp_path / 'file'} is a file" in message
         assert (tmp_path / "file").read_text() == "mine"
 
-    def test_a_folder_that_cannot_be_written(self, config: Config):
+    def test_a_folder_that_cannot_be_written(self, config: SegmentationConfig):
         message = error(Run("/proc/segkd/run").create, config)
         assert "/proc" in message
 
@@ -88,7 +88,7 @@ class TestReading:
 
 
 def test_killed_before_it_is_a_run_it_is_in_nobodys_way(
-    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: SegmentationConfig, monkeypatch: pytest.MonkeyPatch
 ):
     run = Run(tmp_path / "run")
 
@@ -104,7 +104,7 @@ def test_killed_before_it_is_a_run_it_is_in_nobodys_way(
     assert run.config() == config
 
 
-def test_settings_name_a_method_without_options(config: Config):
+def test_settings_name_a_method_without_options(config: SegmentationConfig):
     weighted = config.model_copy(
         update={"distill": config.distill.model_copy(update={"pixel_weighting": {"rdd": None}})}
     )
@@ -112,7 +112,7 @@ def test_settings_name_a_method_without_options(config: Config):
     assert changed_keys(config, weighted) == ["distill.pixel_weighting.rdd"]
 
 
-def test_changed_keys(config: Config):
+def test_changed_keys(config: SegmentationConfig):
     other = config.model_copy(update={"seed": 3, "runs": "elsewhere", "trainer": config.trainer.model_copy()})
     other.trainer.threads = 7
     other.trainer.max_steps = 9

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from segkd.losses import ICSD, PixelKD
 from segkd.training.distill import Distill, TermBlock
 from segkd.training.schema import Block
-from segkd.training.segmentation.schema import Config
+from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.weighting import RelativeDifficulty
 
 MINIMAL = {"name": "a", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
@@ -18,8 +18,8 @@ def blocks(base: type[BaseModel] = Block) -> list[type[BaseModel]]:
 
 
 def test_defaults_are_valid():
-    config = Config.model_validate(MINIMAL)
-    assert Config.model_validate(config.model_dump(mode="json")) == config
+    config = SegmentationConfig.model_validate(MINIMAL)
+    assert SegmentationConfig.model_validate(config.model_dump(mode="json")) == config
     assert config.teacher is None
 
 

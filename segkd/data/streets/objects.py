@@ -9,7 +9,7 @@ import numpy as np
 from segkd.data.streets.camera import CAR, PERSON, POLE, SIGN, VEGETATION, Canvas, rgb
 
 
-class Layout(Protocol):
+class Street(Protocol):
     """What objects need to know of the street; metres."""
 
     rng: np.random.Generator
@@ -19,7 +19,7 @@ class Layout(Protocol):
     light: str
 
 
-def paint_objects(canvas: Canvas, street: Layout) -> None:
+def paint_objects(canvas: Canvas, street: Street) -> None:
     """Scatter trees, poles, signs, cars and people over the street and paint them from far to near."""
     rng = street.rng
     things: list[tuple[float, float, Callable[[Canvas, float, float], None]]] = []

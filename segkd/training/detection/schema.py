@@ -9,7 +9,7 @@ from segkd.models.detectors import DetectorBlock
 from segkd.training import schema
 
 
-class Data(schema.Data):
+class DetectionData(schema.Data):
     """What is trained on, how it is augmented, and the size at which all models see it."""
 
     min_size: Pixels | list[Pixels] = Field(
@@ -23,7 +23,7 @@ class Data(schema.Data):
     crop: HeightWidth | None = Field(None, description="[height, width] of a random crop; default none")
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> "Data":
+    def _is_a_range(self) -> "DetectionData":
         size = self.min_size
         if self.min_size_sampling == "range" and not isinstance(size, int) and (len(size) != 2 or size[0] >= size[1]):
             raise ValueError(f"min_size_sampling: range needs min_size: [smallest, largest], got {size}")
@@ -36,13 +36,13 @@ class Data(schema.Data):
         return list(range(self.min_size[0], self.min_size[1] + 1))
 
 
-class Config(schema.Config):
+class DetectionConfig(schema.Config):
     """A whole experiment."""
 
     places: ClassVar[tuple[str, ...]] = ("fpn", "head")
 
     task: Literal["detection"] = Field(description="what is trained")
-    data: Data
+    data: DetectionData
     student: DetectorBlock
     task_loss: None = Field(None, description="detectors bring their own losses: nothing else is taken")
 
@@ -53,7 +53,7 @@ class Config(schema.Config):
             raise ValueError("is of segmentation: a detector brings its own losses")
 
     @model_validator(mode="after")
-    def _takes_unlabelled(self) -> "Config":
+    def _takes_unlabelled(self) -> "DetectionConfig":
         if self.data.unlabelled is not None and "rcnn" in self.student.arch:
             raise ValueError(
                 f"data.unlabelled: {self.student.arch}, a two-stage detector, learns from whole batches of labelled "

@@ -6,7 +6,7 @@ Imports are on first use: what a config says of this task is read without any of
 from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
-from segkd.training.detection.schema import Config
+from segkd.training.detection.schema import DetectionConfig
 from segkd.training.measure import Measure
 from segkd.training.task import Task
 
@@ -30,7 +30,7 @@ class DetectionTask(Task):
     """One detection run's data and models."""
 
     name = "detection"
-    config_type = Config
+    config_type = DetectionConfig
     family = "detectors"
     maps_classes = False
     measures = (
@@ -43,7 +43,7 @@ class DetectionTask(Task):
         Measure("class_ap", "AP", of_classes=True),
     )
 
-    config: Config
+    config: DetectionConfig
     spec: "BoxSpec"
 
     @classmethod

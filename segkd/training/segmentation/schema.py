@@ -13,7 +13,7 @@ from segkd.training import schema
 from segkd.training.segmentation.task_loss import Blocks, build_task_loss, check_task_loss
 
 
-class Data(schema.Data):
+class SegmentationData(schema.Data):
     """What is trained on, and how it is augmented."""
 
     resize: HeightWidth | None = Field(None, description="[height, width] that every training pair is brought to first")
@@ -28,7 +28,7 @@ class AuxiliaryFit(Block):
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="learning rate")
 
 
-class Teacher(schema.Teacher):
+class SegmentationTeacher(schema.TeacherBlock):
     """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
     auxiliary: bool | Literal["fit"] = Field(
@@ -37,7 +37,7 @@ class Teacher(schema.Teacher):
     auxiliary_fit: AuxiliaryFit = AuxiliaryFit()
 
 
-class Validation(schema.Validation):
+class SegmentationValidation(schema.Validation):
     """How the student is measured."""
 
     resize: HeightWidth | None = Field(None, description="[height, width] of the images; labels stay at their own")
@@ -46,17 +46,17 @@ class Validation(schema.Validation):
     stride: HeightWidth | None = Field(None, description="[down, across], of sliding; default two thirds of the window")
 
 
-class Config(schema.Config):
+class SegmentationConfig(schema.Config):
     """A whole experiment."""
 
     places: ClassVar[tuple[str, ...]] = ("logits", "aux")
-    teacher_type: ClassVar[type[schema.Teacher]] = Teacher
+    teacher_type: ClassVar[type[schema.TeacherBlock]] = SegmentationTeacher
 
     task: Literal["segmentation"] = Field("segmentation", description="what is trained")
-    data: Data
+    data: SegmentationData
     student: SMPBlock
-    teacher: Teacher | None = None
-    validation: Validation = Validation()
+    teacher: SegmentationTeacher | None = None
+    validation: SegmentationValidation = SegmentationValidation()
     task_loss: dict[str, dict[str, Any] | None] | None = Field(
         None,
         description="what is learnt from the labels, default cross_entropy: a name such as ohem, {ohem: {threshold: "
@@ -86,7 +86,7 @@ class Config(schema.Config):
         return super().names_code() or any(":" in name and not name.startswith("smp:") for name in self.task_loss or {})
 
     @model_validator(mode="after")
-    def _window_fits(self) -> "Config":
+    def _window_fits(self) -> "SegmentationConfig":
         window, stride = self.validation.window or self.data.crop, self.validation.stride
         if stride is not None and (stride[0] > window[0] or stride[1] > window[1]):
             raise ValueError(f"validation.stride must not be beyond the window {list(window)}, got {list(stride)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
 from segkd.training.measure import Measure
-from segkd.training.segmentation.schema import Config
+from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.task import Task
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class SegmentationTask(Task):
     """One segmentation run's data and models."""
 
     name = "segmentation"
-    config_type = Config
+    config_type = SegmentationConfig
     family = "smp"
     measures = (
         Measure("miou", "mIoU"),
@@ -42,7 +42,7 @@ class SegmentationTask(Task):
         Measure("iou", "IoU", of_classes=True),
     )
 
-    config: Config
+    config: SegmentationConfig
     spec: "MaskSpec"
 
     @classmethod

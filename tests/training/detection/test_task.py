@@ -17,7 +17,7 @@ from segkd.common.reading import read_image
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
-from segkd.training.detection.schema import Config
+from segkd.training.detection.schema import DetectionConfig
 from segkd.training.detection.task import DetectionTask
 from segkd.training.evaluate import evaluate
 from segkd.training.teacher import TeacherOf
@@ -26,7 +26,7 @@ from segkd.training.teacher import TeacherOf
 @pytest.fixture
 def task(experiment: Path) -> DetectionTask:
     config = load_config(str(experiment / "tiny.yaml"))
-    assert isinstance(config, Config)
+    assert isinstance(config, DetectionConfig)
     return DetectionTask(config)
 
 

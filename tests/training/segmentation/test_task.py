@@ -11,7 +11,7 @@ from segkd.models.smp import build_model, normalization
 from segkd.network import Network
 from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.training.config import load_config
-from segkd.training.segmentation.schema import Config
+from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.segmentation.task import SegmentationTask
 from segkd.training.teacher import TeachersOf
 from segkd.training.teacher_runs import teacher_configs
@@ -20,7 +20,7 @@ from segkd.training.teacher_runs import teacher_configs
 @pytest.fixture
 def task(experiment: Path) -> SegmentationTask:
     config = load_config(str(experiment / "distilled.yaml"))
-    assert isinstance(config, Config)
+    assert isinstance(config, SegmentationConfig)
     return SegmentationTask(config)
 
 
