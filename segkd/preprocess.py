@@ -66,6 +66,11 @@ class Preprocess:
         return (values - mean) / std
 
 
+def unit(images: Tensor) -> Tensor:
+    """Return images, uint8 or floating point in [0, 1], as floating point in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
 @functools.cache
 def _on_device(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype

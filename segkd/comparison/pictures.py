@@ -17,6 +17,7 @@ from segkd.comparison.records import Method
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
 from segkd.network import Network
+from segkd.training.measure import seen_by
 from segkd.training.task import Task
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf
@@ -79,11 +80,11 @@ def _strips(methods: Sequence[Method], count: int) -> list[list[Tile]]:
     items = [dataset[index] for index in shown]
     found = [[Tile("image", item["image"].permute(1, 2, 0).numpy()), Tile("label", task.draw(item))] for item in items]
     with torch.no_grad():
-        for name, of, network in _models(methods):
+        for name, role, of, network in _models(methods):
             # Each under its own config: normalisation and size of the images are a method's own.
             own = of.val_set()
             for tiles, index in zip(found, shown, strict=True):
-                item = own[index]
+                item = seen_by(role, own[index])
                 metrics = of.metrics(sync_on_compute=False)
                 of.count(metrics, network, own.collate([item]))
                 score = f"{of.score.label} {of.score.shown(metrics.compute()[of.score.key])}"
@@ -103,8 +104,8 @@ def legend(methods: Sequence[Method]) -> list[tuple[str, Color]]:
     return list(zip(spec.class_names, spec.colors, strict=True))
 
 
-def _models(methods: Sequence[Method]) -> Iterator[tuple[str, Task, Network]]:
-    """Yield the teachers of the first that has some, where their weights are at hand, and each method's student."""
+def _models(methods: Sequence[Method]) -> Iterator[tuple[str, str, Task, Network]]:
+    """Yield name, role, task and model: the teachers of the first that has some at hand, and each method's student."""
     taught = next((method.first.config for method in methods if method.first.config.named_teachers()), None)
     if taught is not None:
         task = task_of(taught)
@@ -112,7 +113,7 @@ def _models(methods: Sequence[Method]) -> Iterator[tuple[str, Task, Network]]:
             teachers = TeachersOf(task, teacher_configs(taught))
             teachers.load(to_measure=True)
             for name, network in teachers.predicting.items():
-                yield name, task, network.eval()
+                yield name, "teacher", task, network.eval()
     for method in methods:
         task = task_of(method.first.config)
-        yield method.name, task, task.load_student(method.first.run.student)
+        yield method.name, "student", task, task.load_student(method.first.run.student)

@@ -61,7 +61,7 @@ def measure(
     Args:
         task: of the config.
         network: the student or a teacher.
-        name: what the bar calls it.
+        name: ``"student"``, or a teacher's.
         device: where; what ``trainer.accelerator`` says unless given.
         console: where progress is shown if it is a terminal; None for nowhere.
 
@@ -80,9 +80,15 @@ def measure(
     with torch.no_grad():
         loader = task.val_loader(task.val_set())
         for batch in shown(loader, len(loader), name, console):
-            task.count(metrics, network, move_data_to_device(batch, device))
+            task.count(metrics, network, move_data_to_device(seen_by(name, batch), device))
     measured: dict[str, Any] = metrics.compute()
     return measured
+
+
+def seen_by(name: str, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch, or an item, with the images that the model of this name sees: a teacher may have its own."""
+    has_own = name != "student" and "image_teacher" in batch
+    return {**batch, "image": batch["image_teacher"]} if has_own else batch
 
 
 def device_of(config: Config) -> "torch.device":

@@ -10,6 +10,7 @@ from segkd.common.pictures import Picture, comparison_grid, weight_map
 from segkd.errors import SegkdError
 from segkd.losses.icsd import inter_class_similarity
 from segkd.segmentation.pictures import ERROR_COLORS, colorize, error_map, heat_map
+from segkd.training.measure import seen_by
 from segkd.training.module import DistillModule
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def draw_boards(task: "SegmentationTask", module: DistillModule, items: list[dic
     names = [name for name, network in module.networks().items() if network.classes]
     teachers = names[1:]
     for item in items:
-        images, target = task.inputs({key: item[key][None].to(module.device) for key in ("image", "mask")})
+        batch = {key: value[None].to(module.device) for key, value in item.items() if isinstance(value, Tensor)}
         predicted = {}
         for name in names:
-            logits = task.predict(module.networks()[name], images, target)
+            logits = task.predict(module.networks()[name], *task.inputs(seen_by(name, batch)))
             predicted[name] = logits.argmax(1)[0].cpu().numpy()
             matrices.setdefault(name, []).append(inter_class_similarity(logits)[0].cpu())
-        label, weights = item["mask"].numpy(), _weights(module, images, target)
+        label, weights = item["mask"].numpy(), _weights(module, batch)
         row = {"input": item["image"].permute(1, 2, 0).numpy(), "label": colorize(label, spec.colors, ignore)}
         row |= {name: colorize(predicted[name], spec.colors, ignore) for name in (*teachers, "student")}
         row["errors"] = error_map(predicted["student"], label, ignore, predicted[teachers[0]] if teachers else None)
@@ -54,15 +55,16 @@ def draw_boards(task: "SegmentationTask", module: DistillModule, items: list[dic
     return {"pictures": grid, **_matrices(matrices, spec.class_names)}
 
 
-def _weights(module: DistillModule, images: Tensor, target: Tensor) -> Any:
+def _weights(module: DistillModule, batch: dict[str, Tensor]) -> Any:
     """Return the map (H, W) that the task loss would be weighted with at this progress, or None."""
     if module.distiller.pixel_weighting is None:
         return None
     try:
-        weights = module.distiller(images, target, progress=module.progress).pixel_weights
+        inputs = module.task.inputs(batch)
+        out = module.distiller(*inputs, progress=module.progress, teacher_images=batch.get("image_teacher"))
     except (SegkdError, RuntimeError):  # a size that the models take in windows only
         return None
-    return None if weights is None else weights[0].float().cpu().numpy()
+    return None if out.pixel_weights is None else out.pixel_weights[0].float().cpu().numpy()
 
 
 def _matrices(of_images: Mapping[str, list[Tensor]], names: list[str]) -> dict[str, Picture]:

@@ -100,7 +100,9 @@ class SegmentationTask(Task):
 
     def inputs(self, batch: dict[str, Any]) -> "tuple[Tensor, Tensor]":
         """Return images (B, 3, H, W) in [0, 1], and labels (B, H, W)."""
-        return batch["image"].float() / 255, batch["mask"]
+        from segkd.preprocess import unit
+
+        return unit(batch["image"]), batch["mask"]
 
     def adapter(self) -> "Adapter":
         """Return the core's own, with the weight of the student's auxiliary loss."""
@@ -181,11 +183,12 @@ class SegmentationTask(Task):
 
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
         """Draw the label, or what a model predicts at the label's size, in the classes' colours."""
+        from segkd.preprocess import unit
         from segkd.segmentation.pictures import colorize
 
         classes = item["mask"]
         if network is not None:
-            classes = self.predict(network, item["image"][None].float() / 255, classes).argmax(1)[0].cpu()
+            classes = self.predict(network, unit(item["image"][None]), classes).argmax(1)[0].cpu()
         return colorize(classes.numpy(), self.spec.colors, self.spec.ignore_index)
 
     def info(self) -> dict[str, Any]:
