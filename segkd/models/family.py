@@ -74,6 +74,8 @@ class Family(ABC):
     """What a config says of such a model."""
     tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
     """Those that it has models for."""
+    only_features: ClassVar[bool] = False
+    """Whether none of its models has classes: they are teachers whose features alone are read, no students."""
     extra: ClassVar[str | None] = None
     """The extra of this package that brings its library, where that does not come by itself."""
     names_code: ClassVar[bool] = False

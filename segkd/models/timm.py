@@ -25,6 +25,7 @@ class Timm(Family):
     name = "timm"
     title = "timm's networks as teachers of features, tokens given as maps"
     block = TimmBlock
+    only_features = True
     kept = ("arch", "options")
 
     @classmethod

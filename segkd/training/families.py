@@ -46,6 +46,10 @@ def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] 
                     f"{name!r} has no models for {found.name}, but for {', '.join(tasks)}; those that have: "
                     f"{', '.join(fitting)}"
                 )
+            if keys == ["student"] and _family(name).only_features:
+                raise SegkdError(
+                    f"models of {name!r} have no classes: they teach by their features, and are no students"
+                )
         except SegkdError as error:
             raise SegkdError(f"{source([*keys, 'family'])}: {'.'.join(keys)}.family: {error}") from None
         block["family"] = name

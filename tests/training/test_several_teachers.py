@@ -1,0 +1,82 @@
+"""Several teachers in a config: trained, averaged, resumed, measured, shown; and what of them is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import cut_at, expect_same, refused, scalars, segkd, train, write
+
+SHORT = {"trainer": {"max_steps": 1}}
+TEACHERS: dict[str, Any] = {
+    "big": {"config": "teacher.yaml", "overrides": SHORT},
+    "both": {"average": ["big", "other"], "weights": [2, 1]},
+    "other": {"config": "teacher.yaml", "overrides": {"name": "other", "seed": 2, **SHORT}},
+}
+DISTILL: dict[str, Any] = {
+    "terms": {
+        "kd": {"loss": "pixel_kd", "teacher": "both:logits"},
+        "cwd": {"loss": "cwd", "teacher": "other:logits", "weight": 0.1},
+        "deep": {"loss": "pkd", "student": "decoder", "teacher": "big:decoder"},
+    },
+    "pixel_weighting": {"rdd": {"teacher": "big", "without_auxiliary": "second_stage"}},
+}
+
+
+@pytest.fixture
+def several(experiment: Path) -> Path:
+    content = {"base": "tiny.yaml", "name": "several", "teachers": TEACHERS, "distill": DISTILL}
+    return write(experiment / "several.yaml", content)
+
+
+def test_teach_together_and_are_resumed_to_the_bit(several: Path):
+    runs = several.parent / "runs"
+    outcome = train(several)
+    heading = next(line.split() for line in outcome.out.splitlines() if "student" in line and "both" in line)
+    assert heading[-4:] == [*TEACHERS, "student"]
+    result = json.loads((runs / "several/result.json").read_text())
+    assert list(result["teachers"]) == list(TEACHERS)
+    for name, run in (("big", "teacher"), ("other", "other")):
+        assert (
+            result["teachers"][name]["miou"] == json.loads((runs / run / "result.json").read_text())["student"]["miou"]
+        )
+    assert {"train/kd", "train/cwd", "train/deep"} <= set(scalars(runs / "several"))
+    with cut_at(2):
+        assert segkd("train", several, "name=cut").status == 1
+    train("--resume", runs / "cut")
+    expect_same(runs / "cut", runs / "several")
+
+
+def test_eval_shows_each(several: Path):
+    train(several, "trainer.max_steps=1")
+    target = several.parent / "measured.json"
+    outcome = segkd("eval", several.parent / "runs/several", "--json", target)
+    assert outcome.status == 0, outcome.err
+    row = next(line.split() for line in outcome.out.splitlines() if line.startswith("mIoU"))
+    assert len(row) == 5
+    assert list(json.loads(target.read_text())["teachers"]) == list(TEACHERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "texts"),
+    [
+        ("distill.terms.kd.teacher=bgi:logits", ["distill.terms.kd", "'bgi'", "did you mean 'big'?"]),
+        ("distill.terms.kd.teacher=logits", ["distill.terms.kd", "big", "other"]),
+        ("distill.pixel_weighting.rdd.teacher=othre", ["pixel_weighting", "did you mean 'other'?"]),
+        ("teachers.both.average=[big, smal]", ["both averages 'smal'"]),
+        ("teachers.both.weights=[1, 2, 3]", ["teachers.both", "weight"]),
+        ("teachers.both.average=[both]", ["teachers.both"]),
+        ("teachers.big.family=smpp", ["teachers.big.family", "did you mean 'smp'?"]),
+        ("teachers.big.family=detectors", ["teachers.big.family", "no models for segmentation"]),
+        ("student={family: timm, arch: resnet18}", ["student.family", "'timm' have no classes"]),
+        ("student.family=nowhere:Family", ["student.family", "nowhere"]),
+    ],
+)
+def test_what_does_not_fit_is_one_line(several: Path, change: str, texts: list[str]):
+    refused(segkd("train", several, change), *texts)
+    assert not (several.parent / "runs").exists()
+
+
+def test_one_and_several_at_once(several: Path):
+    write(several.parent / "two.yaml", {"base": "tiny.yaml", "teacher": TEACHERS["big"], "teachers": TEACHERS})
+    refused(segkd("train", several.parent / "two.yaml"), "two.yaml", "teacher", "teachers")
