@@ -36,7 +36,7 @@ def configs(debug: Debug = False) -> None:
 
 
 def methods(debug: Debug = False) -> None:
-    """List the methods and whatever else a config can name: options with defaults, papers, weights."""
+    """List methods, models and what else a config can name."""
     from segkd.registry import KINDS, things
     from segkd.training.options import about
 

@@ -40,8 +40,8 @@ def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] 
             if not isinstance(name, str):
                 raise SegkdError(f"expected the name of a family, got {name!r:.80}")
             tasks = _family(name).tasks
-            if found.name in registry.things("task") and found.name not in tasks:
-                fitting = [each for each in registry.things("family") if found.name in _family(each).tasks]
+            if found.name in registry.things("task") and tasks and found.name not in tasks:
+                fitting = [each for each in registry.things("family") if found.name in (_family(each).tasks or tasks)]
                 raise SegkdError(
                     f"{name!r} has no models for {found.name}, but for {', '.join(tasks)}; those that have: "
                     f"{', '.join(fitting)}"

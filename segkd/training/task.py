@@ -42,6 +42,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     """As ``task:`` in a config names it."""
+    title: ClassVar[str] = ""
+    """What it is, in a few words."""
     config_type: ClassVar[type[Config]]
     """What a config may say."""
     family: ClassVar[str]

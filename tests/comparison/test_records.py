@@ -70,7 +70,7 @@ class TestReading:
         result = json.loads((copied / "result.json").read_text())
         result["student"] = {"step": 4}
         (copied / "result.json").write_text(json.dumps(result))
-        with pytest.raises(SegkdError, match=r"has no metrics: expected one of miou, pixel_accuracy"):
+        with pytest.raises(SegkdError, match=r"has no metrics: expected 'miou' under 'student'"):
             read_records([copied], CONSOLE)
 
     @pytest.mark.parametrize(

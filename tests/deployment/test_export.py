@@ -141,7 +141,7 @@ class TestInt8:
         int8 = result.int8
         assert int8 is not None
         recorded = json.loads((run / "result.json").read_text())["student"]["miou"]
-        assert int8.score == "miou"
+        assert int8.score.key == "miou"
         assert int8.before == pytest.approx(recorded, abs=1e-3)
         assert int8.after == pytest.approx(int8.before, abs=0.1)
         assert int8.after != int8.before

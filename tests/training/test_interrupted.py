@@ -14,7 +14,7 @@ from experiments import Outcome, expect_same, make_experiment, segkd, train
 
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
-from segkd.training.segmentation import teacher as teachers
+from segkd.training.teacher import TeacherOf
 
 STEPS = ["trainer.max_steps=5", "validation.every=2"]
 
@@ -98,13 +98,13 @@ def test_while_the_teacher_is_trained(whole: Path):
 
 
 def test_before_anything_was_begun(whole: Path, monkeypatch: pytest.MonkeyPatch):
-    build = teachers.build_teacher
+    build = TeacherOf.__init__
 
     def signalled(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGHUP)
         return build(*arguments)
 
-    monkeypatch.setattr(teachers, "build_teacher", signalled)
+    monkeypatch.setattr(TeacherOf, "__init__", signalled)
     outcome = segkd("train", whole / "distilled.yaml", "name=early")
     assert (outcome.status, outcome.err) == (129, "segkd: interrupted by SIGHUP: the same command goes on\n")
     assert not (whole / "runs" / "early").exists()

@@ -84,7 +84,9 @@ class TestGroups:
 
     def test_a_detectors_body(self):
         model = nn.ModuleDict({"body": nn.Linear(1, 1), "fpn": nn.Linear(1, 1)})
-        encoder, head = parameter_groups([nn.ModuleDict({"backbone": model})], Optimizer(lr=0.1, encoder_lr=0.01))
+        encoder, head = parameter_groups(
+            [nn.ModuleDict({"backbone": model})], Optimizer(lr=0.1, encoder_lr=0.01), ("body",)
+        )
         assert [id(p) for p in encoder["params"]] == [id(p) for p in model["body"].parameters()]
         assert [id(p) for p in head["params"]] == [id(p) for p in model["fpn"].parameters()]
 
@@ -94,7 +96,7 @@ class TestGroups:
     def test_biases_apart_but_not_those_of_norms(self):
         model = nn.ModuleDict({"body": nn.Conv2d(1, 2, 1), "norm": nn.GroupNorm(1, 2), "head": nn.Linear(2, 2)})
         settings = Optimizer(lr=0.1, encoder_lr=0.01, weight_decay=0.3, bias_lr_factor=2.0, bias_weight_decay=0.0)
-        groups = parameter_groups([model], settings)
+        groups = parameter_groups([model], settings, ("body",))
         assert [(group["name"], group["lr"], group.get("weight_decay")) for group in groups] == [
             ("encoder", 0.01, None), ("head", 0.1, None), ("encoder_bias", 0.02, 0.0), ("head_bias", 0.2, 0.0),
         ]  # fmt: skip

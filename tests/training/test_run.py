@@ -6,13 +6,15 @@ import pytest
 from experiments import TINY
 
 from segkd.errors import SegkdError
+from segkd.training.families import config_type
 from segkd.training.run import Run, changed_keys, settings
 from segkd.training.segmentation.schema import SegmentationConfig
 
 
 @pytest.fixture
 def config() -> SegmentationConfig:
-    return SegmentationConfig.model_validate({**TINY, "data": {"dataset": "camvid", "crop": [8, 8]}})
+    content = {**TINY, "data": {"dataset": "camvid", "crop": [8, 8]}}
+    return config_type(content).model_validate(content)
 
 
 def error(call: Any, *arguments: Any) -> str:

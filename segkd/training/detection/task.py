@@ -30,6 +30,7 @@ class DetectionTask(Task):
     """One detection run's data and models."""
 
     name = "detection"
+    title = "object detection: boxes with classes"
     config_type = DetectionConfig
     family = "detectors"
     maps_classes = False

@@ -33,6 +33,7 @@ class SegmentationTask(Task):
     """One segmentation run's data and models."""
 
     name = "segmentation"
+    title = "semantic segmentation: a class for each pixel"
     config_type = SegmentationConfig
     family = "smp"
     measures = (
