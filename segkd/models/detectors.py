@@ -31,7 +31,7 @@ class Detectors(Family):
     """The detectors of `segkd.detection.models`, which resize and normalise their images themselves."""
 
     name = "detectors"
-    title = "detectors on an FPN: retinanet, fcos, gfl, faster_rcnn, mask_rcnn; backbones of torchvision and timm"
+    title = "RetinaNet, FCOS, GFL, Faster and Mask R-CNN on an FPN"
     block = DetectorBlock
     tasks = ("detection",)
     kept = ("arch", "backbone", "norm", "normalization", "min_size", "max_size", "options")

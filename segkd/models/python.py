@@ -38,7 +38,7 @@ class Python(Family):
     """Modules that the user's own code makes; a folder that one is saved in never names that code."""
 
     name = "python"
-    title = "modules of one's own: build: package.module:name, called with options and classes"
+    title = "modules of your own, build: package.module:name"
     block = PythonBlock
     tasks = ()
     names_code = True

@@ -35,7 +35,7 @@ class SMP(Family):
     """Architectures of segmentation-models-pytorch; their modules are the library's own, or a `WithAuxiliary`."""
 
     name = "smp"
-    title = "segmentation-models-pytorch: encoder and decoder by name; timm's networks as encoders"
+    title = "segmentation-models-pytorch, timm's networks as encoders"
     block = SMPBlock
     kept = ("arch", "encoder", "auxiliary", "normalization", "options")
 

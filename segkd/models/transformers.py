@@ -51,7 +51,7 @@ class Transformers(Family):
     """Models of transformers; module paths of those that find masks begin with ``model.``."""
 
     name = "transformers"
-    title = "transformers' semantic segmentation, mask classifiers and backbones"
+    title = "segmentation, mask classifiers and backbones of transformers"
     block = TransformersBlock
     extra = "transformers"
     kept = ("config", "features", "order", "multiple")
