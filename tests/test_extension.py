@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from experiments import make_detection_experiment, make_experiment, segkd, train, write
+from experiments import make_detection_experiment, make_experiment, refused, segkd, train, write
 from PIL import Image
 
 METHODS = '''
@@ -218,3 +218,6 @@ def test_a_format_of_data(place: Path):
     write(place / "numbers.yaml", {**description, "root": str(place / "camvid"), "format": "ext_formats:Numbers"})
     write(place / "plain.yaml", {"base": "tiny.yaml", "name": "plain", "data": {"dataset": "numbers.yaml"}})
     assert ships(place, "plain")["classes"] == [each["name"] for each in description["classes"]]
+    text = sorted(place.glob("camvid/trainannot/*.txt"))[0]
+    np.savetxt(text, np.full((64, 96), 77), fmt="%d")
+    refused(segkd("train", place / "plain.yaml", "name=wrong"), str(text), "id 77", "11 classes", "ignore_index 255")

@@ -173,8 +173,22 @@ class PairedMasks(MaskSamples):
         self.pairs = pairs
 
     def label(self, index: int) -> np.ndarray:
-        """Read a mask as uint8 (H, W) of class ids; its own orientation tag is applied."""
-        return self.read_mask(self.pairs[index].mask)
+        """Read a mask as uint8 (H, W) of class ids; its own orientation tag is applied.
+
+        Raises:
+            SegkdError: it cannot be read, or a format of one's own gives what is no class.
+        """
+        path, spec = self.pairs[index].mask, self.spec
+        mask = self.read_mask(path)
+        if mask.ndim != 2:
+            raise SegkdError(f"mask {path} was read as {tuple(mask.shape)}, not as (height, width)")
+        wrong = mask[(mask >= spec.num_classes) & (mask != spec.ignore_index)]
+        if wrong.size:
+            raise SegkdError(
+                f"mask {path} was read with id {wrong[0]}: neither one of the {spec.num_classes} classes of "
+                f"{spec.name!r} nor ignore_index {spec.ignore_index}"
+            )
+        return mask
 
     @abstractmethod
     def read_mask(self, path: Path) -> np.ndarray:
