@@ -61,7 +61,7 @@ def test_two_processes_are_one_of_twice_the_batch(experiment: Path):
 
 def test_compiled(experiment: Path, monkeypatch: pytest.MonkeyPatch):
     # All but the generated code, which takes minutes to build and is not ours.
-    monkeypatch.setattr(Distiller, "compile", lambda self: torch.nn.Module.compile(backend="aot_eager"))
+    monkeypatch.setattr(Distiller, "compile", lambda self: torch.nn.Module.compile(self, backend="aot_eager"))
     options = ["trainer.compile=true", "trainer.max_steps=2", "teacher.overrides.trainer.max_steps=1"]
     train(experiment / "distilled.yaml", *options)
     keys = weights(experiment / "runs/distilled/checkpoints/last.ckpt")
