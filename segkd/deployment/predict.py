@@ -20,7 +20,7 @@ from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.progress import has_bars
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
-from segkd.deployment.results import RESULTS, BoxResults, MaskResults, save_picture
+from segkd.deployment.results import RESULTS, BoxResults, MapResults, MaskResults, save_picture
 from segkd.deployment.signature import Size
 from segkd.deployment.video import VideoReader, video_writer
 from segkd.errors import SegkdError
@@ -79,8 +79,8 @@ def predict(
 
     Written are ``overlays``, of each image a JPEG (a PNG where a side is too long for one) and of each video an MP4
     that browsers play (of the same times and size, without sound, see `video_writer`), and ``masks`` (see
-    `MaskResults`) or ``detections.json`` (see `BoxResults`). A file that cannot be read is left out. Images are read
-    upright, by their orientation tag: so are all results.
+    `MaskResults`), ``detections.json`` (see `BoxResults`) or, for a task of one's own, ``maps`` (see `MapResults`). A
+    file that cannot be read is left out. Images are read upright, by their orientation tag: so are all results.
 
     Args:
         target: a run, the folder of a saved student, or a config, see `segkd.training.opening.open_model`.
@@ -107,15 +107,12 @@ def predict(
     out = Path(out)
     _check_free(out)
     network = open_model(target, needs_config=False).network
-    if network.task not in RESULTS:
-        raise SegkdError(f"{target} is of task {network.task}: predict writes results of {' and '.join(RESULTS)} only")
-    kind = RESULTS[network.task]
+    kind: Any = RESULTS.get(network.task, MapResults)
     options: dict[str, Any] = {"sliding": sliding or None, "window": window, "stride": stride, "flip": flip or None}
     options |= {"scales": scales, "alpha": alpha, "score_threshold": score_threshold}
     given = {key: value for key, value in options.items() if value is not None}
-    others = "detectors" if kind is MaskResults else "segmentation"
     foreign = [key for key in given if key not in (*kind.reads, *kind.writes)]
-    _refuse(foreign, f"for {others}, and {target} is {kind.noun}")
+    _refuse(foreign, f"for {kind.others}, and {target} is {kind.noun}")
     if not given.pop("sliding", False):
         _refuse([key for key in ("window", "stride") if key in given], "for --sliding")
     elif kind is MaskResults:
@@ -143,7 +140,7 @@ class _Job:
         self,
         sources: list[Source],
         find: Callable[[list[np.ndarray]], list[Any]],
-        results: BoxResults | MaskResults,
+        results: BoxResults | MapResults | MaskResults,
         batch_size: int,
         console: Console,
         summary: Summary,

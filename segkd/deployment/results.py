@@ -1,4 +1,4 @@
-"""What a student found, on disk: a mask for each image, or one file of boxes; and either laid over the image."""
+"""What a student found, on disk: a mask or map for each image, or one file of boxes; and a picture of it."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segkd.common.files import replacing, write_text
-from segkd.common.pictures import Picture
+from segkd.common.pictures import Picture, weight_map
 from segkd.deployment.inputs import Source
 from segkd.detection.pictures import draw_boxes
 from segkd.errors import SegkdError
@@ -28,7 +28,7 @@ class MaskResults:
         SegkdError: the student records no colours.
     """
 
-    noun = "none"
+    noun, others = "none", "detectors"
     reads = ("sliding", "window", "stride", "flip", "scales")
     writes = ("alpha",)
 
@@ -69,7 +69,7 @@ class BoxResults:
         SegkdError: the student records no classes or colours.
     """
 
-    noun = "a detector"
+    noun, others = "a detector", "segmentation"
     reads = ()
     writes = ("score_threshold",)
 
@@ -105,8 +105,46 @@ class BoxResults:
         write_text(self.out / "detections.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
+class MapResults:
+    """Writes what a model of a task of one's own returns below ``maps``: float32 (C, H, W) as NumPy's ``.npy``.
+
+    Args:
+        info: of the student.
+        out: the folder.
+    """
+
+    noun, others = "of a task of your own", "segmentation and detectors"
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    def __init__(self, info: Mapping[str, Any], out: Path) -> None:
+        self.out = out
+
+    def add(self, source: Source, frame: int | None, image: np.ndarray, found: np.ndarray) -> Picture:
+        """Write a map and return its first channel as a picture, from its lowest value, dark, to its highest.
+
+        Args:
+            source: the image or video.
+            frame: which frame of a video, counted from 1; None for an image.
+            image: uint8 RGB (H, W, 3).
+            found: what `Network.predict` returned.
+        """
+        path = self.out / "maps" / f"{_of_frame(source.name, frame)}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, sync=False) as scratch, scratch.open("wb") as file:
+            np.save(file, found)
+        finite = found[0][np.isfinite(found[0])]
+        return weight_map(found[0], (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
 RESULTS: dict[str, type[MaskResults] | type[BoxResults]] = {"segmentation": MaskResults, "detection": BoxResults}
-"""By task. Of the options of ``segkd predict``, ``reads`` are for the model and ``writes`` for what is written."""
+"""By task; of one's own it is `MapResults`.
+
+Of the options of ``segkd predict``, ``reads`` are for the model and ``writes`` for what is written.
+"""
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:

@@ -106,6 +106,9 @@ def _network(
         raise SegkdError(f"there is no family {written(name)}: {nearest(name[:200], things('family'))}")
     family: type[Family] = find("family", name)
     tasks = family.tasks or tuple(PREDICTORS)
+    said = info.get("task") if isinstance(info, dict) else None
+    if isinstance(said, str) and ":" in said and said != own_task:
+        raise OwnCode(f"its task {written(said)} is one's own, which it cannot name: load_student(path, task=...)")
     info = check_info(info, INFO_KEY, (*tasks, own_task) if own_task else tasks, count)
     task = info.get("task", tasks[0])
     if family.names_code:

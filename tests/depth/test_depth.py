@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from experiments import refused, segkd, train, write
+from PIL import Image
 
 TINY: dict[str, Any] = {
     "task": "depth.task:DepthTask",
@@ -59,6 +61,21 @@ class TestDepth:
         outcome = segkd("eval", depth / "runs/distilled")
         assert outcome.status == 0
         assert [line.split()[0] for line in outcome.out.splitlines()] == ["val", "RMSE,"]
+
+    def test_predict_writes_maps_and_pictures_of_them(self, depth: Path, tmp_path: Path):
+        run, photo = depth / "runs/distilled", tmp_path / "photo.png"
+        Image.fromarray(np.full((60, 90, 3), 128, dtype=np.uint8)).save(photo)
+        outcome = segkd("predict", run, photo, "--out", tmp_path / "found")
+        assert outcome.status == 0, outcome.err
+        found = np.load(tmp_path / "found/maps/photo.npy")
+        assert (found.shape, found.dtype) == ((1, 60, 90), np.float32)
+        assert Image.open(tmp_path / "found/overlays/photo.jpg").size == (90, 60)
+        refused(segkd("predict", run, photo, "--out", tmp_path / "other", "--flip"), "--flip", "task of your own")
+
+    def test_export(self, depth: Path):
+        outcome = segkd("export", depth / "runs/distilled")
+        assert outcome.status == 0, outcome.err
+        assert (depth / "runs/distilled/export/student.onnx").is_file()
 
     def test_samples(self, depth: Path, tmp_path: Path):
         outcome = segkd("data", "show", depth / "plain.yaml", "--out", tmp_path / "a.png")
