@@ -39,7 +39,7 @@ def test_a_file_for_onnx_gives_the_same(arch, tmp_path):
 
 def test_weights_of_a_whole_model_bring_their_classes(voc):
     built = build(Torchvision, classes=None, arch=DEEPLAB, weights=str(voc), aux=True)
-    assert all(map(torch.equal, built.module.state_dict().values(), torch.load(voc).values()))
+    assert all(map(torch.equal, built.module.state_dict().values(), torch.load(voc, weights_only=True).values()))
     assert logits(built, pictures()).shape[1] == 21
     assert not built.note
     assert build(Torchvision, classes=None, arch=DEEPLAB, weights=str(voc)).module.aux_classifier is None
@@ -47,7 +47,7 @@ def test_weights_of_a_whole_model_bring_their_classes(voc):
 
 def test_for_other_classes_the_last_layers_of_the_heads_alone_start_anew(voc):
     built = build(Torchvision, arch=DEEPLAB, weights=str(voc), aux=True)
-    given = torch.load(voc)
+    given = torch.load(voc, weights_only=True)
     anew = {key for key, value in built.module.state_dict().items() if not torch.equal(value, given[key])}
     heads = {f"{head}.4.{kind}" for head in ("classifier", "aux_classifier") for kind in ("weight", "bias")}
     assert anew == heads
@@ -55,7 +55,7 @@ def test_for_other_classes_the_last_layers_of_the_heads_alone_start_anew(voc):
 
 
 def test_an_auxiliary_head_that_the_weights_lack_is_said(voc, tmp_path):
-    given = {key: value for key, value in torch.load(voc).items() if not key.startswith("aux")}
+    given = {key: value for key, value in torch.load(voc, weights_only=True).items() if not key.startswith("aux")}
     torch.save(given, tmp_path / "plain.pth")
     names = [str(i) for i in range(21)]
     built = build(Torchvision, names, arch=DEEPLAB, weights=str(tmp_path / "plain.pth"), aux=True)
