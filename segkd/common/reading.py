@@ -45,22 +45,14 @@ class Photo(NamedTuple):
     converted: list[str]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) in RGB order, upright: a camera's orientation tag is applied.
-
-    Raises:
-        SegkdError: missing, truncated or unknown file, or one with more than 8 bits a channel.
-    """
-    return read_photo(path).pixels
-
-
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Read an image as `read_image` does, with what a person should know of it.
+    """Read an image upright, a camera's orientation tag applied, with what a person should know of it.
 
     Of 16-bit RGB the upper eight bits are taken, alpha is left out.
 
     Raises:
-        SegkdError: as `read_image`, or one of more than ``max_pixels`` pixels.
+        SegkdError: missing, truncated or unknown file, one with more than 8 bits a channel, or one of more than
+            ``max_pixels`` pixels.
     """
     image, tag, left, converted = open_image(path, "image", max_pixels)
     if image.mode not in COLOUR_MODES:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from segkd.common.orientation import upright
 from segkd.common.pixels import ALPHA, DEEP
-from segkd.common.reading import open_image, read_image, read_photo, read_stems, refuse, rgb_pixels
+from segkd.common.reading import open_image, read_photo, read_stems, refuse, rgb_pixels
 from segkd.errors import SegkdError
 
 
@@ -23,9 +23,9 @@ def test_images_arrive_as_rgb_whatever_their_mode(tmp_path):
         "palette.png": Image.fromarray(pixels).quantize(4),
     }.items():
         image.save(tmp_path / name)
-        np.testing.assert_array_equal(read_image(tmp_path / name), pixels)
+        np.testing.assert_array_equal(read_photo(tmp_path / name).pixels, pixels)
     save(tmp_path / "grey.png", pixels[..., 0])
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.full((4, 6, 3), 200))
+    np.testing.assert_array_equal(read_photo(tmp_path / "grey.png").pixels, np.full((4, 6, 3), 200))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
@@ -39,7 +39,7 @@ def test_images_arrive_upright(tmp_path, tag, suffix):
     image, found, _ = read_photo(path)
     assert found == tag
     np.testing.assert_allclose(image[..., 0].astype(int), upright(pixels, tag), atol=6)  # what a JPEG loses
-    np.testing.assert_array_equal(read_image(path), image)
+    np.testing.assert_array_equal(read_photo(path).pixels, image)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
@@ -48,7 +48,7 @@ def test_a_truncated_jpeg_is_named(tmp_path, keep):
     save(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(SegkdError, match=f"^cannot read image {path}: ") as error:
-        read_image(path)
+        read_photo(path)
     assert "\n" not in str(error.value)
 
 
@@ -60,7 +60,7 @@ def test_a_missing_file_is_named_by_its_kind(tmp_path):
 def test_16_bit_images_are_refused(tmp_path):
     save(tmp_path / "deep.png", np.zeros((4, 6), dtype=np.uint16))
     with pytest.raises(SegkdError, match=r"deep\.png has mode .*; expected 8 bits"):
-        read_image(tmp_path / "deep.png")
+        read_photo(tmp_path / "deep.png")
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "rgb.tif", "rgb.ppm", "rgba.png", "rgba.tif"])

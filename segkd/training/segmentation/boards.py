@@ -44,7 +44,9 @@ def draw_boards(task: "SegmentationTask", module: DistillModule, items: list[dic
         label, weights = item["mask"].numpy(), _weights(module, batch)
         row = {"input": item["image"].permute(1, 2, 0).numpy(), "label": colorize(label, spec.colors, ignore)}
         row |= {name: colorize(predicted[name], spec.colors, ignore) for name in (*teachers, "student")}
-        row["errors"] = error_map(predicted["student"], label, ignore, predicted[teachers[0]] if teachers else None)
+        # Of several teachers the first is meant by "teacher wrong".
+        errors = f"errors, {teachers[0]} as teacher" if len(teachers) > 1 else "errors"
+        row[errors] = error_map(predicted["student"], label, ignore, predicted[teachers[0]] if teachers else None)
         if weights is not None:
             row["pixel weight: dark 0, yellow 1"] = weight_map(weights)
         rows.append(row)

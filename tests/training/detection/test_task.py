@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from segkd import load_student
-from segkd.common.reading import read_image
+from segkd.common.reading import read_photo
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
@@ -81,7 +81,7 @@ class TestARun:
         assert student.info["classes"] == ["RBC", "WBC", "Platelets"]
         state = weights(trained / "runs/distilled/checkpoints/best.ckpt")
         assert same(student.model.state_dict(), {k.removeprefix("distiller.student."): v for k, v in state.items()})
-        found = student.predict(read_image(next((trained / "bccd/JPEGImages").glob("*.jpg"))))
+        found = student.predict(read_photo(next((trained / "bccd/JPEGImages").glob("*.jpg"))).pixels)
         assert len(found["boxes"]) == len(found["scores"])
 
     def test_eval_repeats_the_figures(self, trained: Path):
