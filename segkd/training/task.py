@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from segkd.adapter import Adapter
-    from segkd.common.pictures import Picture
+    from segkd.common.pictures import Color, Picture
     from segkd.data.dataset import SeededDataset
     from segkd.data.loading import Loader
+    from segkd.data.transforms import Transform
     from segkd.distiller import Distiller
     from segkd.models.family import ModelBlock
     from segkd.network import Network
@@ -69,9 +70,25 @@ class Task(ABC):
     def labels(cls) -> type[DatasetSpec]:
         """Return which descriptions of data sets the task takes."""
 
-    @abstractmethod
-    def dataset(self, split: str, augmented: bool) -> "SeededDataset":
+    def dataset(self, split: str, augmented: bool, **options: Any) -> "SeededDataset":
         """Return a split of the data, as training sees it or as it is measured."""
+        from segkd.data.dataset import SeededDataset
+
+        data = self.config.data
+        if augmented:
+            options |= {"limit": data.limit, "unlabelled": self.unlabelled()}
+        return SeededDataset(self.spec, split, self.transform(augmented), data.root, self.config.seed, **options)
+
+    def transform(self, augmented: bool) -> "Transform":
+        """Return what is done to an image and its label in training, or where they are measured."""
+        from segkd.data.transforms import eval_transform, train_transform
+
+        data = self.config.data
+        if not augmented:
+            return eval_transform(getattr(self.config.validation, "resize", None))
+        options: dict[str, Any] = {key: getattr(data, key) for key in ("scale", "flip", "color_jitter", "blur")}
+        options["ignore_index"] = getattr(self.spec, "ignore_index", 255)
+        return train_transform(data.crop, resize=getattr(data, "resize", None), **options)
 
     def remarks(self, dataset: "SeededDataset") -> list[str]:
         """Return what a person should know of a split before the run, see `SeededDataset.told`."""
@@ -95,9 +112,17 @@ class Task(ABC):
         data = self.config.data
         return [] if data.unlabelled is None else find_images(self.spec, data.unlabelled.images, data.root)
 
-    @abstractmethod
     def samples(self, split: str, count: int) -> "Image.Image":
         """Return a picture of samples with their labels, before and after the training split's augmentation."""
+        from segkd.data.check import contact_sheet
+
+        data = self.config.data
+        transform = self.transform(augmented=split == data.train_split)
+        return contact_sheet(self.spec, split, transform, self.paint, count, self.config.seed, data.root)
+
+    def paint(self, image: Any, label: Any) -> "Picture":
+        """Draw a label over its image, for `samples`."""
+        raise NotImplementedError
 
     @abstractmethod
     def inputs(self, batch: dict[str, Any]) -> tuple[Any, Any]:
@@ -107,9 +132,14 @@ class Task(ABC):
     def metrics(self, **options: Any) -> "Metric":
         """Return what measures a model; ``options`` are `torchmetrics.Metric`'s."""
 
-    @abstractmethod
     def count(self, metrics: "Metric", network: "Network", batch: dict[str, Any]) -> None:
         """Count a model's predictions for one batch."""
+        images, target = self.inputs(batch)
+        metrics.update(self.predict(network, images, target), target)
+
+    def predict(self, network: "Network", images: Any, target: Any) -> Any:
+        """Return what the metrics take of a model, for the images and target of `inputs`."""
+        return network(images)
 
     @abstractmethod
     def boards(self, module: "DistillModule", items: list[dict[str, Any]]) -> "dict[str, Picture]":
@@ -124,9 +154,11 @@ class Task(ABC):
             network: None for the label.
         """
 
-    @abstractmethod
     def adapter(self) -> "Adapter":
         """Return how a batch goes through the models."""
+        from segkd.adapter import Adapter
+
+        return Adapter()
 
     def task_loss(self) -> Any:
         """Return the loss of the labels; None for models that bring their own."""
@@ -163,6 +195,11 @@ class Task(ABC):
         names: list[str] = self.spec.class_names
         return names
 
+    @property
+    def legend(self) -> list[tuple[str, "Color"]]:
+        """Return names and colours of the classes."""
+        return list(zip(self.class_names, self.spec.colors, strict=True))
+
     def train_set(self) -> "SeededDataset":
         """Return the training split with its augmentation."""
         return self.dataset(self.config.data.train_split, augmented=True)
@@ -175,17 +212,9 @@ class Task(ABC):
         """Return the endless loader of one process, after ``start`` samples that all of them have seen."""
         from segkd.data.loading import train_loader
 
-        data, seed = self.config.data, self.config.seed
-        return train_loader(
-            dataset,
-            batch_size=data.batch_size,
-            workers=data.workers,
-            seed=seed,
-            start=start,
-            rank=rank,
-            world=world,
-            share=data.without_label(),
-        )
+        data = self.config.data
+        of_data = {"batch_size": data.batch_size, "workers": data.workers, "share": data.without_label()}
+        return train_loader(dataset, seed=self.config.seed, start=start, rank=rank, world=world, **of_data)
 
     def val_loader(self, dataset: "SeededDataset", rank: int = 0, world: int = 1) -> "Loader":
         """Return the loader of one process's share of the validation split."""
@@ -204,8 +233,7 @@ class Task(ABC):
 
         torch.manual_seed(self.config.seed)
         network = self.network(self.config.student, self.class_names, weights)
-        known = {"colors": self.spec.colors, "dataset": self.spec.name, **self.info()}
-        network.recorded.update(known)
+        network.recorded.update(colors=self.spec.colors, dataset=self.spec.name, **self.info())
         return network
 
     def network(self, block: "ModelBlock", classes: Sequence[str] | None, weights: bool = True) -> "Network":

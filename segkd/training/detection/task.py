@@ -13,9 +13,7 @@ from segkd.training.task import Task
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from PIL import Image
     from torch import Tensor
-    from torchmetrics import Metric
 
     from segkd.common.pictures import Picture
     from segkd.data.boxes import BoxSpec
@@ -54,43 +52,16 @@ class DetectionTask(Task):
 
         return BoxSpec
 
-    def dataset(self, split: str, augmented: bool) -> "SeededDataset":
-        """Return a split; where it is measured, at its own size."""
-        from segkd.data.dataset import SeededDataset
+    def dataset(self, split: str, augmented: bool, **options: Any) -> "SeededDataset":
+        """Return a split, with the objects' masks where they are learnt too."""
+        with_masks = augmented and self.config.student.arch == "mask_rcnn"
+        return super().dataset(split, augmented, masks=with_masks, **options)
 
-        return SeededDataset(
-            self.spec,
-            split,
-            self._transform(augmented),
-            self.config.data.root,
-            self.config.seed,
-            masks=self.config.student.arch == "mask_rcnn" and augmented,
-            limit=self.config.data.limit if augmented else None,
-            unlabelled=self.unlabelled() if augmented else [],
-        )
-
-    def _transform(self, augmented: bool) -> Any:
-        from segkd.data.transforms import eval_transform, train_transform
-
-        if not augmented:
-            return eval_transform()
-        data = self.config.data
-        return train_transform(
-            scale=data.scale, crop=data.crop, flip=data.flip, color_jitter=data.color_jitter, blur=data.blur
-        )
-
-    def samples(self, split: str, count: int) -> "Image.Image":
-        """Return a picture of samples with their boxes, before and after the training split's augmentation."""
-        from segkd.data.check import contact_sheet
+    def paint(self, image: Any, label: Any) -> "Picture":
+        """Draw boxes."""
         from segkd.detection.pictures import draw_boxes
 
-        data = self.config.data
-        transform = self._transform(augmented=split == data.train_split)
-
-        def paint(image: Any, objects: Any) -> "Picture":
-            return draw_boxes(image, objects.boxes, objects.labels, self.class_names, self.spec.colors)
-
-        return contact_sheet(self.spec, split, transform, paint, count, self.config.seed, data.root)
+        return draw_boxes(image, label.boxes, label.labels, self.class_names, self.spec.colors)
 
     def sizes(self) -> dict[str, Any]:
         """Return the sizes at which detectors see this run's images."""
@@ -117,25 +88,38 @@ class DetectionTask(Task):
 
         return DetectionMetrics(self.class_names, **options)
 
-    def count(self, metrics: "Metric", network: "Network", batch: dict[str, Any]) -> None:
-        """Count a detector's boxes, in the images' own pixels."""
+    def predict(self, network: "Network", images: Any, target: Any = None) -> Any:
+        """Return of each image the boxes that a detector finds, in its own pixels, with labels and scores."""
         from segkd.detection.models import detect
 
-        images, targets = self.inputs(batch)
-        metrics.update(detect(network.module, images), targets)
+        return detect(network.module, images)
 
     def boards(self, module: "DistillModule", items: list[dict[str, Any]]) -> "dict[str, Picture]":
-        """Return boxes of all models, and their FPN maps."""
-        from segkd.training.detection.boards import draw_boards
+        """Return ``pictures``, the boxes of all models, and of each model its FPN maps of the first image."""
+        from segkd.common.pictures import comparison_grid
+        from segkd.detection.pictures import box_row, level_maps
 
-        return draw_boards(self, module, items)
+        # A two-stage teacher's heads may be there for its FPN alone; what it finds is still worth a look.
+        networks = module.networks()
+        names = [*(name for name in networks if name != "student"), "student"]
+        rows, images = [], [item["image"].to(module.device).float() / 255 for item in items]
+        for item, image in zip(items, images, strict=True):
+            found = [self.predict(networks[name], [image])[0] for name in names]
+            pixels = item["image"].permute(1, 2, 0).numpy()
+            rows.append(box_row(pixels, [item, *found], self.class_names, self.spec.colors, tile=480))
+        drawn = {"pictures": comparison_grid(rows, ["input", "label", *names], self.legend, tile=480)}
+        for name, network in networks.items():
+            detector: Any = network.module
+            transformed, _ = detector.transform(images[:1])
+            maps = detector.backbone(transformed.tensors)
+            drawn[f"fpn/{name}"] = level_maps([level[0] for level in maps.values()], detector.backbone.strides)
+        return drawn
 
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
         """Draw the true boxes over the image, or those that a model finds."""
-        from segkd.detection.models import detect
         from segkd.detection.pictures import box_row
 
-        found = item if network is None else detect(network.module, [item["image"].float() / 255])[0]
+        found = item if network is None else self.predict(network, [item["image"].float() / 255])[0]
         image = item["image"].permute(1, 2, 0).numpy()
         picture = box_row(image, [found], self.class_names, self.spec.colors, tile=480)[1]
         assert picture is not None

@@ -7,17 +7,15 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
-from segkd.training.measure import Measure
+from segkd.training.measure import Measure, seen_by
 from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from PIL import Image
     from rich.console import Console
     from torch import Tensor, nn
-    from torchmetrics import Metric
 
     from segkd.adapter import Adapter
     from segkd.common.pictures import Picture
@@ -53,30 +51,6 @@ class SegmentationTask(Task):
 
         return MaskSpec
 
-    def dataset(self, split: str, augmented: bool) -> "SeededDataset":
-        """Return a split; where it is measured, images at ``validation.resize`` and labels at their own size."""
-        from segkd.data.dataset import SeededDataset
-
-        data = self.config.data
-        more: dict[str, Any] = {"limit": data.limit, "unlabelled": self.unlabelled()} if augmented else {}
-        return SeededDataset(self.spec, split, self._transform(augmented), data.root, self.config.seed, **more)
-
-    def _transform(self, augmented: bool) -> Any:
-        from segkd.data.transforms import eval_transform, train_transform
-
-        if not augmented:
-            return eval_transform(self.config.validation.resize)
-        data = self.config.data
-        return train_transform(
-            data.crop,
-            resize=data.resize,
-            scale=data.scale,
-            flip=data.flip,
-            color_jitter=data.color_jitter,
-            blur=data.blur,
-            ignore_index=self.spec.ignore_index,
-        )
-
     def remarks(self, dataset: "SeededDataset") -> list[str]:
         """Return what a person should know of a split before the run, the weights of the classes among it.
 
@@ -89,15 +63,11 @@ class SegmentationTask(Task):
             told.append(f"class weights of the task loss: {shown}")
         return told
 
-    def samples(self, split: str, count: int) -> "Image.Image":
-        """Return a picture of samples with their labels, before and after the training split's augmentation."""
-        from segkd.data.check import contact_sheet
+    def paint(self, image: Any, label: Any) -> "Picture":
+        """Draw the classes' colours."""
         from segkd.segmentation.pictures import overlay
 
-        data = self.config.data
-        transform = self._transform(augmented=split == data.train_split)
-        paint = functools.partial(overlay, colors=self.spec.colors, ignore_index=self.spec.ignore_index)
-        return contact_sheet(self.spec, split, transform, paint, count, self.config.seed, data.root)
+        return overlay(image, label, colors=self.spec.colors, ignore_index=self.spec.ignore_index)
 
     def inputs(self, batch: dict[str, Any]) -> "tuple[Tensor, Tensor]":
         """Return images (B, 3, H, W) in [0, 1], and labels (B, H, W)."""
@@ -156,11 +126,6 @@ class SegmentationTask(Task):
 
         return SegmentationMetrics(self.spec.num_classes, self.spec.ignore_index, **options)
 
-    def count(self, metrics: "Metric", network: "Network", batch: dict[str, Any]) -> None:
-        """Count a model's predictions at label size."""
-        images, target = self.inputs(batch)
-        metrics.update(self.predict(network, images, target), target)
-
     def predict(self, network: "Network", images: "Tensor", target: "Tensor") -> "Tensor":
         """Return logits (B, C, H, W) in the student's classes, at label size, as ``validation`` says."""
         from segkd.segmentation.inference import predict_logits
@@ -177,20 +142,70 @@ class SegmentationTask(Task):
         return network.map_classes(logits)
 
     def boards(self, module: "DistillModule", items: list[dict[str, Any]]) -> "dict[str, Picture]":
-        """Return what all models predict, and the similarity matrices of each."""
-        from segkd.training.segmentation.boards import draw_boards
+        """Return ``pictures`` of all models and of what the student gets wrong, and of each ``similarity/...``."""
+        import torch
 
-        return draw_boards(self, module, items)
+        from segkd.common.pictures import comparison_grid, weight_map
+        from segkd.losses.icsd import inter_class_similarity
+        from segkd.segmentation.pictures import ERROR_COLORS, error_map, heat_map
+
+        networks = {name: network for name, network in module.networks().items() if network.classes}
+        teachers = [name for name in networks if name != "student"]
+        # Of several teachers the first is meant by "teacher wrong".
+        errors = f"errors, {teachers[0]} as teacher" if len(teachers) > 1 else "errors"
+        rows: list[dict[str, Any]] = []
+        matrices: dict[str, list[Tensor]] = {name: [] for name in networks}
+        for item in items:
+            tensors = {key: value[None] for key, value in item.items() if isinstance(value, torch.Tensor)}
+            batch = {key: value.to(module.device) for key, value in tensors.items()}
+            found = {}
+            for name, network in networks.items():
+                logits = self.predict(network, *self.inputs(seen_by(name, batch)))
+                found[name] = logits.argmax(1)[0].cpu().numpy()
+                matrices[name].append(inter_class_similarity(logits)[0].cpu())
+            label = item["mask"].numpy()
+            row = {"input": item["image"].permute(1, 2, 0).numpy(), "label": self._colored(label)}
+            row |= {name: self._colored(found[name]) for name in (*teachers, "student")}
+            of_teacher = found[teachers[0]] if teachers else None
+            row[errors] = error_map(found["student"], label, self.spec.ignore_index, of_teacher)
+            if (weights := self._weights(module, batch)) is not None:
+                row["pixel weight: dark 0, yellow 1"] = weight_map(weights)
+            rows.append(row)
+        headers = list(dict.fromkeys(header for row in rows for header in row))
+        kinds = [kind for kind in ERROR_COLORS if teachers or kind not in ("teacher wrong", "both wrong")]
+        legend = [*self.legend, *((kind, ERROR_COLORS[kind]) for kind in kinds)]
+        drawn = {"pictures": comparison_grid([[row.get(name) for name in headers] for row in rows], headers, legend)}
+        means = {name: torch.stack(each).mean(0).numpy() for name, each in matrices.items()}
+        limits = (0.0, float(max(mean.max() for mean in means.values())))  # the same colours mean the same in all
+        for name, mean in means.items():
+            title = f"{name}: KL(row || column) of the classes' spatial distributions, nats"
+            drawn[f"similarity/{name}"] = heat_map(mean, self.class_names, title, limits)
+        return drawn
+
+    def _weights(self, module: "DistillModule", batch: "dict[str, Tensor]") -> Any:
+        """Return the map (H, W) that the task loss would be weighted with at this progress, or None."""
+        if module.distiller.pixel_weighting is None:
+            return None
+        try:
+            inputs = self.inputs(batch)
+            out = module.distiller(*inputs, progress=module.progress, teacher_images=batch.get("image_teacher"))
+        except (SegkdError, RuntimeError):  # a size that the models take in windows only
+            return None
+        return None if out.pixel_weights is None else out.pixel_weights[0].float().cpu().numpy()
 
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
         """Draw the label, or what a model predicts at the label's size, in the classes' colours."""
         from segkd.preprocess import unit
-        from segkd.segmentation.pictures import colorize
 
         classes = item["mask"]
         if network is not None:
             classes = self.predict(network, unit(item["image"][None]), classes).argmax(1)[0].cpu()
-        return colorize(classes.numpy(), self.spec.colors, self.spec.ignore_index)
+        return self._colored(classes.numpy())
+
+    def _colored(self, classes: Any) -> "Picture":
+        from segkd.segmentation.pictures import colorize
+
+        return colorize(classes, self.spec.colors, self.spec.ignore_index)
 
     def info(self) -> dict[str, Any]:
         """Return the size that images are resized to, the window of sliding inference, and the label of no class."""
