@@ -12,19 +12,13 @@ def devices() -> list[str]:
 
 
 def find_device(name: str = "auto", asked: str = "--device") -> torch.device:
-    """Return the device of a name.
-
-    Args:
-        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``gpu`` (one of the last three) or ``auto`` (the fastest).
-        asked: where the name stands, for the message.
+    """Return the device ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``gpu`` (one of the last three) or ``auto`` (fastest).
 
     Raises:
-        SegkdError: there is no such device; the message says which there are.
+        SegkdError: there is no such device; the message says where it was asked for, and which there are.
     """
     there = devices()
-    if name == "auto":
-        return torch.device(there[0])
-    if name == "gpu" and len(there) > 1:
+    if name == "auto" or (name == "gpu" and len(there) > 1):
         return torch.device(there[0])
     if name in (*there, there[0].partition(":")[0]):  # cuda: the first
         return torch.device(name)

@@ -5,15 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -28,17 +20,16 @@ def has_bars(console: Console) -> bool:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line that may hold a path or a name: neither broken, nor coloured, nor read as markup."""
+    """Print a line that may hold a path or a name: neither broken, nor coloured, nor read as markup.
+
+    What the terminal's encoding has not is printed with escapes.
+    """
+    text = text.encode(console.encoding, "backslashreplace").decode(console.encoding)
     console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class CutColumn(ProgressColumn):
-    """A text that is cut where the line is too short for it, so that all other columns stay whole.
-
-    Args:
-        field: the name of the task's field that holds the text, or ``description``.
-        style: of the text.
-    """
+    """A field of the task, or its ``description``, cut where the line is too short: other columns stay whole."""
 
     def __init__(self, field: str, style: str = "") -> None:
         super().__init__(table_column=Column(no_wrap=False))  # rich narrows columns that may wrap, and only these
@@ -66,14 +57,7 @@ def progress_bar(console: Console, *columns: ProgressColumn, transient: bool = F
 
 
 def shown(items: Iterable[Item], total: int, name: str, console: Console | None) -> Iterator[Item]:
-    """Yield the items; in a terminal or notebook a bar shows how many are done, and goes when all are.
-
-    Args:
-        items: what is worked on.
-        total: how many there are.
-        name: what the bar says is done.
-        console: where the bar is shown; None for nowhere.
-    """
+    """Yield the items; a bar of this name shows how many of the total are done, and goes when all are."""
     if console is None or not has_bars(console):
         yield from items
         return

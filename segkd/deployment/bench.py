@@ -1,11 +1,13 @@
 """What a student is worth at use: its size and speed beside its teacher and its exported files."""
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -14,11 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segkd.common.devices import find_device
 from segkd.common.progress import shown
-from segkd.common.student import STUDENT_FILE, student_dir
-from segkd.deployment.formats import FORMATS, check_installed, read_info
+from segkd.common.student import weights_file
+from segkd.deployment.formats import FORMATS, find_format, read_info
 from segkd.deployment.images import images_for
-from segkd.deployment.signature import Reference, Size
-from segkd.deployment.timing import interleaved, torch_threads
+from segkd.deployment.signature import Reference, Size, reference_of
 from segkd.errors import SegkdError
 from segkd.models.smp import inner_model
 from segkd.training.cost import environment
@@ -27,65 +28,42 @@ from segkd.training.results import check_writable, write_json
 from segkd.training.teacher import TeachersOf
 from segkd.training.teacher_runs import teacher_configs
 
+Input = TypeVar("Input")
+
 
 @dataclass
 class Row:
-    """One model.
+    """One model."""
 
-    Attributes:
-        run: what was named: a run, a student's folder or a config.
-        model: ``teacher``, ``student``, or the name of an exported file.
-        bytes: of the file that it is read from.
-        call: runs it on a batch of images.
-        batched: whether it takes several images at once.
-        parameters: how many numbers it has learnt; None for an exported file.
-        macs: multiplications with addition for one image; None for an exported file.
-        latency: seconds for one image.
-        rate: images per second, of a batch if it takes one.
-    """
-
-    run: str
-    model: str
-    bytes: int
-    call: Callable[[Tensor], object]
-    batched: bool = True
-    parameters: int | None = None
-    macs: int | None = None
-    latency: float = 0.0
-    rate: float = 0.0
+    run: str  # what was named: a run, a student's folder or a config
+    model: str  # ``student``, a teacher's name, or that of an exported file
+    bytes: int  # of the file that it is read from
+    call: Callable[[Tensor], object]  # runs it on a batch of images
+    batched: bool = True  # whether it takes several images at once
+    parameters: int | None = None  # how many numbers it has learnt; None for an exported file
+    macs: int | None = None  # multiplications with addition for one image; None for an exported file
+    latency: float = 0.0  # seconds for one image
+    rate: float = 0.0  # images per second, of a batch if it takes one
 
 
 @dataclass
 class Bench:
-    """What `bench` measured.
-
-    Attributes:
-        rows: the models.
-        size: height and width of the images.
-        images: how many there were.
-        batch_size: of ``rate``.
-        threads: that each model computed with.
-        device: that teachers and students computed on.
-        remarks: a line for each model that is left out, and for each run without exported files.
-    """
+    """What `bench` measured."""
 
     rows: list[Row]
-    size: Size
-    images: int
-    batch_size: int
-    threads: int
-    device: torch.device
-    remarks: list[str] = field(default_factory=list)
+    size: Size  # height and width of the images
+    images: int  # how many there were
+    batch_size: int  # of ``rate``
+    threads: int  # that each model computed with
+    device: torch.device  # that teachers and students computed on
+    remarks: list[str] = field(default_factory=list)  # one for each model left out, and each run without exported files
 
     def table(self) -> list[list[str]]:
         """Return what a person reads: the headers, then a row for each model below one for each run."""
         lines = [["model", "parameters", "MACs", "file", "latency", "images/s"]]
-        run = None
-        for row in self.rows:
-            if row.run != run:
-                run = row.run
-                lines.append([run, "", "", "", "", ""])
-            lines.append(
+        for run, rows in groupby(self.rows, lambda row: row.run):
+            lines.append([run, "", "", "", "", ""])
+            lines += [
                 [
                     f"  {row.model}",
                     "" if row.parameters is None else f"{row.parameters / 1e6:.2f} M",
@@ -94,23 +72,21 @@ class Bench:
                     f"{1e3 * row.latency:.1f} ms",
                     f"{row.rate:.1f}",
                 ]
-            )
+                for row in rows
+            ]
         return lines
 
     def __str__(self) -> str:
         """Return the conditions, and what is left out, for a person."""
-        height, width = self.size
+        place = f"the CPU with {self.threads} thread{'s' if self.threads > 1 else ''}"
+        if self.device.type != "cpu":
+            name = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
+            place = f"{self.device}{name}"
         conditions = (
-            f"{self.images} images of {height}x{width}, one by one for latency and in batches of {self.batch_size} for "
-            f"images/s, on {self._place()}"
+            f"{self.images} images of {self.size[0]}x{self.size[1]}, one by one for latency and in batches of "
+            f"{self.batch_size} for images/s, on {place}"
         )
         return "\n".join([conditions, *self.remarks])
-
-    def _place(self) -> str:
-        if self.device.type == "cpu":
-            return f"the CPU with {self.threads} thread{'s' if self.threads > 1 else ''}"
-        name = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
-        return f"{self.device}{name}"
 
     def figures(self) -> dict[str, Any]:
         """Return all of it, and the hardware, as JSON."""
@@ -165,18 +141,21 @@ def bench(
         check_writable(json_file)
     place = find_device(device)
     models = [open_model(target, overrides) for target in targets]
-    first = models[0]
     for other in models[1:]:
-        if other.network.task != first.network.task:
-            raise SegkdError(f"{other.name} is of another task than {first.name}: measure them apart")
+        if other.network.task != models[0].network.task:
+            raise SegkdError(f"{other.name} is of another task than {models[0].name}: measure them apart")
     with torch_threads(threads) as count:
-        shots = images_for(first, images)
-        reference = Reference(first.network, next(iter(shots)), size)
-        inputs = [image.reshape(1, -1, *reference.size).to(place) for image in reference.inputs(shots)]
+        shots = images_for(models[0], images)
+        reference = reference_of(models[0].network, next(iter(shots)), size)
+        inputs = [reference.input_of(image).reshape(1, -1, *reference.size).to(place) for image in shots]
         result = Bench([], reference.size, len(inputs), batch_size, count, place)
         teachers: set[str] = set()
         for opened in models:
-            result.rows += _models(opened, reference, teachers, result)
+            for name, module, weights in _models(opened, teachers, result.remarks):
+                module = inner_model(module).to(place).eval()  # a second head is for training alone
+                numbers = sum(parameter.numel() for parameter in module.parameters())
+                call = _finished(reference.of_batch(module), place)
+                result.rows.append(Row(opened.name, name, weights.stat().st_size, call, parameters=numbers))
             result.rows += _files(opened, reference, result)
         _measure(result, inputs, console)
         if json_file is not None:
@@ -184,7 +163,7 @@ def bench(
     return result
 
 
-def _models(opened: OpenedModel, reference: Reference, teachers: set[str], result: Bench) -> Iterator[Row]:
+def _models(opened: OpenedModel, teachers: set[str], remarks: list[str]) -> Iterator[tuple[str, nn.Module, Path]]:
     """Yield teachers with files of weights that are not among `teachers`, and the student."""
     task = opened.task
     try:
@@ -193,21 +172,10 @@ def _models(opened: OpenedModel, reference: Reference, teachers: set[str], resul
             if teacher.checkpoint is not None and teacher.checkpoint not in teachers:
                 teachers.add(teacher.checkpoint)
                 teacher.load(to_measure=True)
-                module = teacher.network.module
-                yield _model(opened, name, module, reference, Path(teacher.checkpoint), result.device)
+                yield name, teacher.network.module, weights_file(teacher.checkpoint)
     except SegkdError as error:
-        result.remarks.append(f"{opened.name}: teacher left out: {error}")
-    yield _model(opened, "student", opened.network.module, reference, opened.weights, result.device)
-
-
-def _model(
-    opened: OpenedModel, name: str, model: nn.Module, reference: Reference, path: Path, device: torch.device
-) -> Row:
-    model = inner_model(model)  # a second head is for training alone
-    file = student_dir(path) / STUDENT_FILE if path.is_dir() else path
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    call = _finished(reference.of_batch(model.to(device).eval()), device)
-    return Row(opened.name, name, file.stat().st_size, call, parameters=parameters)
+        remarks.append(f"{opened.name}: teacher left out: {error}")
+    yield "student", opened.network.module, weights_file(opened.weights)
 
 
 def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callable[[Tensor], object]:
@@ -226,34 +194,26 @@ def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callabl
 
 def _files(opened: OpenedModel, reference: Reference, result: Bench) -> Iterator[Row]:
     """Yield the exported files in a run's directory that take the images."""
-    by_suffix = {chosen.suffix: chosen for chosen in FORMATS.values()}
-    paths = [path for path in (opened.home / "export").glob("*") if path.suffix in by_suffix]
+    formats = {chosen.suffix: name for name, chosen in FORMATS.items()}
+    paths = [path for path in (opened.home / "export").glob("*") if path.suffix in formats]
     if not paths:
         result.remarks.append(f"{opened.name}: no exported file; 'segkd export {opened.name}' makes one to measure")
-    if paths and result.device.type != "cpu":
+    elif result.device.type != "cpu":
         result.remarks.append(f"{opened.name}: exported files left out: they run on the CPU, without --device")
         return
     for path in sorted(paths, key=lambda path: (path.suffix, len(path.name))):
-        chosen = by_suffix[path.suffix]
         try:
-            check_installed(chosen)
-            info = read_info(path)
-            _check_size(path, info, result.size)
+            chosen, info = find_format(formats[path.suffix]), read_info(path)
+            multiple = info.get("size_multiple", 1)
+            if "height" not in info["dynamic"] and tuple(info["size"]) != result.size:
+                raise SegkdError(f"{path} takes images of {info['size'][0]}x{info['size'][1]} only")
+            if "height" in info["dynamic"] and any(side % multiple for side in result.size):
+                raise SegkdError(f"{path} takes height and width in multiples of {multiple}")
         except SegkdError as error:
             result.remarks.append(f"{path.name} left out: {error}")
             continue
         call = reference.of_file(chosen.open(path, result.threads))
         yield Row(opened.name, path.name, path.stat().st_size, call, batched="batch" in info["dynamic"])
-
-
-def _check_size(path: Path, info: dict[str, Any], size: Size) -> None:
-    """Raise unless a file takes images of this size."""
-    multiple = info.get("size_multiple", 1)
-    if "height" in info["dynamic"]:
-        if any(side % multiple for side in size):
-            raise SegkdError(f"{path} takes height and width in multiples of {multiple}")
-    elif tuple(info["size"]) != size:
-        raise SegkdError(f"{path} takes images of {info['size'][0]}x{info['size'][1]} only")
 
 
 def _measure(result: Bench, inputs: list[Tensor], console: Console | None) -> None:
@@ -273,14 +233,44 @@ def _measure(result: Bench, inputs: list[Tensor], console: Console | None) -> No
     rounds = shown(inputs, len(inputs), "latency", console)
     for row, seconds in zip(result.rows, interleaved([row.call for row in result.rows], rounds), strict=True):
         row.latency, row.rate = seconds, 1 / seconds
+    # Whole batches, at least three, in which each image is at least once.
+    size, count = result.batch_size, len(inputs)
+    batches = (
+        torch.cat([inputs[index % count] for index in range(start, start + size)])
+        for start in range(0, max(count, 3 * size), size)
+    )
     batched = [row for row in result.rows if row.batched]
-    batches = _batches(inputs, result.batch_size)
     for row, seconds in zip(batched, interleaved([row.call for row in batched], batches), strict=True):
-        row.rate = result.batch_size / seconds
+        row.rate = size / seconds
 
 
-def _batches(images: list[Tensor], size: int) -> Iterator[Tensor]:
-    """Yield whole batches, at least three, in which each image is at least once."""
-    endless = itertools.cycle(images)
-    for _ in range(max(math.ceil(len(images) / size), 3)):
-        yield torch.cat(list(itertools.islice(endless, size)))
+def interleaved(calls: Sequence[Callable[[Input], object]], inputs: Iterable[Input]) -> list[float]:
+    """Return each model's median seconds per call.
+
+    Rounds are interleaved: each input goes through all models before the next, so that what else the machine does falls
+    on all alike. A call that is not timed goes before each that is: it finds the caches as the model before left them.
+
+    Args:
+        calls: the models.
+        inputs: one for each round; at least one.
+    """
+    seconds: list[list[float]] = [[] for _ in calls]
+    with torch.inference_mode():
+        for value in inputs:
+            for call, spent in zip(calls, seconds, strict=True):
+                call(value)
+                started = time.perf_counter()
+                call(value)
+                spent.append(time.perf_counter() - started)
+    return [median(spent) for spent in seconds]
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[int]:
+    """Within this PyTorch computes with so many threads; None leaves it as it is. Gives the number."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield count or before
+    finally:
+        torch.set_num_threads(before)

@@ -16,27 +16,24 @@ _BOX_TOLERANCE = 0.01
 
 @dataclass
 class Comparison:
-    """How far a file's outputs are from the student's.
+    """How far a file's outputs are from the student's."""
 
-    Attributes:
-        value: what the difference is of, ``logit`` or ``score``.
-        unit: what is counted, ``pixels`` or ``boxes``.
-        required: the share of them that must be equal.
-        images: how many were compared.
-        difference: the largest.
-        largest: the value that is furthest from zero.
-        equal: how many are equal,
-        total: of how many.
-    """
-
-    value: str
-    unit: str
-    required: float
-    images: int = 0
-    difference: float = 0.0
-    largest: float = 0.0
+    value: str  # what the difference is of, ``logit`` or ``score``
+    unit: str  # what is counted, ``pixels`` or ``boxes``
+    required: float  # the share of them that must be equal
+    images: int = 0  # how many were compared
+    difference: float = 0.0  # the largest
+    largest: float = 0.0  # the value that is furthest from zero
     equal: int = 0
     total: int = 0
+
+    def add(self, images: int, expected: Tensor, got: Tensor, equal: Tensor, total: int) -> None:
+        """Count one more pair: values of both, which pixels or boxes are equal, of how many."""
+        self.images += images
+        self.difference = _larger(self.difference, expected - got)
+        self.largest = _larger(self.largest, expected)
+        self.equal += int(equal.sum())
+        self.total += total
 
     @property
     def share(self) -> float:
@@ -67,11 +64,7 @@ def compare_logits(pairs: Pairs) -> Comparison:
     result = Comparison("logit", "pixels", 0.999)
     for (expected,), (got,) in pairs:
         same = expected.argmax(1) == got.argmax(1)
-        result.images += len(expected)
-        result.difference = _larger(result.difference, (expected - got).abs())
-        result.largest = _larger(result.largest, expected.abs())
-        result.equal += int(same.sum())
-        result.total += same.numel()
+        result.add(len(expected), expected, got, same, same.numel())
     return result
 
 
@@ -84,13 +77,11 @@ def compare_boxes(pairs: Pairs) -> Comparison:
     for (boxes, labels, scores), (got_boxes, got_labels, got_scores) in pairs:
         count = min(len(boxes), len(got_boxes))
         close = ((boxes[:, None] - got_boxes).abs() < _BOX_TOLERANCE).all(-1)
-        result.images += 1
-        result.difference = _larger(result.difference, (scores[:count] - got_scores[:count]).abs())
-        result.equal += int((close & (labels[:, None] == got_labels)).any(1).sum())
-        result.total += max(len(boxes), len(got_boxes))
+        same = (close & (labels[:, None] == got_labels)).any(1)
+        result.add(1, scores[:count], got_scores[:count], same, max(len(boxes), len(got_boxes)))
     return result
 
 
 def _larger(known: float, values: Tensor) -> float:
-    """Return the largest, NaN if there is one."""
-    return float(torch.cat([torch.tensor([known]), values.flatten().float().cpu()]).max())
+    """Return the largest distance from zero, NaN if there is one."""
+    return float(torch.cat([torch.tensor([known]), values.flatten().float().abs().cpu()]).max())

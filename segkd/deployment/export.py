@@ -19,7 +19,7 @@ from segkd.deployment.check import Comparison
 from segkd.deployment.formats import FORMATS, Format, Runner, find_format, quiet, read_info
 from segkd.deployment.images import images_for
 from segkd.deployment.int8 import Int8, make_int8
-from segkd.deployment.signature import Reference
+from segkd.deployment.signature import Reference, reference_of
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.opening import OpenedModel, open_model
 
@@ -49,8 +49,7 @@ class Export:
 
     def __str__(self) -> str:
         """Return lines for a person."""
-        height, width = self.info["size"]
-        dynamic = self.info["dynamic"]
+        (height, width), dynamic = self.info["size"], self.info["dynamic"]
         multiple = self.info.get("size_multiple", 1)
         others = f"multiples of {multiple}" if multiple > 1 else "any size"
         size = f"made for {height}x{width}, takes {others}" if "height" in dynamic else f"fixed size {height}x{width}"
@@ -108,30 +107,29 @@ def export(
     opened = open_model(target, overrides)
     file = _target(opened, chosen, int8, out)
     shots = images_for(opened, CHECKED, images)
-    reference = Reference(opened.network, next(iter(shots)))
-    model, formats = type(opened.network.module).__name__, reference.signature.formats
-    if format not in formats:
-        raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(formats)}")
+    reference = reference_of(opened.network, next(iter(shots)))
+    reference.device = place
+    model = type(opened.network.module).__name__
+    if format not in reference.formats:
+        raise SegkdError(f"{model} cannot be exported as {format}: only as {' or '.join(reference.formats)}")
     if int8 and opened.network.task != "segmentation":
         raise SegkdError(f"{model} cannot be exported in int8: only segmentation students can; leave out --int8")
     if int8 and opened.task is None:
         raise SegkdError(f"{target}: int8 is calibrated on a run's data and measured there: name the run")
-    reference.device = place
     try:
         scratch = tempfile.TemporaryDirectory(dir=opened.home if out is None else file.parent, prefix=".export-")
     except OSError as error:
         raise SegkdError(f"{file} cannot be written: {error.strerror}") from None
     with scratch as folder:
         made = Path(folder) / f"float32{chosen.suffix}"
-        inputs = list(shown(reference.inputs(shots), len(shots), "reading images", console))
-        result = _export(reference, chosen, made, inputs, shots.what, console)
+        inputs = list(shown(map(reference.input_of, shots), len(shots), "reading images", console))
+        result = _export(reference, chosen, made, inputs, console)
+        result.path, result.images = file, shots.what
         if not result.check.passed:
             raise SegkdError(f"{file} is not written: it would not give what PyTorch gives: {result.check}")
-        if int8:
-            quantised = Path(folder) / f"int8{chosen.suffix}"
-            assert opened.task is not None
-            result.int8 = make_int8(reference, opened.task, result.info, made, quantised, inputs, console)
-            made = quantised
+        if int8 and opened.task is not None:
+            source, made = made, Path(folder) / f"int8{chosen.suffix}"
+            result.int8 = make_int8(reference, opened.task, result.info, source, made, inputs, console)
         try:
             file.parent.mkdir(exist_ok=True)
             with replacing(file) as scratch_file:
@@ -140,7 +138,6 @@ def export(
             raise
         except OSError as error:
             raise SegkdError(f"{file} cannot be written: {error.strerror}") from None
-    result.path = file
     return result
 
 
@@ -159,12 +156,10 @@ def _target(opened: OpenedModel, chosen: Format, int8: bool, out: Path | None) -
     return target
 
 
-def _export(
-    reference: Reference, chosen: Format, file: Path, images: list[Tensor], what: str, console: Console | None
-) -> Export:
+def _export(reference: Reference, chosen: Format, file: Path, images: list[Tensor], console: Console | None) -> Export:
     """Write the file with as many dynamic dimensions as the model allows, and compare it with the student."""
     failures: list[str] = []
-    for axes in reference.signature.ladder:
+    for axes in reference.ladder:
         info = {"version": importlib.metadata.version("segkd"), **reference.info(axes)}
         probes = reference.probes(images[0], axes)
         try:
@@ -172,24 +167,24 @@ def _export(
                 chosen.write(reference.graph(probes, axes, info), file)
             run = chosen.open(file, torch.get_num_threads())
             failure = _failure(reference, run, probes)
-            if failure is None or axes == reference.signature.ladder[-1]:
+            if failure is None or axes == reference.ladder[-1]:
                 compared = shown(images, len(images), f"checking {chosen.suffix}", console)
-                check = reference.signature.compare((reference.run(image), run(image)) for image in compared)
+                check = reference.compare((reference.run(image), run(image)) for image in compared)
                 fixed = None if "height" in axes.values() else next(iter(failures), None)
-                return Export(file, info, check, what, fixed)
+                return Export(file, info, check, "", fixed)
         # Exporters and runtimes fail in their own ways: each means that the model cannot be had like this.
         except Exception as error:
             failure = f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
         failures.append(failure)
     model = type(reference.network.module).__name__
-    others = " or ".join(name for name in reference.signature.formats if FORMATS[name] is not chosen)
+    others = " or ".join(name for name in reference.formats if FORMATS[name] is not chosen)
     raise SegkdError(f"{model} cannot be exported as {chosen.title}: {failures[-1]}; --format {others} may do")
 
 
 def _failure(reference: Reference, run: Runner, probes: list[Tensor]) -> str | None:
     """Return why a file does not do for what it has to take, or None."""
     for probe in probes:
-        check = reference.signature.compare([(reference.run(probe), run(probe))])
+        check = reference.compare([(reference.run(probe), run(probe))])
         if not check.passed:
             return f"it gives other outputs for {'x'.join(map(str, probe.shape))} ({check})"
     return None

@@ -7,7 +7,6 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,27 +23,16 @@ _KEY = "segkd"
 _EXTRA = f"{_KEY}.json"
 
 
-@dataclass(frozen=True)
-class Graph:
-    """What is written to a file.
+class Graph(NamedTuple):
+    """What is written to a file."""
 
-    Attributes:
-        network: in eval mode, on the CPU; maps ``example`` to a tensor or several.
-        example: an input.
-        input: the input's name.
-        outputs: the outputs' names.
-        axes: the name of each dimension of the input that may change.
-        info: what a user of the file alone has to know; JSON.
-        has_control_flow: whether what is run depends on the values in the input, as a detector's suppression does.
-    """
-
-    network: nn.Module
+    network: nn.Module  # in eval mode, on the CPU; maps ``example`` to a tensor or several
     example: Tensor
     input: str
     outputs: tuple[str, ...]
-    axes: Mapping[int, str]
-    info: Mapping[str, Any]
-    has_control_flow: bool = False
+    axes: Mapping[int, str]  # the name of each dimension of the input that may change
+    info: Mapping[str, Any]  # what a user of the file alone has to know; JSON
+    has_control_flow: bool = False  # whether what is run depends on the values in the input, as in a detector
 
 
 class Format(NamedTuple):
@@ -52,11 +40,9 @@ class Format(NamedTuple):
 
     title: str
     suffix: str
-    packages: tuple[str, ...]
-    """What has to be installed, beyond this package's own requirements."""
+    packages: tuple[str, ...]  # what has to be installed, beyond this package's own requirements
     write: Callable[[Graph, Path], None]
-    open: Callable[[Path, int], Runner]
-    """Called with the file and a number of threads, which the formats of PyTorch take from ``torch`` instead."""
+    open: Callable[[Path, int], Runner]  # given the number of threads, which the formats of PyTorch take from torch
 
 
 def _write_onnx(graph: Graph, path: Path) -> None:
@@ -68,9 +54,9 @@ def _write_onnx(graph: Graph, path: Path) -> None:
         # It does not know every operator, least of all in older versions of PyTorch.
         with contextlib.suppress(Exception):
             shapes = (dict(graph.axes),)
-            program = torch.onnx.export(_exported(graph), (graph.example,), dynamo=True, dynamic_shapes=shapes, **names)
-            assert program is not None
-            model = program.model_proto
+            model = torch.onnx.export(  # type: ignore[union-attr]
+                _exported(graph), (graph.example,), dynamo=True, dynamic_shapes=shapes, **names
+            ).model_proto
     if model is None:  # the exporter of before, which records what one run computes
         names["dynamic_axes"] = {graph.input: dict(graph.axes)}
         torch.onnx.export(graph.network, (graph.example,), str(path), dynamo=False, **names)
@@ -147,22 +133,15 @@ def find_format(name: str) -> Format:
     """
     if name not in FORMATS:
         raise SegkdError(f"no format {name!r}: {nearest(name, FORMATS)}")
-    check_installed(FORMATS[name])
-    return FORMATS[name]
-
-
-def check_installed(chosen: Format) -> None:
-    """Raise a SegkdError unless all packages are installed that a format needs."""
+    chosen = FORMATS[name]
     absent = [package for package in chosen.packages if importlib.util.find_spec(package) is None]
     if absent:
         raise SegkdError(f'{chosen.title} needs {", ".join(absent)}: pip install "segkd[export]"')
+    return chosen
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Return what was recorded in a file that was exported.
-
-    Args:
-        path: of one of the formats, which its suffix tells.
+    """Return what was recorded in a file of one of the formats, which its suffix tells.
 
     Raises:
         SegkdError: the file is none of this package's exports, or cannot be read.
@@ -190,8 +169,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

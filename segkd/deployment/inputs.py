@@ -4,8 +4,8 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from segkd.common.paths import on_disk
 from segkd.data.patterns import IMAGE_SUFFIXES
@@ -14,21 +14,12 @@ from segkd.errors import SegkdError
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
-@dataclass(frozen=True)
-class Source:
-    """One image or video.
-
-    Attributes:
-        path: where it lies.
-        relative: the same below the deepest folder that holds all that was asked for.
-        name: what its results are called, without a suffix of theirs: ``relative`` without its own suffix, or with it
-            where another result would have the same name.
-        is_video: or an image.
-    """
+class Source(NamedTuple):
+    """One image or video."""
 
     path: Path
-    relative: Path
-    name: Path
+    relative: Path  # the same below the deepest folder that holds all that was asked for
+    name: Path  # of its results: ``relative`` without a suffix, or with its own where others would have the same name
     is_video: bool
 
 
@@ -60,17 +51,12 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
             raise SegkdError(f"{text} holds no image or video ({' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)})")
         files |= dict.fromkeys(found)
     root = os.path.commonpath(roots)
-    return _named({path: path.relative_to(root) for path in files})
-
-
-def _named(files: dict[Path, Path]) -> list[Source]:
-    """Return the sources of paths and what they are relative to the common folder."""
-    taken = set(files.values())
-    # A video's frames go into a folder of its name.
-    folders = {folder for relative in taken for folder in relative.parents}
+    relatives = {path: path.relative_to(root) for path in files}
+    taken = set(relatives.values())
+    folders = {folder for relative in taken for folder in relative.parents}  # a video's frames go into one of its name
     stems = Counter(relative.with_suffix("") for relative in taken)
     sources = []
-    for path, relative in files.items():
+    for path, relative in relatives.items():
         stem, is_video = relative.with_suffix(""), relative.suffix.lower() in VIDEO_SUFFIXES
         shared = stems[stem] > 1 or stem in taken or (is_video and stem in folders)
         sources.append(Source(path, relative, relative if shared else stem, is_video))

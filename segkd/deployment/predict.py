@@ -13,14 +13,13 @@ import cv2
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkd.common.devices import find_device
 from segkd.common.pixels import MAX_PIXELS, conversion_lines
-from segkd.common.progress import has_bars
+from segkd.common.progress import progress_bar, say
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
-from segkd.deployment.results import RESULTS, BoxResults, MapResults, MaskResults, save_picture
+from segkd.deployment.results import RESULTS, MapResults, save_picture
 from segkd.deployment.signature import Size
 from segkd.deployment.video import VideoReader, video_writer
 from segkd.errors import SegkdError
@@ -105,28 +104,36 @@ def predict(
     """
     sources = find_sources(inputs)
     out = Path(out)
-    _check_free(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "holds other files" if out.is_dir() else "is a file"
+        raise SegkdError(f"{out} {what}: --out takes a folder that is empty or not there yet")
     network = open_model(target, needs_config=False).network
-    kind: Any = RESULTS.get(network.task, MapResults)
+    kind = RESULTS.get(network.task, MapResults)
     options: dict[str, Any] = {"sliding": sliding or None, "window": window, "stride": stride, "flip": flip or None}
     options |= {"scales": scales, "alpha": alpha, "score_threshold": score_threshold}
     given = {key: value for key, value in options.items() if value is not None}
     foreign = [key for key in given if key not in (*kind.reads, *kind.writes)]
     _refuse(foreign, f"for {kind.others}, and {target} is {kind.noun}")
-    if not given.pop("sliding", False):
-        _refuse([key for key in ("window", "stride") if key in given], "for --sliding")
-    elif kind is MaskResults:
+    if given.pop("sliding", False):
         given["mode"] = "sliding"
+    else:
+        _refuse([key for key in ("window", "stride") if key in given], "for --sliding")
     results = kind(network.info, out, **{key: value for key, value in given.items() if key in kind.writes})
     find = partial(network.predict, **{key: value for key, value in given.items() if key not in kind.writes})
     network.to(find_device(device))
-    job = _Job(sources, find, results, batch_size, console, Summary(out), max_pixels)
+    job = _Job(find, results, batch_size, console)
     try:
         with job.bar, closing(results):
-            job.run()
+            job.run(sources, max_pixels)
     except OSError as error:
         raise SegkdError(f"{out} cannot be written: {error.strerror or error}") from None
     return job.summary
+
+
+def _refuse(options: list[str], reason: str) -> None:
+    if options:
+        names = " and ".join(f"--{key.replace('_', '-')}" for key in options)
+        raise SegkdError(f"{names} {'is' if len(options) == 1 else 'are'} {reason}")
 
 
 class _Refused(Exception):
@@ -136,65 +143,52 @@ class _Refused(Exception):
 class _Job:
     """The work on all sources: the images first, then each video."""
 
-    def __init__(
-        self,
-        sources: list[Source],
-        find: Callable[[list[np.ndarray]], list[Any]],
-        results: BoxResults | MapResults | MaskResults,
-        batch_size: int,
-        console: Console,
-        summary: Summary,
-        max_pixels: int,
-    ) -> None:
-        self.sources, self.find, self.results, self.batch_size = sources, find, results, batch_size
-        self.console, self.summary, self.max_pixels = console, summary, max_pixels
+    def __init__(self, find: Callable[..., list[Any]], results: MapResults, batch_size: int, console: Console) -> None:
+        self.find, self.results, self.batch_size, self.console = find, results, batch_size, console
+        self.summary, self.overlays = Summary(results.out), results.out / "overlays"
         self.converted: list[tuple[Path, list[str]]] = []
-        self.overlays = summary.out / "overlays"
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not has_bars(console),
-        )
-        self.total = len(sources)  # later with the frames of each video, known when it is opened
-        self.task = self.bar.add_task("predict", total=self.total)
+        self.bar, self.total = progress_bar(console), 0
+        self.task = self.bar.add_task("predict")
 
-    def run(self) -> None:
-        for batch in _chunks(self._images(), self.batch_size):
-            for (source, image), found in zip(batch, self._find([image for _, image in batch]), strict=True):
-                if isinstance(found, _Refused):
-                    self._skip(f"the model cannot take image {source.path}: {found}")
-                    continue
-                picture = Image.fromarray(self.results.add(source, None, image, found))
-                suffix = "jpg" if max(picture.size) <= _JPEG_SIDE else "png"
-                # Without subsampling: thin coloured lines would fade.
-                save_picture(picture, self.overlays / f"{source.name}.{suffix}", quality=92, subsampling=0)
-                self.summary.images += 1
-                self.bar.advance(self.task)
+    def run(self, sources: list[Source], max_pixels: int) -> None:
+        self._expect(len(sources))  # later with the frames of each video, known when it is opened
+        images = self._images([source for source in sources if not source.is_video], max_pixels)
+        for image, source, found in self._found(images):
+            if isinstance(found, _Refused):
+                self._skip(f"the model cannot take image {source.path}: {found}")
+                continue
+            picture = Image.fromarray(self.results.add(source, None, image, found))
+            suffix = "jpg" if max(picture.size) <= _JPEG_SIDE else "png"
+            # Without subsampling: thin coloured lines would fade.
+            save_picture(picture, self.overlays / f"{source.name}.{suffix}", quality=92, subsampling=0)
+            self.summary.images += 1
+            self.bar.advance(self.task)
         for line in conversion_lines(self.converted):
-            self._print(line)
-        for source in self.sources:
+            say(self.console, line)
+        for source in sources:
             if source.is_video:
                 self._video(source)
 
-    def _images(self) -> Iterator[tuple[Source, np.ndarray]]:
+    def _images(self, sources: list[Source], max_pixels: int) -> Iterator[tuple[np.ndarray, Source]]:
         """Yield the images that can be read; the others are named."""
-        for source in self.sources:
-            if not source.is_video:
-                try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # PIL's, of images that it reads all the same
-                        image, _, converted = read_photo(source.path, self.max_pixels)
-                except SegkdError as error:
-                    self._skip(str(error))
-                else:
-                    self.converted.append((source.path, converted))
-                    yield source, image
+        for source in sources:
+            try:
+                with warnings.catch_warnings(action="ignore"):  # PIL's, of images that it reads all the same
+                    photo = read_photo(source.path, max_pixels)
+            except SegkdError as error:
+                self._skip(str(error))
+            else:
+                self.converted.append((source.path, photo.converted))
+                yield photo.pixels, source
+
+    def _found(self, images: Iterable[tuple[np.ndarray, Item]]) -> Iterator[tuple[np.ndarray, Item, Any]]:
+        """Yield images, and what comes with them, and what is found in each, or why the model cannot take it."""
+        iterator = iter(images)
+        while batch := list(islice(iterator, self.batch_size)):
+            for (image, item), found in zip(batch, self._find([image for image, _ in batch]), strict=True):
+                yield image, item, found
 
     def _find(self, images: list[np.ndarray]) -> list[Any]:
-        """Return what is found in each image, or why the model cannot take it."""
         try:
             return self.find(images)
         except (RuntimeError, MemoryError, cv2.error) as error:
@@ -214,24 +208,21 @@ class _Job:
                     self._skip(str(error))
                     return
                 self._expect(reader.count - 1)
-                for batch in _chunks(reader, self.batch_size):
-                    images = [image for image, _ in batch]
-                    for (image, seconds), found in zip(batch, self._find(images), strict=True):
-                        if isinstance(found, _Refused):
-                            raise found
-                        number += 1
-                        write(self.results.add(source, number, image, found), seconds)
-                        self.bar.advance(self.task)
+                for image, seconds, found in self._found(reader):
+                    if isinstance(found, _Refused):
+                        raise found
+                    number += 1
+                    write(self.results.add(source, number, image, found), seconds)
+                    self.bar.advance(self.task)
         except _Refused as error:
-            self._expect(number - reader.count + 1)
-            self._skip(f"the model cannot take video {source.path}: {error}")
-            return
-        self.summary.videos += 1
-        self.summary.frames += number
+            self._report(f"skipped: the model cannot take video {source.path}: {error}")
+        else:
+            self.summary.videos += 1
+            self.summary.frames += number
+            # Some formats only estimate how many frames there are.
+            if number < 0.9 * reader.count:
+                self._report(f"ended early: video {source.path} after {number} of about {reader.count} frames")
         self._expect(number - reader.count)
-        # Some formats only estimate how many frames there are.
-        if number < 0.9 * reader.count:
-            self._report(f"ended early: video {source.path} after {number} of about {reader.count} frames")
 
     def _expect(self, more: int) -> None:
         self.total += more
@@ -243,33 +234,7 @@ class _Job:
 
     def _report(self, problem: str) -> None:
         self.summary.problems.append(problem)
-        self._print(problem)
-
-    def _print(self, line: str) -> None:
-        # A name may hold what the terminal's encoding has not: it is printed with escapes then.
-        encoding = self.console.encoding
-        shown = line.encode(encoding, "backslashreplace").decode(encoding)
-        self.console.print(shown, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def _check_free(out: Path) -> None:
-    if out.is_dir():
-        if any(out.iterdir()):
-            raise SegkdError(f"{out} holds other files: --out takes a folder that is empty or not there yet")
-    elif out.exists():
-        raise SegkdError(f"{out} is a file: --out takes a folder that is empty or not there yet")
-
-
-def _refuse(options: list[str], reason: str) -> None:
-    if options:
-        names = " and ".join(f"--{key.replace('_', '-')}" for key in options)
-        raise SegkdError(f"{names} {'is' if len(options) == 1 else 'are'} {reason}")
-
-
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+        say(self.console, problem)
 
 
 def _count(number: int, noun: str) -> str:

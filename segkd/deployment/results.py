@@ -16,7 +16,49 @@ from segkd.errors import SegkdError
 from segkd.segmentation.pictures import colorize, overlay
 
 
-class MaskResults:
+class MapResults:
+    """Writes what a model of a task of one's own returns below ``maps``: float32 (C, H, W) as NumPy's ``.npy``.
+
+    Args:
+        info: of the student.
+        out: the folder.
+    """
+
+    noun, others = "of a task of your own", "segmentation and detectors"
+    reads: tuple[str, ...] = ()
+    """Options of ``segkd predict`` that are for the model,"""
+    writes: tuple[str, ...] = ()
+    """and those that are for what is written."""
+
+    def __init__(self, info: Mapping[str, Any], out: Path) -> None:
+        self.info, self.out = info, out
+
+    def add(self, source: Source, frame: int | None, image: np.ndarray, found: Any) -> Picture:
+        """Write what `Network.predict` found and return a picture of it; of a map its first channel, low values dark.
+
+        Args:
+            source: the image or video.
+            frame: which frame of a video, counted from 1: they go into a folder; None for an image.
+            image: uint8 RGB (H, W, 3).
+            found: of it.
+        """
+        path = self.out / "maps" / f"{_of_frame(source.name, frame)}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, sync=False) as scratch, scratch.open("wb") as file:
+            np.save(file, found)
+        finite = found[0][np.isfinite(found[0])]
+        return weight_map(found[0], (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0))
+
+    def close(self) -> None:
+        """Write what was collected."""
+
+    def _recorded(self, key: str) -> Any:
+        if key not in self.info:
+            raise SegkdError(f"the student records no {key}: save it with info={{{key!r}: ...}}")
+        return self.info[key]
+
+
+class MaskResults(MapResults):
     """Writes each mask as a palette PNG below ``masks``: class ids as indices, the student's colours as palette.
 
     Args:
@@ -33,31 +75,20 @@ class MaskResults:
     writes = ("alpha",)
 
     def __init__(self, info: Mapping[str, Any], out: Path, alpha: float = 0.5) -> None:
-        (self.colors,) = _recorded(info, "colors")
-        self.ignore_index = info.get("ignore_index", 255)
-        self.out, self.alpha = out, alpha
+        super().__init__(info, out)
+        self.colors, self.ignore_index, self.alpha = self._recorded("colors"), info.get("ignore_index", 255), alpha
         # Every index that is no class is white.
         self.palette = colorize(np.arange(256)[None], self.colors, self.ignore_index).tobytes()
 
-    def add(self, source: Source, frame: int | None, image: np.ndarray, found: np.ndarray) -> Picture:
-        """Write a mask and return it laid over its image.
-
-        Args:
-            source: the image or video.
-            frame: which frame of a video, counted from 1: its masks go into a folder; None for an image.
-            image: uint8 RGB (H, W, 3).
-            found: what `Network.predict` returned.
-        """
+    def add(self, source: Source, frame: int | None, image: np.ndarray, found: Any) -> Picture:
+        """Write a mask and return it laid over its image."""
         indexed = Image.fromarray(found)
         indexed.putpalette(self.palette)
         save_picture(indexed, self.out / "masks" / f"{_of_frame(source.name, frame)}.png")
         return overlay(image, found, self.colors, self.alpha, self.ignore_index)
 
-    def close(self) -> None:
-        """Nothing is left to write."""
 
-
-class BoxResults:
+class BoxResults(MapResults):
     """Collects boxes and writes ``detections.json``: of each image its size, and boxes, labels and scores.
 
     Args:
@@ -70,23 +101,15 @@ class BoxResults:
     """
 
     noun, others = "a detector", "segmentation"
-    reads = ()
     writes = ("score_threshold",)
 
     def __init__(self, info: Mapping[str, Any], out: Path, score_threshold: float = 0.3) -> None:
-        self.names, self.colors = _recorded(info, "classes", "colors")
-        self.out, self.threshold = out, score_threshold
+        super().__init__(info, out)
+        self.names, self.colors, self.threshold = self._recorded("classes"), self._recorded("colors"), score_threshold
         self.images: dict[str, Any] = {}
 
-    def add(self, source: Source, frame: int | None, image: np.ndarray, found: dict[str, np.ndarray]) -> Picture:
-        """Keep an image's boxes and return them drawn over it.
-
-        Args:
-            source: the image or video.
-            frame: which frame of a video, counted from 1; None for an image.
-            image: uint8 RGB (H, W, 3).
-            found: what `Network.predict` returned.
-        """
+    def add(self, source: Source, frame: int | None, image: np.ndarray, found: Any) -> Picture:
+        """Keep an image's boxes and return them drawn over it."""
         sure = found["scores"] >= self.threshold
         boxes, labels, scores = (found[key][sure] for key in ("boxes", "labels", "scores"))
         self.images[_of_frame(source.relative, frame).as_posix()] = {
@@ -105,46 +128,8 @@ class BoxResults:
         write_text(self.out / "detections.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-class MapResults:
-    """Writes what a model of a task of one's own returns below ``maps``: float32 (C, H, W) as NumPy's ``.npy``.
-
-    Args:
-        info: of the student.
-        out: the folder.
-    """
-
-    noun, others = "of a task of your own", "segmentation and detectors"
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-
-    def __init__(self, info: Mapping[str, Any], out: Path) -> None:
-        self.out = out
-
-    def add(self, source: Source, frame: int | None, image: np.ndarray, found: np.ndarray) -> Picture:
-        """Write a map and return its first channel as a picture, from its lowest value, dark, to its highest.
-
-        Args:
-            source: the image or video.
-            frame: which frame of a video, counted from 1; None for an image.
-            image: uint8 RGB (H, W, 3).
-            found: what `Network.predict` returned.
-        """
-        path = self.out / "maps" / f"{_of_frame(source.name, frame)}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, sync=False) as scratch, scratch.open("wb") as file:
-            np.save(file, found)
-        finite = found[0][np.isfinite(found[0])]
-        return weight_map(found[0], (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
-RESULTS: dict[str, type[MaskResults] | type[BoxResults]] = {"segmentation": MaskResults, "detection": BoxResults}
-"""By task; of one's own it is `MapResults`.
-
-Of the options of ``segkd predict``, ``reads`` are for the model and ``writes`` for what is written.
-"""
+RESULTS: dict[str, type[MapResults]] = {"segmentation": MaskResults, "detection": BoxResults}
+"""By task; of one's own it is `MapResults`."""
 
 
 def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
@@ -156,10 +141,3 @@ def save_picture(picture: Image.Image, path: Path, **options: Any) -> None:
 
 def _of_frame(name: Path, frame: int | None) -> Path:
     return name if frame is None else name / f"frame_{frame:06d}"
-
-
-def _recorded(info: Mapping[str, Any], *keys: str) -> list[Any]:
-    missing = [key for key in keys if key not in info]
-    if missing:
-        raise SegkdError(f"the student records no {missing[0]}: save it with info={{{missing[0]!r}: ...}}")
-    return [info[key] for key in keys]

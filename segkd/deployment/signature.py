@@ -1,7 +1,6 @@
-"""How a model is exported: the inputs and outputs of its file, and what the file is compared with."""
+"""How a model is exported: the inputs and outputs of its file, what is recorded in it, what it is compared with."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.adapter import read_logits
-from segkd.deployment.check import Comparison, Pairs, compare_boxes, compare_logits
+from segkd.deployment.check import compare_boxes, compare_logits
 from segkd.deployment.formats import Graph, Runner
 from segkd.detection.models import detect
 from segkd.network import Network
@@ -41,71 +40,16 @@ class _Dense(nn.Module):
         return read_logits(self.module(images))
 
 
-class _Detector(nn.Module):
+class _Detector(_Dense):
     """A detector of one image, whose result is a tuple."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         (found,) = detect(self.module, [image])
         return found["boxes"], found["labels"], found["scores"]
 
 
-@dataclass(frozen=True)
-class Signature:
-    """How models of a kind of output are exported.
-
-    Attributes:
-        input: its name.
-        outputs: their names.
-        formats: those that such a model can be written in, see `segkd.deployment.formats.FORMATS`.
-        batched: whether the input is a batch (B, C, H, W) of any values; else it is one image (C, H, W), and what is
-            computed depends on what is found in it.
-        ladder: the names of the dimensions that may change, the most first: what does not work gives way to the next.
-        compare: outputs of the model with those of a file.
-        words: what the input and the output are, for who uses the file alone.
-    """
-
-    input: str
-    outputs: tuple[str, ...]
-    formats: tuple[str, ...]
-    batched: bool
-    ladder: tuple[Mapping[int, str], ...]
-    compare: Callable[[Pairs], Comparison]
-    words: Mapping[str, str]
-
-
-DENSE = Signature(
-    "images",
-    ("logits",),
-    ("onnx", "torchscript", "pt2"),
-    True,
-    ({0: "batch", 2: "height", 3: "width"}, {0: "batch"}, {}),
-    compare_logits,
-    {
-        "input": "images: float32 (batch, 3, height, width), RGB; pixels / 255, less mean, over std",
-        "output": "logits: float32 (batch, classes, height, width); the largest is the pixel's class",
-    },
-)
-DETECTION = Signature(
-    "image",
-    ("boxes", "labels", "scores"),
-    ("onnx", "torchscript"),  # torch.export does not follow what depends on how many boxes there are
-    False,
-    ({},),
-    compare_boxes,
-    {
-        "input": "image: float32 (3, height, width), RGB; pixels / 255, not normalised: the file does that itself",
-        "output": "boxes: float32 (N, 4), xyxy in pixels of the input; labels: int64 (N,), 1 is the first class; "
-        "scores: float32 (N,), best first",
-    },
-)
-
-
 class Reference:
-    """A model as its file will be: tensors in, tensors out, at one size.
+    """A dense model as its file will be, at one size: a batch of normalised images (B, C, H, W) in, logits out.
 
     Args:
         network: put on the CPU, in eval mode.
@@ -113,60 +57,63 @@ class Reference:
         size: (height, width) in its place.
 
     Attributes:
-        signature: of the network's task.
         module: maps an input to a tensor or several.
         size: height and width of the input, in the file's fixed size or as the one it was made for.
         device: where `run` computes.
     """
 
+    input = "images"
+    outputs: tuple[str, ...] = ("logits",)
+    formats: tuple[str, ...] = ("onnx", "torchscript", "pt2")
+    """Those of `segkd.deployment.formats.FORMATS` that such a model can be written in."""
+    batched = True
+    """Whether the input is a batch of any values; else what is computed depends on what is found in one image."""
+    ladder: tuple[Mapping[int, str], ...] = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"}, {})
+    """The names of the dimensions that may change, the most first: what does not work gives way to the next."""
+    compare = staticmethod(compare_logits)
+    words: Mapping[str, str] = {
+        "input": "images: float32 (batch, 3, height, width), RGB; pixels / 255, less mean, over std",
+        "output": "logits: float32 (batch, classes, height, width); the largest is the pixel's class",
+    }
+    """What the input and the output are, for who uses the file alone."""
+
     def __init__(self, network: Network, first: Tensor, size: Size | None = None) -> None:
         self.network, self.device = network.cpu().eval(), torch.device("cpu")
-        self.signature = DETECTION if network.task == "detection" else DENSE
-        multiple = network.preprocess.multiple
-        height, width = (-(-side // multiple) * multiple for side in first.shape[-2:])
-        self.size: Size = size or (height, width)
+        self.size = size or self.padded(first)
         self.module: nn.Module = network.module
-        if not self.signature.batched:
-            self.module = _Detector(network.module).eval()
-        elif size is None and not isinstance(self._output(first), Tensor):
-            self.module = _Dense(network.module).eval()
+        with torch.no_grad():
+            if not self.batched:
+                self.module = _Detector(network.module).eval()
+            elif size is None and not isinstance(self.module(self.input_of(first)), Tensor):
+                self.module = _Dense(network.module).eval()
 
-    @torch.no_grad()
-    def _output(self, first: Tensor) -> Any:
-        return self.module(self.input_of(first))
+    def padded(self, image: Tensor) -> Size:
+        """Return the size of an image (..., H, W), up to what the model takes."""
+        multiple = self.network.preprocess.multiple
+        height, width = (-(-side // multiple) * multiple for side in image.shape[-2:])
+        return height, width
 
     def input_of(self, image: Tensor) -> Tensor:
         """Return an image, uint8 (C, H, W), as an input at `size`."""
-        seen = self.network.preprocess(image[None] if self.signature.batched else image)
-        return resized(seen, self.size)
-
-    def inputs(self, images: Iterable[Tensor]) -> Iterable[Tensor]:
-        """Yield images as inputs."""
-        return map(self.input_of, images)
+        return resized(self.network.preprocess(image[None] if self.batched else image), self.size)
 
     @torch.no_grad()
     def run(self, image: Tensor) -> list[Tensor]:
-        """Return what the model gives for an input, by the signature's outputs: computed on `device`, in float32."""
+        """Return what the model gives for an input, by the names of `outputs`: computed on `device`, in float32."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # a file has all of its digits
             outputs = self.module.to(self.device)(image.to(self.device))
         return [output.cpu() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
     def graph(self, probes: list[Tensor], axes: Mapping[int, str], info: Mapping[str, Any]) -> Graph:
         """Return what is written to a file."""
-        of = self.signature
-        # A batch of one would be taken for a constant.
-        example = probes[min(1, len(probes) - 1)]
-        return Graph(self.module.cpu(), example, of.input, of.outputs, axes, info, has_control_flow=not of.batched)
+        example = probes[min(1, len(probes) - 1)]  # a batch of one would be taken for a constant
+        return Graph(self.module.cpu(), example, self.input, self.outputs, axes, info, not self.batched)
 
     def info(self, axes: Mapping[int, str]) -> dict[str, Any]:
-        """Return what a user of the file alone has to know, as JSON.
-
-        Args:
-            axes: those of the signature's ladder that the file has.
-        """
+        """Return what a user of the file alone has to know, as JSON, of a file that has these axes of `ladder`."""
         known, images = self.network.info, self.network.preprocess
-        of_file = {"size": list(self.size), "dynamic": list(axes.values()), **self.signature.words}
-        if not self.signature.batched:
+        of_file = {"size": list(self.size), "dynamic": list(axes.values()), **self.words}
+        if not self.batched:
             return {key: value for key, value in known.items() if key not in ("mean", "std")} | of_file
         known.pop("white", None)
         return {
@@ -184,21 +131,38 @@ class Reference:
         """Return inputs that a file with these axes must take, made of one image: the plainest first."""
         probes = [image]
         if 0 in axes:
-            batch = torch.cat([image, image.flip(-1), image.flip(-2)])
-            probes.append(batch)
-            if 2 in axes:
-                multiple = self.network.preprocess.multiple
-                step = multiple * (32 // multiple + 1)  # where any size is taken, one that is no power of two
-                probes.append(resized(batch, (self.size[0] + step, self.size[1] + 2 * step)))
+            probes.append(torch.cat([image, image.flip(-1), image.flip(-2)]))
+        if 2 in axes:
+            multiple = self.network.preprocess.multiple
+            step = multiple * (32 // multiple + 1)  # where any size is taken, one that is no power of two
+            probes.append(resized(probes[-1], (self.size[0] + step, self.size[1] + 2 * step)))
         return probes
 
     def of_batch(self, module: nn.Module) -> Callable[[Tensor], object]:
-        """Return what runs a module of this signature on a batch (B, C, H, W)."""
-        return module if self.signature.batched else lambda batch: module(list(batch))
+        """Return what runs such a module on a batch (B, C, H, W)."""
+        return module if self.batched else lambda batch: module(list(batch))
 
     def of_file(self, run: Runner) -> Callable[[Tensor], object]:
         """Return what runs a file on a batch (B, C, H, W), of one image where it takes no batch."""
-        return run if self.signature.batched else lambda batch: run(batch[0])
+        return run if self.batched else lambda batch: run(batch[0])
+
+
+class DetectorReference(Reference):
+    """A detector as its file will be: one image (C, H, W) in, what is found in it out."""
+
+    input, outputs = "image", ("boxes", "labels", "scores")
+    formats = ("onnx", "torchscript")  # torch.export does not follow what depends on how many boxes there are
+    batched, ladder, compare = False, ({},), staticmethod(compare_boxes)
+    words: Mapping[str, str] = {
+        "input": "image: float32 (3, height, width), RGB; pixels / 255, not normalised: the file does that itself",
+        "output": "boxes: float32 (N, 4), xyxy in pixels of the input; labels: int64 (N,), 1 is the first class; "
+        "scores: float32 (N,), best first",
+    }
+
+
+def reference_of(network: Network, first: Tensor, size: Size | None = None) -> Reference:
+    """Return the `Reference` of a network by its task."""
+    return (DetectorReference if network.task == "detection" else Reference)(network, first, size)
 
 
 def resized(image: Tensor, size: Size) -> Tensor:
@@ -206,5 +170,4 @@ def resized(image: Tensor, size: Size) -> Tensor:
     if image.shape[-2:] == size:
         return image
     batch = image if image.ndim == 4 else image[None]
-    larger = F.interpolate(batch, size=size, mode="bilinear", align_corners=False)
-    return larger if image.ndim == 4 else larger[0]
+    return F.interpolate(batch, size=size, mode="bilinear").reshape(*image.shape[:-2], *size)

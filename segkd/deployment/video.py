@@ -19,11 +19,11 @@ from segkd.errors import SegkdError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# What plays in browsers, the best first: PyAV's wheels bring the first, OpenCV's can write the last, ten times slower.
-_ENCODERS = ("libx264", "libopenh264", "libvpx-vp9")
-_OPTIONS = {"libx264": {"preset": "veryfast", "crf": "18"}}
-_CODEC = "vp09"
+# What plays in browsers, the best first: PyAV's wheels bring the first, OpenCV's can write VP9 alone, ten times slower.
+_ENCODERS = {"libx264": {"preset": "veryfast", "crf": "18"}, "libopenh264": {}, "libvpx-vp9": {}}
 _TICKS = 90000  # of a second, in which PyAV is told when a frame is shown
+
+Add = Callable[[Picture, float], object]
 
 
 class VideoReader:
@@ -66,7 +66,7 @@ class VideoReader:
 
 
 @contextlib.contextmanager
-def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Callable[[Picture, float], object]]:
+def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Add]:
     """Give a function that adds a frame, uint8 RGB (H, W, 3), to a video; the file is there when all frames are.
 
     It is called with the frame and how many seconds after the first it is shown, more for each. With PyAV the codec is
@@ -86,26 +86,22 @@ def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Cal
     if not (height and width):
         raise SegkdError(f"cannot write video {path}: its frames are {size[1]}x{size[0]}, the least is 2x2")
     make = _by_opencv if importlib.util.find_spec("av") is None else _by_pyav
-    with replacing(path, sync=False) as scratch, make(path, scratch, rate, (height, width)) as add:
+    with replacing(path, sync=False) as scratch, make(path, scratch, rate, height, width) as add:
         yield lambda frame, seconds: add(np.ascontiguousarray(frame[:height, :width]), seconds)
 
 
 @contextlib.contextmanager
-def _by_pyav(
-    path: Path, scratch: Path, rate: float, size: tuple[int, int]
-) -> Iterator[Callable[[Picture, float], object]]:
+def _by_pyav(path: Path, scratch: Path, rate: float, height: int, width: int) -> Iterator[Add]:
     import av
 
-    names = [name for name in _ENCODERS if name in av.codecs_available]
-    if not names:
+    name = next((name for name in _ENCODERS if name in av.codecs_available), None)
+    if name is None:
         raise SegkdError(f"cannot write video {path}: this PyAV has none of {', '.join(_ENCODERS)}")
     try:
         # The index in front: a browser plays before all is loaded.
         with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as file:
-            stream: Any = file.add_stream(names[0], rate=Fraction(rate).limit_denominator(_TICKS))
-            stream.height, stream.width = size
-            stream.pix_fmt = "yuv420p"
-            stream.options = _OPTIONS.get(names[0], {})
+            stream: Any = file.add_stream(name, rate=Fraction(rate).limit_denominator(_TICKS), options=_ENCODERS[name])
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             stream.codec_context.time_base = Fraction(1, _TICKS)
             last = -1
 
@@ -120,25 +116,23 @@ def _by_pyav(
             file.mux(stream.encode(None))
     except av.FFmpegError as error:
         raise SegkdError(
-            f"cannot write video {path}: {names[0]} of {size[1]}x{size[0]} at {rate:g} frames/s: {error.strerror}"
+            f"cannot write video {path}: {name} of {width}x{height} at {rate:g} frames/s: {error.strerror}"
         ) from None
 
 
 @contextlib.contextmanager
-def _by_opencv(
-    path: Path, scratch: Path, rate: float, size: tuple[int, int]
-) -> Iterator[Callable[[Picture, float], object]]:
-    height, width = size
-    writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*_CODEC), rate, (width, height))
+def _by_opencv(path: Path, scratch: Path, rate: float, height: int, width: int) -> Iterator[Add]:
+    writer = cv2.VideoWriter(str(scratch), cv2.VideoWriter.fourcc(*"vp09"), rate, (width, height))
     written, latest = 0, None
 
     def add(frame: Picture, seconds: float) -> None:
         nonlocal written, latest
-        latest = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if latest is None else latest
+        image = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        latest = image if latest is None else latest
         while written < round(seconds * rate):
             writer.write(latest)
             written += 1
-        latest = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        latest = image
 
     try:
         if not writer.isOpened():

@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from experiments import refused, segkd
 from torch import nn
 
-from segkd.deployment.bench import bench
+from segkd.deployment.bench import bench, interleaved, torch_threads
 from segkd.deployment.export import export
 from segkd.models.saved import load_student
 
@@ -168,3 +169,34 @@ class TestBadInput:
     def test_a_json_file_that_cannot_be_written_is_known_at_once(self, run: Path, tmp_path: Path):
         refused(segkd("bench", run, "--json", tmp_path / "none/a.json"), "none/a.json cannot be written")
         refused(segkd("bench", run, "--json", tmp_path), f"{tmp_path} cannot be written")
+
+
+def test_each_round_goes_through_all_models_and_each_warms_up_first():
+    order: list[tuple[str, int]] = []
+    calls = [lambda value, name=name: order.append((name, value)) for name in "ab"]
+    assert len(interleaved(calls, [1, 2])) == 2
+    assert order == [("a", 1), ("a", 1), ("b", 1), ("b", 1), ("a", 2), ("a", 2), ("b", 2), ("b", 2)]
+
+
+def test_the_median_of_each_model():
+    slow, fast = interleaved([time.sleep, lambda seconds: None], [0.01, 0.02, 0.2])
+    assert 0.02 <= slow < 0.15
+    assert fast < 0.01
+
+
+def test_no_gradients_are_kept():
+    enabled: list[bool] = []
+    interleaved([lambda value: enabled.append(torch.is_grad_enabled())], [0])
+    assert enabled == [False, False]
+
+
+def test_threads_are_set_and_given_back():
+    before = torch.get_num_threads()
+    with torch_threads(before + 1) as count:
+        assert count == torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with torch_threads(None) as count:
+        assert count == torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), torch_threads(before + 1):
+        _ = 1 / 0
+    assert torch.get_num_threads() == before

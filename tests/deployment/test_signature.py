@@ -6,21 +6,21 @@ from networks import network
 from torch import nn
 
 from segkd.deployment.images import images_for
-from segkd.deployment.signature import DENSE, DETECTION, Reference, resized
+from segkd.deployment.signature import Reference, reference_of, resized
 from segkd.training.opening import OpenedModel, open_model
 
 
 def reference(run: Path, *overrides: str) -> tuple[Reference, OpenedModel]:
     opened = open_model(run, overrides)
-    return Reference(opened.network, next(iter(images_for(opened, 1)))), opened
+    return reference_of(opened.network, next(iter(images_for(opened, 1)))), opened
 
 
 class TestSegmentation:
     def test_images_are_normalised_and_at_the_size_of_validation(self, shipped: Path):
         found, opened = reference(shipped / "runs/distilled")
-        assert found.signature is DENSE
+        assert (found.input, found.outputs) == ("images", ("logits",))
         assert found.size == (64, 96)
-        inputs = list(found.inputs(images_for(opened, 20)))
+        inputs = list(map(found.input_of, images_for(opened, 20)))
         assert [image.shape for image in inputs] == [(1, 3, 64, 96)] * 3
         mean, std = (torch.tensor(found.info({})[key]).view(3, 1, 1) for key in ("mean", "std"))
         assert opened.task is not None
@@ -30,7 +30,7 @@ class TestSegmentation:
         found, opened = reference(shipped / "runs/distilled", "validation.resize=[33,64]")
         assert opened.network.preprocess.multiple == 32
         assert found.size == (64, 64)
-        (image,) = found.inputs(images_for(opened, 1))
+        (image,) = map(found.input_of, images_for(opened, 1))
         assert image.shape == (1, 3, 64, 64)
         assert found.run(image)[0].shape == (1, 11, 64, 64)
 
@@ -71,8 +71,8 @@ def test_of_a_model_that_returns_more_the_logits_and_means_are_of_pixels_in_0_to
 class TestDetection:
     def test_an_image_goes_in_and_boxes_come_out(self, detector: Path):
         found, opened = reference(detector)
-        assert found.signature is DETECTION
-        (image,) = found.inputs(images_for(opened, 1))
+        assert (found.input, found.outputs) == ("image", ("boxes", "labels", "scores"))
+        (image,) = map(found.input_of, images_for(opened, 1))
         assert image.shape == (3, *found.size)
         assert 0 <= image.min() < image.max() <= 1
         boxes, labels, scores = found.run(image)

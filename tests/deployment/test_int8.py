@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from segkd.deployment.formats import FORMATS, quiet
-from segkd.deployment.quantise import noisy_convolutions, quantise
+from segkd.deployment.int8 import noisy_convolutions, quantise
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -93,7 +93,7 @@ def test_leaving_it_in_float32_helps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = chain(tmp_path / "net.onnx", gain=400)
     with quiet():
         quantise(source, tmp_path / "mixed.onnx", "images", images())
-        monkeypatch.setattr("segkd.deployment.quantise.MOST_NOISE", float("inf"))
+        monkeypatch.setattr("segkd.deployment.int8.MOST_NOISE", float("inf"))
         assert quantise(source, tmp_path / "whole.onnx", "images", images()) == []
         assert noisy_convolutions(tmp_path / "whole.onnx") == []
     batch = torch.cat(images())
@@ -104,16 +104,16 @@ def test_leaving_it_in_float32_helps(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_noise_is_as_calculated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The noise of b by hand, from the scales in the file: the threshold goes just above and just below it."""
     source, target = chain(tmp_path / "net.onnx", gain=400), tmp_path / "int8.onnx"
-    monkeypatch.setattr("segkd.deployment.quantise.MOST_NOISE", float("inf"))
+    monkeypatch.setattr("segkd.deployment.int8.MOST_NOISE", float("inf"))
     with quiet():
         quantise(source, target, "images", images())
     values = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(target).graph.initializer}
     weight = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(source).graph.initializer}["b.weight"]
     noise = values["a.clip_scale"] / np.sqrt(12) * np.sqrt((weight[0].astype(float) ** 2).sum())
     share = noise / (255 * values["b.clip_scale"])
-    monkeypatch.setattr("segkd.deployment.quantise.MOST_NOISE", 1.02 * share)
+    monkeypatch.setattr("segkd.deployment.int8.MOST_NOISE", 1.02 * share)
     assert "b" not in noisy_convolutions(target)
-    monkeypatch.setattr("segkd.deployment.quantise.MOST_NOISE", 0.98 * share)
+    monkeypatch.setattr("segkd.deployment.int8.MOST_NOISE", 0.98 * share)
     assert "b" in noisy_convolutions(target)
 
 
