@@ -1,7 +1,7 @@
 """Pretrained networks: timm's names, how their input is normalised, and weights from a hub that may not answer."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import timm
 import torchvision
@@ -10,7 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineMo
 from huggingface_hub.utils import get_session
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from segkd.common.weights import State
+from segkd.common.weights import State, is_weight_file
 from segkd.errors import SegkdError, nearest
 
 Triple = tuple[float, float, float]
@@ -18,20 +18,13 @@ Triple = tuple[float, float, float]
 #: Mean and standard deviation, per RGB channel for pixels in [0, 1], of most ImageNet weights.
 IMAGENET: tuple[Triple, Triple] = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
-# What a key names locally in place of what a hub has.
-LOCAL_FILE = "file ({}: path/to/file.safetensors or .pth)"
-
+_LOCAL_FILE = "file ({}: path/to/file.safetensors or .pth)"
 # Seconds to wait for the hub to answer at all: without this its client retries for half a minute to several minutes.
 _HUB_PATIENCE = 5.0
 
 
 def check_timm(name: str, kind: str) -> None:
-    """Raise `SegkdError` unless `name` is a timm network, after ``tu-``, and its tag, if any, one of its weights.
-
-    Args:
-        name: such as ``tu-resnet18`` or ``tu-resnet18.a1_in1k``.
-        kind: what it is used as, for messages: ``encoder`` or ``backbone``.
-    """
+    """Raise `SegkdError` unless `name` is a timm network, after ``tu-``, and its tag, if any, one of its weights."""
     if not timm.is_model(name[3:]):
         names = [f"tu-{known}" for known in timm.list_models()]
         raise SegkdError(f"no timm {kind} {name!r}: {nearest(name.lower(), names)}")
@@ -42,27 +35,51 @@ def check_timm(name: str, kind: str) -> None:
         raise SegkdError(f"no timm weights {name!r}: {nearest(name, tagged)}") from error
 
 
-def timm_normalization(name: str) -> tuple[Triple, Triple]:
-    """Return the mean and standard deviation of a timm network's input, from what is installed.
+def check_network(
+    name: str,
+    kind: str,
+    known: Collection[str],
+    sets: Callable[[str], Collection[str]],
+    of_timm: str,
+    weights: object,
+) -> None:
+    """Raise `SegkdError` unless there is such a network, and such weights of it: none, a file, or a set at the hub.
 
     Args:
-        name: after ``tu-``, as `check_timm` accepts it.
+        name: a library's own, or one of timm after ``tu-``.
+        kind: what it is used as, for messages: ``encoder`` or ``backbone``.
+        known: the names of the library's own.
+        sets: returns what weights one of those has.
+        of_timm: what those that timm has are called.
+        weights: None, True, a path or a name.
     """
+    hint = ""
+    if name.startswith("tu-"):
+        check_timm(name, kind)
+        # For timm the pretrained variant is part of the name: any other word would be ignored in silence.
+        valid: Collection[str] = [of_timm]
+        hint = f"; to choose a variant put its tag in the {kind}'s name, such as '{name.split('.')[0]}.<tag>'"
+    elif name in known:
+        valid = sets(name)
+    elif timm.is_model(name):
+        raise SegkdError(f"no {kind} {name!r}: did you mean timm's, 'tu-{name}'?")
+    else:
+        raise SegkdError(f"no {kind} {name!r}: {nearest(name.lower(), known)} (timm's {kind}s start with 'tu-')")
+    if weights is not None and weights is not True and not is_weight_file(weights) and str(weights) not in valid:
+        raise SegkdError(
+            f"{kind} {name!r} has no weights {str(weights)!r}: {nearest(weights, valid)} (or null, or the path of a"
+            f" file){hint}"
+        )
+
+
+def timm_normalization(name: str) -> tuple[Triple, Triple]:
+    """Return the mean and standard deviation of a timm network's input (name after ``tu-``), from what is installed."""
     described = timm.get_pretrained_cfg(name[3:], allow_unregistered=True)
     return IMAGENET if described is None else (triple(described.mean), triple(described.std))
 
 
 def torchvision_weights(name: str, weights: str, key: str) -> State:
-    """Return weights that torchvision's hub has, or its local cache.
-
-    Args:
-        name: of a network of torchvision.
-        weights: ``default``, or the name of a set that it has.
-        key: the config's key that can name a local file instead, for the message.
-
-    Raises:
-        SegkdError: there is no such set, or it could not be fetched.
-    """
+    """Return weights of torchvision's hub or cache, ``default`` or by name; ``key``: see `hub_or_cache`."""
     sets = torchvision.models.get_model_weights(name)
     if weights != "default" and weights not in sets.__members__:
         raise SegkdError(f"{name} has no weights {weights!r}: {nearest(weights, ['default', *sets.__members__])}")
@@ -91,7 +108,7 @@ def offline() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hub_or_cache(what: str, key: str, local: str = LOCAL_FILE) -> Iterator[None]:
+def hub_or_cache(what: str, key: str, local: str = _LOCAL_FILE) -> Iterator[None]:
     """Within this, downloads come from the hub, or at once from the local cache if the hub gives no answer.
 
     One short request, through the hub's own client and so through the user's proxy, asks whether it is there. If it is
@@ -99,7 +116,7 @@ def hub_or_cache(what: str, key: str, local: str = LOCAL_FILE) -> Iterator[None]
 
     Args:
         what: what is downloaded, for the message.
-        key: the config's key that can name it locally instead, for the message.
+        key: the config's key that can name it locally instead, likewise.
         local: what the key names then, likewise.
 
     Raises:
@@ -117,7 +134,7 @@ def hub_or_cache(what: str, key: str, local: str = LOCAL_FILE) -> Iterator[None]
             raise unreachable(what, key, local) from error
 
 
-def unreachable(what: str, key: str, local: str = LOCAL_FILE) -> SegkdError:
+def unreachable(what: str, key: str, local: str = _LOCAL_FILE) -> SegkdError:
     """Return the error that `hub_or_cache` raises, for hubs of other kinds."""
     return SegkdError(
         f"{what} could not be fetched from the hub and are not in its local cache: go online, or give a local "

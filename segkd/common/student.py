@@ -12,11 +12,7 @@ INFO_KEY = "_segkd"
 
 
 def student_dir(path: str | Path) -> Path:
-    """Return the folder of a saved student, given it or its run directory.
-
-    Raises:
-        SegkdError: there is none.
-    """
+    """Return the folder of a saved student, given it or its run directory, or raise a `SegkdError`."""
     for folder in (Path(path) / "student", Path(path)):
         if (folder / STUDENT_FILE).is_file():
             return folder

@@ -28,13 +28,10 @@ def is_weight_file(weights: object) -> bool:
 
 
 def read_state_dict(path: str | Path) -> State:
-    """Read a state dict from a file without unpickling anything but tensors, wrappers taken off.
-
-    Of a Lightning checkpoint of this project it is the student's part.
+    """Return the weights of a file, wrappers taken off; of a Lightning checkpoint of this project the student's.
 
     Raises:
-        SegkdError: the file is missing, unreadable, of an unknown kind, holds no state dict, or weights that are not
-            finite.
+        SegkdError: see `read_content`; the file holds no state dict, or weights that are not finite.
     """
     path = Path(path)
     content = read_content(path)
@@ -102,13 +99,12 @@ def check_fit(
         classes: for how many classes a tensor is, given its key and itself, or None if that does not depend on them.
             Where only such tensors differ, the message says so.
     """
-    wanted, name = module.state_dict(), type(module).__name__
-    missing = [key for key in wanted if key not in state and not key.endswith(_COUNTER)]
-    differing = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    unexpected = [key for key in state if key not in wanted and not key.endswith(_COUNTER)]
+    wanted = module.state_dict()
+    missing, differing, unexpected = _differences(wanted, state)
+    stranger = f"{path} is not of this {type(module).__name__}:"
     if missing:
         raise SegkdError(
-            f"{path} is not of this {name}: it lacks {len(missing)} of the model's {len(wanted)} keys, first "
+            f"{stranger} it lacks {len(missing)} of the model's {len(wanted)} keys, first "
             f"{prefix + missing[0]!r} {_shape(wanted[missing[0]])}"
             + (f", and has {len(unexpected)} others, first {prefix + unexpected[0]!r}" if unexpected else "")
         )
@@ -119,20 +115,24 @@ def check_fit(
         if all(classes(key, state[key]) is not None for key in differing):
             counts = f"the file has {classes(key, state[key])} classes, the model {classes(key, wanted[key])}"
             raise SegkdError(f"{path} does not fit: {counts} ({shapes})")
-        raise SegkdError(f"{path} is not of this {name}: {shapes}")
+        raise SegkdError(f"{stranger} {shapes}")
     for key, value in wanted.items():
         # Quantised or complex weights would be taken as if their numbers were the weights.
         if key in state and value.is_floating_point() and not state[key].is_floating_point():
-            raise SegkdError(
-                f"{path} is not of this {name}: {prefix + key!r} is {_type(state[key])} in the file and "
-                f"{_type(value)} in the model"
-            )
+            given, own = (str(tensor.dtype).removeprefix("torch.") for tensor in (state[key], value))
+            raise SegkdError(f"{stranger} {prefix + key!r} is {given} in the file and {own} in the model")
     if unexpected:
-        key = unexpected[0]
         raise SegkdError(
-            f"{path} is not of this {name}: it has {len(unexpected)} keys that the model lacks, first "
-            f"{prefix + key!r} {_shape(state[key])}"
+            f"{stranger} it has {len(unexpected)} keys that the model lacks, first "
+            f"{prefix + unexpected[0]!r} {_shape(state[unexpected[0]])}"
         )
+
+
+def _differences(wanted: State, state: State) -> tuple[list[str], list[str], list[str]]:
+    """Return the keys that are missing in ``state``, of another shape, and unexpected."""
+    missing = [key for key in wanted if key not in state and not key.endswith(_COUNTER)]
+    differing = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    return missing, differing, [key for key in state if key not in wanted and not key.endswith(_COUNTER)]
 
 
 def load_pretrained(module: nn.Module, given: State, source: object, name: str, within: str, parts: int = 1) -> None:
@@ -149,34 +149,25 @@ def load_pretrained(module: nn.Module, given: State, source: object, name: str, 
         within: the prefix of its keys in a file of a whole model, such as ``encoder.``.
         parts: a weight that the module lacks is an error if its first ``parts`` dotted parts are known: they are
             of a deeper network.
-
-    Raises:
-        SegkdError: the weights are not of this network.
     """
     wanted = module.state_dict()
     if any(key.startswith(within) for key in given):
         given = {key.removeprefix(within): value for key, value in given.items() if key.startswith(within)}
     state = max(_spellings(given), key=lambda candidate: len(candidate.keys() & wanted.keys()))
-    missing = [key for key in wanted if key not in state and not key.endswith(_COUNTER)]
-    mismatched = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    known = {_stem(key, parts) for key in wanted}
-    unexpected = [
-        key for key in state if key not in wanted and not key.endswith(_COUNTER) and _stem(key, parts) in known
-    ]
+    known = {tuple(key.split(".")[:parts]) for key in wanted}
+    missing, mismatched, others = _differences(wanted, state)
+    unexpected = [key for key in others if tuple(key.split(".")[:parts]) in known]
     if missing or mismatched or unexpected:
-        firsts = [f"first missing {missing[0]}"] if missing else []
-        if mismatched:
-            key = mismatched[0]
+        firsts = [f"first missing {key}" for key in missing[:1]]
+        for key in mismatched[:1]:
             kind = name.split()[0]
             firsts.append(f"{key} is {_shape(state[key])} in the file and {_shape(wanted[key])} in the {kind}")
-        if unexpected:
-            firsts.append(f"first unexpected {unexpected[0]}")
+        firsts += [f"first unexpected {key}" for key in unexpected[:1]]
         raise SegkdError(
             f"{source} does not fit {name}: {len(missing)} of {len(wanted)} keys missing, "
             f"{len(mismatched)} of another shape, {len(unexpected)} unexpected; {'; '.join(firsts)}"
         )
-    fitting = {key: value for key, value in state.items() if key in wanted}
-    module.load_state_dict({**wanted, **fitting})
+    module.load_state_dict({**wanted, **{key: value for key, value in state.items() if key in wanted}})
 
 
 def _spellings(given: State) -> list[State]:
@@ -195,13 +186,5 @@ def _spellings(given: State) -> list[State]:
     return [{spell(key): value for key, value in given.items()} for spell in spellings]
 
 
-def _stem(key: str, parts: int) -> str:
-    return ".".join(key.split(".")[:parts])
-
-
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(size) for size in tensor.shape) or "a scalar"
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

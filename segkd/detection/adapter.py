@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from segkd.adapter import Adapter
-from segkd.detection.fpn import fpn_maps
+from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.heads import DenseHead, Place, dense_head
 from segkd.detection.output import DenseOutput, DetectorOutput, TwoStageOutput
 from segkd.detection.targets import Targets, check_batch
@@ -117,15 +117,7 @@ class DetectionAdapter(Adapter):
             raise SegkdError(f"term {name!r}: {error}") from None
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Batch, Batch, Targets | None]:
-        """Return the transformed batch as each detector gets it, and the transformed targets.
-
-        Args:
-            images: list of float (3, H, W) in [0, 1]; sizes may differ.
-            target: `Targets`, or None for a run without losses.
-
-        Raises:
-            SegkdError: images or targets are not as they must be, see `check_batch`.
-        """
+        """Return the transformed batch as each detector gets it, and the transformed targets; see `check_batch`."""
         if target is not None:
             check_batch(images, target, self.num_classes)
         transformed, target = self.transform(images, target)
@@ -142,20 +134,13 @@ class DetectionAdapter(Adapter):
         """Return the targets with no box in images that have no label, whatever they say of these."""
         if not isinstance(target, (list, tuple)) or len(target) != len(images):
             return target  # `inputs` says what is wrong with it
-        pairs = zip(images, target, labelled.tolist(), strict=True)
         return [
-            of_image
-            if has_label
-            else {"boxes": image.new_zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64, device=image.device)}
-            for image, of_image, has_label in pairs
+            of_image if has_label else {"boxes": image.new_zeros(0, 4), "labels": image.new_zeros(0, dtype=torch.int64)}
+            for image, of_image, has_label in zip(images, target, labelled.tolist(), strict=True)
         ]
 
     def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
-        """Return the output and the targets of some images alone.
-
-        Raises:
-            SegkdError: it is of a two-stage detector, whose losses are made in its run.
-        """
+        """Return the output and the targets of some images alone; a two-stage detector's losses are made in its run."""
         if not isinstance(output, DenseOutput):
             raise SegkdError(
                 "a two-stage detector learns from whole batches: give it labelled and unlabelled images in turn, the "
@@ -184,14 +169,7 @@ class DetectionAdapter(Adapter):
     def task_loss(
         self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None, weights: Tensor | None
     ) -> dict[str, Tensor]:
-        """Return the losses that the detector itself gives in training, by its names for them.
-
-        Args:
-            output: what `run` returned for the student.
-            target: the transformed targets.
-            loss: None: the losses are the detector's own.
-            weights: None.
-        """
+        """Return the losses that the detector itself gives in training, by its names for them."""
         if loss is not None or weights is not None:
             raise SegkdError("detectors bring their own losses: leave task_loss and pixel_weighting out")
         if isinstance(output, DenseOutput):

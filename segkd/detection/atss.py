@@ -1,9 +1,14 @@
 """ATSS: adaptive training sample selection (Zhang et al., arXiv 1912.02424), which priors learn which box."""
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
+from segkd.detection.priors import SIDE, STRIDES, SquarePriors, centres_and_strides
 from segkd.errors import SegkdError
 
 INSIDE = 0.01
@@ -60,3 +65,29 @@ def atss_assign(priors: Tensor, level_sizes: list[int], boxes: Tensor, topk: int
     claims = torch.full_like(distances, -1).scatter_(1, candidates, torch.where(positive, ious, -1))
     highest, box = claims.max(0)
     return torch.where(highest >= 0, box, -1)
+
+
+class ATSSRetinaNet(RetinaNet):
+    """torchvision's RetinaNet with one square anchor per cell (side 8 * stride), matched by ATSS.
+
+    Args:
+        backbone: gives FPN maps P3..P7, strides 8..128.
+        num_classes: with background, as for `RetinaNet`.
+        settings: of `RetinaNet`, but for its anchors and its IoU thresholds.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int, **settings: Any) -> None:
+        sizes = tuple((SIDE * stride,) for stride in STRIDES)
+        super().__init__(backbone, num_classes, anchor_generator=AnchorGenerator(sizes, ((1.0,),) * 5), **settings)
+        self.anchor_generator = SquarePriors()  # of strides that do not depend on the image's size
+
+    def compute_loss(
+        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the head's losses on what `atss_assign` matches, as `RetinaNet.compute_loss` does on its own."""
+        strides = centres_and_strides(anchors[0])[1].flatten()
+        level_sizes = strides.unique_consecutive(return_counts=True)[1].tolist()
+        matched_idxs = [
+            atss_assign(priors, level_sizes, target["boxes"]) for priors, target in zip(anchors, targets, strict=True)
+        ]
+        return self.head.compute_loss(targets, head_outputs, anchors, matched_idxs)

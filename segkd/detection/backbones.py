@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from segkd.common.networks import IMAGENET, Triple, check_timm, hub_or_cache, timm_normalization, torchvision_weights
+from segkd.common.networks import (
+    IMAGENET,
+    Triple,
+    check_network,
+    hub_or_cache,
+    timm_normalization,
+    torchvision_weights,
+)
 from segkd.common.weights import is_weight_file, load_pretrained, read_state_dict
 from segkd.detection.feature_maps import cut, freeze_up_to, layouts
 from segkd.errors import SegkdError, nearest
@@ -25,7 +32,8 @@ LEVELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 class FPNBackbone(nn.Module):
     """A network's feature maps through a feature pyramid network (Lin et al., arXiv 1612.03144).
 
-    Its weights are named as in torchvision's detectors: ``body.layer4...``, ``fpn.inner_blocks...``.
+    Its weights are named as in torchvision's detectors: ``body.layer4...``, ``fpn.inner_blocks...``; so are the maps:
+    from ``"0"`` up, then ``"p6"`` and ``"p7"``, or ``"pool"``.
 
     Args:
         body: maps images (B, 3, H, W) to a list of feature maps, from large to small, (B, C, h, w) or (B, h, w, C).
@@ -37,9 +45,6 @@ class FPNBackbone(nn.Module):
     Attributes:
         out_channels: as given.
         strides: of each map, in the order of the maps.
-
-    Raises:
-        SegkdError: the body lacks a map of a stride that is needed.
     """
 
     def __init__(
@@ -57,10 +62,8 @@ class FPNBackbone(nn.Module):
         if not set(needed) <= last.keys():
             found = ", ".join(map(str, sorted(last))) or "none"
             raise SegkdError(f"{levels} needs feature maps of strides {', '.join(map(str, needed))}, found: {found}")
-        self.body = body
-        self.taken = [(last[stride][0], last[stride][1].channels_last) for stride in needed]
-        self.out_channels = out_channels
-        self.strides = needed + added
+        self.body, self.out_channels, self.strides = body, out_channels, needed + added
+        self.taken = [(index, layout.channels_last) for index, layout in (last[stride] for stride in needed)]
         channels = [last[stride][1].channels for stride in needed]
         extra: LastLevelMaxPool | LastLevelP6P7 = LastLevelMaxPool()
         if levels == "p3_p7":
@@ -69,11 +72,7 @@ class FPNBackbone(nn.Module):
         self.fpn = FeaturePyramidNetwork(channels, out_channels, extra, norm_layer)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the FPN maps of images (B, 3, H, W), from large to small.
-
-        Each is (B, out_channels, h, w), h and w being H and W over its stride, rounded up. They are named as
-        torchvision does: from ``"0"`` up, then ``"p6"`` and ``"p7"``, or ``"pool"``.
-        """
+        """Return the FPN maps (B, out_channels, h, w) of images (B, 3, H, W), from large to small, sides rounded up."""
         maps = self.body(images)
         taken = [
             maps[index].permute(0, 3, 1, 2) if channels_last else maps[index] for index, channels_last in self.taken
@@ -115,13 +114,13 @@ def build_backbone(
             cannot be reached.
     """
     check_backbone(name, weights)
-    choices: list[tuple[str, object, tuple[object, ...]]] = [
-        ("levels", levels, tuple(LEVELS)),
-        ("norm", norm, ("batch", "eval", "frozen")),
-        ("frozen_stages", frozen_stages, (0, 1, 2, 3, 4)),
-        ("p6_from", p6_from, ("p5", "c5")),
-    ]
-    for key, given, valid in choices:
+    choices: dict[str, tuple[object, tuple[object, ...]]] = {
+        "levels": (levels, tuple(LEVELS)),
+        "norm": (norm, ("batch", "eval", "frozen")),
+        "frozen_stages": (frozen_stages, (0, 1, 2, 3, 4)),
+        "p6_from": (p6_from, ("p5", "c5")),
+    }
+    for key, (given, valid) in choices.items():
         if given not in valid:
             raise SegkdError(f"backbone {name!r}: no {key} {given!r}; {nearest(given, valid)}")
     if out_channels < 1:
@@ -136,12 +135,9 @@ def build_backbone(
         reason = str(error).strip().split("\n")[0]
         raise SegkdError(f"backbone {name!r} cannot be cut into maps: {type(error).__name__}: {reason}") from error
     if weights is not None and (is_weight_file(weights) or not name.startswith("tu-")):
-        given = (
-            read_state_dict(weights)
-            if is_weight_file(weights)
-            else torchvision_weights(name, str(weights), "backbone_weights")
-        )
-        load_pretrained(body, given, weights, f"backbone {name!r}", within="backbone.body.")
+        is_file = is_weight_file(weights)
+        state = read_state_dict(weights) if is_file else torchvision_weights(name, str(weights), "backbone_weights")
+        load_pretrained(body, state, weights, f"backbone {name!r}", within="backbone.body.")
     if norm != "batch":
         freeze_batch_norm_2d(body)
     if norm == "eval":
@@ -152,39 +148,17 @@ def build_backbone(
 
 
 def check_backbone(name: str, weights: str | Path | None = None) -> None:
-    """Raise `SegkdError` unless `name` is a network and `weights` None, a file, or a set that the hub has for it.
+    """Raise `SegkdError` unless there is such a network and such weights of it, see `build_backbone`."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    check_network(name, "backbone", names, _sets_of_weights, "default", weights)
 
-    Args:
-        name: see `build_backbone`.
-        weights: see `build_backbone`.
-    """
-    if name.startswith("tu-"):
-        check_timm(name, "backbone")
-        valid = ["default"]
-        hint = f"; to choose a variant put its tag in the backbone's name, such as '{name.split('.')[0]}.<tag>'"
-    else:
-        names = torchvision.models.list_models(module=torchvision.models)
-        if name not in names:
-            if timm.is_model(name):
-                raise SegkdError(f"no backbone {name!r}: did you mean timm's, 'tu-{name}'?")
-            raise SegkdError(f"no backbone {name!r}: {nearest(name.lower(), names)} (timm's networks start with 'tu-')")
-        valid, hint = ["default", *torchvision.models.get_model_weights(name).__members__], ""
-    if weights is not None and not is_weight_file(weights) and weights not in valid:
-        raise SegkdError(
-            f"backbone {name!r} has no weights {str(weights)!r}: {nearest(weights, valid)} (or null, or the path of a"
-            f" file){hint}"
-        )
+
+def _sets_of_weights(name: str) -> list[str]:
+    return ["default", *torchvision.models.get_model_weights(name).__members__]
 
 
 def normalization(name: str) -> tuple[Triple, Triple]:
-    """Return the mean and standard deviation of a backbone's input, per RGB channel, for pixels in [0, 1].
-
-    Args:
-        name: see `build_backbone`.
-
-    Raises:
-        SegkdError: there is no such network.
-    """
+    """Return the mean and standard deviation of a backbone's input, per RGB channel, for pixels in [0, 1]."""
     check_backbone(name)
     return timm_normalization(name) if name.startswith("tu-") else IMAGENET
 

@@ -88,13 +88,8 @@ class GFL(nn.Module):
     ) -> list[Tensor]:
         """Return per image (N,) int64, the box that `atss_assign` gives each prior, -1 for none.
 
-        Priors in what a batch pads a smaller image with are no candidates, and have -2.
-
-        Args:
-            targets: per image ``"boxes"``, (M, 4), xyxy in pixels of the transformed image.
-            anchors: the priors of each image, (N, 4).
-            num_anchors_per_level: how many priors each level has.
-            image_shapes: (height, width) of each transformed image without its padding; None: there is no padding.
+        Priors in what a batch pads a smaller image with are no candidates, and have -2; ``image_shapes`` are those
+        of the transformed images without that padding, None where there is none.
         """
         matched = []
         for index, (priors, target) in enumerate(zip(anchors, targets, strict=True)):
@@ -123,19 +118,10 @@ class GFL(nn.Module):
     def postprocess_detections(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
     ) -> list[dict[str, Tensor]]:
-        """Return the best boxes of each image.
+        """Return the best boxes of each image, in pixels of the transformed one, as `forward` does.
 
         Per level the best (prior, class) pairs above the score threshold are decoded and clipped to the image; then
-        class-wise non-maximum suppression.
-
-        Args:
-            head_outputs: what the head returns, split into levels.
-            anchors: the priors of each image, split into levels.
-            image_shapes: (height, width) of each transformed image without its padding.
-
-        Returns:
-            Per image ``"boxes"``, (D, 4), xyxy in pixels of the transformed image, ``"labels"``, (D,) int64 in 1..K,
-            and ``"scores"``, (D,), best first; D is at most ``detections_per_img``.
+        class-wise non-maximum suppression. What the head returns and each image's priors are given split into levels.
         """
         detections = []
         for index, (priors_of_levels, shape) in enumerate(zip(anchors, image_shapes, strict=True)):
@@ -173,8 +159,8 @@ class GFL(nn.Module):
             targets: read in training only, see `segkd.detection.targets.Targets`.
 
         Returns:
-            In training the scalars of `GFLHead.compute_loss`; in evaluation what `postprocess_detections` returns, in
-            pixels of the images given.
+            In training the scalars of `GFLHead.compute_loss`; in evaluation per image ``"boxes"``, (D, 4), xyxy in its
+            pixels, ``"labels"``, (D,) int64 in 1..K, and ``"scores"``, (D,), the at most ``detections_per_img`` best.
 
         Raises:
             SegkdError: in training, targets are absent or unsound, see `check_batch`.

@@ -1,10 +1,11 @@
 """The head of GFL: two towers shared by all FPN levels, and the loss on their predictions."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import Conv2dNormActivation, generalized_box_iou_loss
 
 from segkd.detection.gfl_losses import BINS, distribution_focal_loss, quality_focal_loss
 from segkd.detection.priors import STRIDES, decode, encode
@@ -19,16 +20,8 @@ GIOU_WEIGHT, DFL_WEIGHT = 2.0, 0.25
 
 
 def _tower(channels: int, groups: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(
-            nn.Sequential(
-                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.GroupNorm(groups, channels),
-                nn.ReLU(inplace=True),
-            )
-            for _ in range(BLOCKS)
-        )
-    )
+    norm = partial(nn.GroupNorm, groups)
+    return nn.Sequential(*(Conv2dNormActivation(channels, channels, norm_layer=norm) for _ in range(BLOCKS)))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -48,18 +41,13 @@ class GFLHead(nn.Module):
     """Class and box towers of four blocks (3x3 convolution, GroupNorm, ReLU) with a 3x3 predictor each.
 
     A feature taken after i blocks of a tower goes through the rest as ``class_predictor(class_tower[i:](x))`` and
-    ``predict_sides(box_tower[i:](x), level)``.
+    ``predict_sides(box_tower[i:](x), level)``; ``scales`` (5,) is the learnt factor on the box logits of each level.
 
     Args:
         in_channels: channels of the FPN maps, and of the towers.
         num_classes: K, without background.
         groups: of the group normalisation; ``in_channels`` is a multiple of it, at least twice it.
         per_process: whether each process of a distributed run divides its losses by its own figures.
-
-    Attributes:
-        class_tower: the four blocks before ``class_predictor`` (K channels).
-        box_tower: the four blocks before ``box_predictor`` (4 sides * 17 bins channels).
-        scales: (5,), the factor on the box logits of each level, learnt.
 
     Raises:
         SegkdError: the channels do not make groups of two or more, or there is no class.
@@ -88,24 +76,12 @@ class GFLHead(nn.Module):
         nn.init.constant_(self.class_predictor.get_parameter("bias"), -math.log(99))  # every score starts at 0.01
 
     def predict_sides(self, feature: Tensor, level: int) -> Tensor:
-        """Return the box logits (B, 68, h, w), in float32 also under autocast, from the box tower's last feature.
-
-        Args:
-            feature: (B, in_channels, h, w).
-            level: 0..4, which FPN level it is.
-        """
+        """Return the box logits (B, 68, h, w) of a level, at least in float32, from the box tower's last feature."""
         with full_precision(self.box_predictor(feature)) as (logits,):
             return logits * self.scales[level]
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Predict on all levels.
-
-        Args:
-            features: P3..P7, (B, in_channels, h, w) each.
-
-        Returns:
-            ``"cls_logits"``, (B, N, K), and ``"bbox_regression"``, (B, N, 68): level by level, row by row.
-        """
+        """Return ``"cls_logits"`` (B, N, K), ``"bbox_regression"`` (B, N, 68) of P3..P7, level by level, row by row."""
         return {
             "cls_logits": torch.cat([_rows(self.class_predictor(self.class_tower(x))) for x in features], 1),
             "bbox_regression": torch.cat(
@@ -120,7 +96,7 @@ class GFLHead(nn.Module):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Return the three losses, weighted, in float32.
+        """Return ``"classification"`` (QFL), ``"bbox_regression"`` (2 * GIoU) and ``"distribution"`` (0.25 * DFL).
 
         QFL is divided by the sum over images of max(1, positives). GIoU and DFL are weighted by the positives' best
         class score v and divided by max(1, sum of v). In a distributed run both figures are the mean over processes,
@@ -132,9 +108,6 @@ class GFLHead(nn.Module):
             head_outputs: what `forward` returns.
             anchors: the priors of each image, (N, 4).
             matched_idxs: per image (N,) int64, the box of each prior, -1 for none, -2 for a prior that takes no part.
-
-        Returns:
-            ``"classification"`` (QFL), ``"bbox_regression"`` (2 * GIoU) and ``"distribution"`` (0.25 * DFL).
         """
         with full_precision(head_outputs["cls_logits"], head_outputs["bbox_regression"]) as (logits, regression):
             assigned = torch.stack(matched_idxs)

@@ -11,7 +11,7 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from segkd.detection import priors
-from segkd.detection.fpn import fpn_strides
+from segkd.detection.feature_maps import fpn_strides
 from segkd.detection.gfl import GFL
 from segkd.detection.gfl_losses import BINS
 from segkd.errors import SegkdError
@@ -27,9 +27,6 @@ BLOCKS = 4
 
 class DenseHead:
     """What methods need of a one-stage detector's head, whatever its family; made by `dense_head`.
-
-    Args:
-        detector: the detector that the head belongs to.
 
     Attributes:
         family: ``"retinanet"``, ``"fcos"`` or ``"gfl"``.
@@ -58,18 +55,14 @@ class DenseHead:
         return fpn_strides(self.detector)
 
     def run(self, maps: Sequence[Tensor], keep: Iterable[Place] = ()) -> tuple[dict[str, Tensor], dict[Place, Any]]:
-        """Run the head.
-
-        Args:
-            maps: the FPN maps, (B, channels, h, w) each.
-            keep: the tower features to return.
+        """Run the head on the FPN maps, (B, channels, h, w) each.
 
         Returns:
             What ``detector.head`` returns, level by level, row by row: ``"cls_logits"`` (B, N, classes),
             ``"bbox_regression"`` (B, N, 4 or 68) and for FCOS ``"bbox_ctrness"`` (B, N, 1); and for each place in
             ``keep`` the list of the levels' features (B, channels, h, w).
         """
-        paths = {place: f"{self.towers[place[0]]}.{self.step * place[1] - 1}" for place in keep}
+        paths = {(of, blocks): f"{self.towers[of]}.{self.step * blocks - 1}" for of, blocks in keep}
         taps = Taps(self.head, (path for (_, index), path in paths.items() if index))
         try:
             with taps.recording():
@@ -86,10 +79,7 @@ class DenseHead:
     def tail(self, branch: Branch, features: Sequence[Tensor], index: int) -> dict[str, Tensor]:
         """Return a branch's predictions, as `run` does, from its tower's features after ``index`` blocks.
 
-        Args:
-            branch: ``"class"`` or ``"box"``.
-            features: of all levels, (B, channels, h, w) each; they are not changed.
-            index: 0..4, how many of the tower's blocks they went through; they go through the others.
+        The features of all levels, (B, channels, h, w) each, are not changed.
         """
         blocks = self.blocks(branch, index)
         predict = self._classes if branch == "class" else self._boxes
@@ -114,23 +104,13 @@ class DenseHead:
         return predictions["cls_logits"][..., 1:].contiguous()
 
     def anchors(self, images: ImageList, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return for each image the anchors, priors or points (N, 4), xyxy in pixels, in float32 also under autocast.
-
-        Args:
-            images: the batch, as the detector's ``transform`` returns it.
-            maps: its FPN maps.
-        """
+        """Return for each image the anchors, priors or points (N, 4), xyxy in pixels, always in float32."""
         # torchvision makes them in the maps' type: in bfloat16 those beyond 256 pixels would be rounded.
         sizes = [x.new_empty(x.shape[-2:], dtype=torch.promote_types(x.dtype, torch.float32)) for x in maps]
         return self.detector.anchor_generator(images, sizes)
 
     def decode(self, predictions: dict[str, Tensor], anchors: list[Tensor]) -> Tensor:
-        """Return the predicted boxes (B, N, 4), xyxy in pixels, not clipped, in float32 also under autocast.
-
-        Args:
-            predictions: what `run` or `tail` returns.
-            anchors: what `anchors` returns.
-        """
+        """Return the predicted boxes (B, N, 4), xyxy in pixels, not clipped, in float32 also under autocast."""
         with full_precision(predictions["bbox_regression"]) as (regression,):
             return self._decode(regression, torch.stack(anchors))
 

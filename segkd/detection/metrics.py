@@ -1,7 +1,7 @@
-"""Average precision as COCO defines it: over everything seen by all processes."""
+"""Average precision as COCO defines it: over everything seen by all processes, counted by faster-coco-eval in C++."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from segkd.detection.average_precision import AREAS, Detections, Truth, precisions
 from segkd.errors import SegkdError
+
+MOST_DETECTIONS = 100
+"""Of each class and image the best so many detections count."""
+AREAS = ("all", "small", "medium", "large")
+"""COCO's ranges of objects' areas: up to 32^2 pixels, up to 96^2, and above; what lies between belongs to both."""
+_OUTSIDE = 1e11
+"""An area outside all of `AREAS`."""
+Rows = NDArray[np.float64]
 
 
 class DetectionMetrics(Metric):
@@ -73,9 +80,8 @@ class DetectionMetrics(Metric):
             flags = (target.get("crowd", none) != 0, target.get("difficult", none) != 0)
             self.predicted.append(_flat(prediction["boxes"], prediction["scores"], prediction["labels"]))
             self.true.append(_flat(boxes, target["labels"], area, *flags))
-            self.counts.append(
-                _flat(torch.tensor([len(prediction["labels"])]), torch.tensor([len(boxes)])).to(boxes.device)
-            )
+            counts = _flat(torch.tensor([len(prediction["labels"])]), torch.tensor([len(boxes)]))
+            self.counts.append(counts.to(boxes.device))
             self.images += 1
 
     def compute(self) -> dict[str, Any]:
@@ -91,25 +97,15 @@ class DetectionMetrics(Metric):
         predicted = np.split(_rows(self.predicted, 6), counts[:, 0].cumsum()[:-1])
         true = np.split(_rows(self.true, 8), counts[:, 1].cumsum()[:-1])
         # Processes have been given the images in turn. Of equal scores COCO takes that of the first image first.
-        order = np.concatenate([np.arange(number) for number in self.images.reshape(-1).tolist()]).argsort(
-            kind="stable"
-        )
-        precision = precisions(
-            [
-                Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64))
-                for rows in (predicted[i] for i in order)
-            ],
-            [
-                Truth(rows[:, :4], rows[:, 4].astype(np.int64), rows[:, 5], rows[:, 6] > 0, rows[:, 7] > 0)
-                for rows in (true[i] for i in order)
-            ],
-            len(self.class_names),
-        )
+        places = np.concatenate([np.arange(number) for number in self.images.reshape(-1).tolist()])
+        order = places.argsort(kind="stable")
+        classes = range(len(self.class_names))
+        precision = _precisions([predicted[i] for i in order], [true[i] for i in order], len(classes))
         whole = precision[..., 0]
         measured: dict[str, Any] = {"ap": _mean(whole), "ap50": _mean(whole[0]), "ap75": _mean(whole[5])}
-        measured |= {f"ap_{name}": _mean(precision[..., place]) for place, (name, *_) in enumerate(AREAS) if place}
-        measured["class_ap"] = [_mean(whole[:, :, column]) for column in range(len(self.class_names))]
-        measured["class_ap50"] = [_mean(whole[0, :, column]) for column in range(len(self.class_names))]
+        measured |= {f"ap_{name}": _mean(precision[..., place]) for place, name in enumerate(AREAS) if place}
+        measured["class_ap"] = [_mean(whole[:, :, column]) for column in classes]
+        measured["class_ap50"] = [_mean(whole[0, :, column]) for column in classes]
         return measured
 
 
@@ -124,11 +120,72 @@ def _flat(*columns: Tensor) -> Tensor:
     return rows.flatten().view(torch.float32).to(columns[0].device)
 
 
-def _rows(state: list[Tensor] | Tensor, columns: int) -> NDArray[np.float64]:
+def _rows(state: list[Tensor] | Tensor, columns: int) -> Rows:
     """Return a state, which is a list, or one tensor once it was exchanged, as (n, columns)."""
     if not isinstance(state, Tensor):
         state = torch.cat(state) if state else torch.zeros(0)
     return state.cpu().view(torch.float64).reshape(-1, columns).numpy()
+
+
+def _precisions(found: Sequence[Rows], true: Sequence[Rows], num_classes: int) -> NDArray[np.float64]:
+    """Return (10, 101, K, 4): the precision at each IoU, recall, class and of `AREAS`, -1 where there is no object.
+
+    A detection takes the free object of its class with the highest IoU, one that counts before one that is ignored.
+    Ignored are crowds, difficult objects, and those outside the range of areas; a detection that takes one counts
+    neither way. Of a crowd the IoU is the intersection over the detection's area; of a difficult object it is the plain
+    IoU. Both may be taken any number of times, as COCO and Pascal VOC have it.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    if not any(map(len, true)):
+        return np.full((10, 101, num_classes, len(AREAS)), -1.0)
+    categories = [{"id": label, "name": str(label)} for label in range(1, num_classes + 1)]
+    sides = COCO(), COCO()
+    for side, images in zip(sides, (map(_objects, true, found), map(_detections, found)), strict=True):
+        annotations = _numbered(images)
+        side.dataset = {"images": [{"id": i} for i in range(len(true))], "categories": categories}
+        side.dataset["annotations"] = annotations
+        side.createIndex()
+    evaluation = COCOeval_faster(*sides, iouType="bbox", print_function=lambda *_: None)
+    evaluation.params.maxDets = [MOST_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval["precision"][..., -1]
+
+
+def _objects(true: Rows, found: Rows) -> list[dict[str, Any]]:
+    """Return an image's objects as COCO has them.
+
+    COCO knows no object that is ignored and yet matched by plain IoU, but for those outside the range of areas. Such a
+    one is taken once only, so that a difficult object stands there as often as it may be taken.
+    """
+    counts = np.bincount(found[:, 5].astype(int), minlength=int(true[:, 4].max(initial=0)) + 1).clip(
+        max=MOST_DETECTIONS
+    )
+    objects = []
+    for box, (label, area, crowd, difficult) in zip(_sides(true), true[:, 4:].tolist(), strict=True):
+        is_copied = bool(difficult and not crowd)
+        what = {"bbox": box, "category_id": int(label), "area": _OUTSIDE if is_copied else area, "iscrowd": int(crowd)}
+        objects += [dict(what) for _ in range(counts[int(label)] if is_copied else 1)]
+    return objects
+
+
+def _detections(found: Rows) -> list[dict[str, Any]]:
+    return [
+        {"bbox": box, "category_id": int(label), "score": score, "area": box[2] * box[3], "iscrowd": 0}
+        for box, (score, label) in zip(_sides(found), found[:, 4:].tolist(), strict=True)
+    ]
+
+
+def _sides(rows: Rows) -> list[list[float]]:
+    """Return x, y, width, height of boxes xyxy."""
+    return np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).tolist()
+
+
+def _numbered(images: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the annotations of all images, which get their image's number and one of their own, from 1 on."""
+    annotations = [{**what, "image_id": index} for index, rows in enumerate(images) for what in rows]
+    return [{**what, "id": number} for number, what in enumerate(annotations, start=1)]
 
 
 def _mean(precision: NDArray[np.float64]) -> float:

@@ -1,11 +1,11 @@
 """Detectors by name: torchvision's and GFL, on any backbone of `segkd.detection.backbones`."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
@@ -14,10 +14,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.rpn import RPNHead
 
 from segkd.adapter import Normalization
+from segkd.common.student import weights_file
+from segkd.common.weights import check_fit, read_state_dict
+from segkd.detection.atss import ATSSRetinaNet
 from segkd.detection.backbones import FPNBackbone, build_backbone
 from segkd.detection.backbones import normalization as backbone_normalization
 from segkd.detection.gfl import GFL
-from segkd.detection.retinanet import ATSSRetinaNet
 from segkd.errors import SegkdError, nearest
 
 # Of the norm in the heads of some detectors, as published.
@@ -45,14 +47,10 @@ def _faster_rcnn_v2(backbone: FPNBackbone, classes: int, **settings: Any) -> Fas
     return FasterRCNN(backbone, classes + 1, rpn_head=RPNHead(channels, 3, conv_depth=2), box_head=box_head, **settings)
 
 
-@dataclass(frozen=True)
-class _Architecture:
-    detector: type[nn.Module]
-    """Whose settings are the options."""
-    build: Callable[..., nn.Module]
-    """Called with the backbone, the number of classes without background, and the options."""
-    backbone: Mapping[str, Any]
-    """Arguments of `build_backbone`."""
+class _Architecture(NamedTuple):
+    detector: type[nn.Module]  # whose settings are the options
+    build: Callable[..., nn.Module]  # called with the backbone, the number of classes without background, the options
+    backbone: Mapping[str, Any]  # arguments of `build_backbone`
     group_norm: bool = False
 
 
@@ -149,13 +147,9 @@ def build_detector(
 
 
 def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
-    """Return a detector's ``boxes``, ``labels`` and ``scores`` of each image, those of background left out.
+    """Return a detector's ``boxes``, ``labels`` and ``scores`` of each image (3, H, W), in [0, 1]; none of background.
 
-    The logits of torchvision's RetinaNet and FCOS have a column for background, which little trained ones may choose.
-
-    Args:
-        model: a detector in eval mode.
-        images: (3, H, W) each, in [0, 1].
+    The logits of torchvision's RetinaNet and FCOS have a column for it, which little trained ones may choose.
     """
     return [{key: found[key][found["labels"] > 0] for key in ("boxes", "labels", "scores")} for found in model(images)]
 
@@ -166,18 +160,17 @@ def _check_options(arch: str, options: Mapping[str, Any]) -> None:
     for name, parameter in inspect.signature(chosen.detector).parameters.items():
         if isinstance(parameter.default, int | float) and name not in ("min_size", "max_size"):
             kinds[name] = type(parameter.default)
-    valid = list(kinds)
     if chosen.detector is RetinaNet:
-        valid.append("assigner")
+        kinds["assigner"] = str
         assigner = options.get("assigner", "max_iou")
         if assigner not in ("max_iou", "atss"):
             raise SegkdError(f"{arch} has no assigner {assigner!r}: {nearest(assigner, ('max_iou', 'atss'))}")
         if assigner == "atss":
-            valid = [name for name in valid if name not in ("fg_iou_thresh", "bg_iou_thresh")]
+            del kinds["fg_iou_thresh"], kinds["bg_iou_thresh"]
     for key, value in options.items():
-        if key not in valid:
-            raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, valid, limit=30)}")
-        kind = kinds.get(key, str)
+        if key not in kinds:
+            raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, kinds, limit=30)}")
+        kind = kinds[key]
         if isinstance(value, bool) != (kind is bool) or not isinstance(value, int | float if kind is float else kind):
             expected = "a number" if kind is float else "true or false" if kind is bool else "a whole number"
             raise SegkdError(f"{arch}: option {key} must be {expected}, got {value!r}")
@@ -187,3 +180,53 @@ def _check_options(arch: str, options: Mapping[str, Any]) -> None:
         raise SegkdError(
             f"{arch}: out_channels must be a multiple of {_GROUPS} (the groups of its norm) above it, got {channels}"
         )
+
+
+# What torchvision called these in the releases that its published weights were saved with, and what it does now.
+_RENAMED: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"((?:inner|layer)_blocks\.\d+)\.(\w+)$", lambda m: f"{m[1]}.0.{m[2]}"),
+    (r"(_head\.conv)\.([0246])\.(\w+)$", lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}"),
+    (r"(rpn\.head\.conv)\.(\w+)$", lambda m: f"{m[1]}.0.0.{m[2]}"),
+    (r"(mask_head)\.mask_fcn(\d+)\.(\w+)$", lambda m: f"{m[1]}.{int(m[2]) - 1}.0.{m[3]}"),
+)
+
+# Tensors with so many rows per class, and whether background is one of the classes.
+_PER_CLASS = {
+    "head.class_predictor.": (1, False),
+    "roi_heads.box_predictor.cls_score.": (1, True),
+    "roi_heads.box_predictor.bbox_pred.": (4, True),
+    "roi_heads.mask_predictor.mask_fcn_logits.": (1, True),
+}
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load weights into a detector, all of them or none.
+
+    Args:
+        model: a detector from `build_detector`.
+        path: a .safetensors, .pth, .pt or .bin file, also one that torchvision publishes; a Lightning checkpoint of
+            this project, a run directory, or the ``student`` folder in it.
+
+    Raises:
+        SegkdError: the file is missing, unreadable, or of another architecture or number of classes.
+    """
+    file, wanted = weights_file(path), model.state_dict()
+    anchors = getattr(getattr(getattr(model, "head", None), "classification_head", None), "num_anchors", 1)
+    per_class = {**_PER_CLASS, "head.classification_head.cls_logits.": (anchors, True)}
+
+    def renamed(key: str) -> str:
+        for pattern, name in _RENAMED:
+            new = re.sub(pattern, name, key)
+            if key not in wanted and new in wanted:
+                return new
+        return key
+
+    def classes(key: str, value: Tensor) -> int | None:
+        for start, (rows, background) in per_class.items():
+            if key.startswith(start):
+                return value.shape[0] // rows - background
+        return None
+
+    state = {renamed(key): value for key, value in read_state_dict(file).items()}
+    check_fit(model, state, file, classes=classes)
+    model.load_state_dict(state)

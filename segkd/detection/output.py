@@ -2,16 +2,70 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
+from segkd.detection.gfl import GFL
 from segkd.detection.heads import DenseHead, Place
-from segkd.detection.matching import match
 from segkd.detection.priors import in_image, own_size
 from segkd.detection.targets import Targets
+from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
+
+
+def match(
+    detector: nn.Module,
+    targets: Targets,
+    anchors: list[Tensor],
+    anchors_per_level: list[int],
+    image_shapes: list[tuple[int, int]] | None = None,
+) -> list[Tensor]:
+    """Return the box that each anchor is to learn, as each one-stage detector itself decides it.
+
+    ``detector.head.compute_loss(targets, head_outputs, anchors, matched_idxs)`` then gives the losses that
+    ``detector(images, targets)`` returns in training.
+
+    Args:
+        detector: a RetinaNet (by IoU or ATSS), FCOS or GFL.
+        targets: in pixels of the transformed images.
+        anchors: of each image, (N, 4), level by level.
+        anchors_per_level: how many anchors each level has.
+        image_shapes: (height, width) of each transformed image without its padding, which GFL leaves out; None: there
+            is no padding.
+
+    Returns:
+        Per image (N,) int64: an index into the boxes, -1 for background, -2 for an anchor that takes no part.
+
+    Raises:
+        SegkdError: another kind of detector, which has no such anchors.
+    """
+    if not isinstance(detector, RetinaNet | FCOS | GFL):
+        raise SegkdError(f"a {type(detector).__name__} matches no anchors to boxes: RetinaNet, FCOS and GFL do")
+    compute_loss: Any = type(detector).compute_loss
+    more: list[Any] = [] if isinstance(detector, RetinaNet) else [anchors_per_level]
+    if isinstance(detector, GFL):
+        more.append(image_shapes)
+    return compute_loss(_UpToTheHead(detector), targets, {}, anchors, *more)
+
+
+class _UpToTheHead:
+    """A detector whose ``compute_loss`` returns what it would have its head compute the loss of: the matches.
+
+    torchvision has its matching within `compute_loss`; this runs that code itself, and leaves the detector as it is.
+    """
+
+    head = SimpleNamespace(compute_loss=lambda targets, head_outputs, anchors, matched_idxs: matched_idxs)
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.detector = detector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.detector, name)
 
 
 @dataclass(eq=False)
@@ -29,11 +83,7 @@ class DetectorOutput:
 
 @dataclass(eq=False)
 class TwoStageOutput(DetectorOutput):
-    """A two-stage detector's whole run.
-
-    Attributes:
-        losses: by name, scalars; empty in evaluation mode.
-    """
+    """A two-stage detector's whole run; its losses, by name, are empty in evaluation mode."""
 
     losses: dict[str, Tensor]
 
@@ -66,19 +116,11 @@ class DenseOutput(DetectorOutput):
         divisible = self.head.detector.transform.size_divisible
         sizes = [own_size(shape, divisible) for shape in self.images.image_sizes]
         if all(own[0] >= height and own[1] >= width for own in sizes):
-            return torch.ones(
-                self.predictions["cls_logits"].shape[:2], dtype=torch.bool, device=self.images.tensors.device
-            )
+            return self.predictions["cls_logits"].new_ones(self.predictions["cls_logits"].shape[:2], dtype=torch.bool)
         return torch.stack([in_image(*pair) for pair in zip(self.anchors, sizes, strict=True)])
 
     def match(self, targets: Targets) -> list[Tensor]:
-        """Return per image (N,) int64 the box that each anchor learns, see `segkd.detection.matching.match`.
-
-        It is computed once: the task loss and distillation share it.
-
-        Args:
-            targets: the transformed targets of this batch.
-        """
+        """Return what `match` does, computed once: the task loss and distillation share it."""
         if self.matched is None:
             cells = [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
             self.matched = match(self.head.detector, targets, self.anchors, cells, self.images.image_sizes)
@@ -91,11 +133,7 @@ class DenseOutput(DetectorOutput):
         return DenseOutput(images, maps, self.head, {name: x[index] for name, x in self.predictions.items()}, {})
 
     def loss(self, targets: Targets) -> dict[str, Tensor]:
-        """Return the losses that ``detector(images, targets)`` gives in training, in float32 also under autocast.
-
-        Args:
-            targets: the transformed targets of this batch.
-        """
+        """Return the losses that ``detector(images, targets)`` gives in training, in float32 also under autocast."""
         with full_precision(*self.predictions.values()) as values:
             predictions = dict(zip(self.predictions, values, strict=True))
             return self.head.head.compute_loss(targets, predictions, self.anchors, self.match(targets))

@@ -33,8 +33,8 @@ def draw_boxes(
         image: uint8 RGB (H, W, 3).
         boxes: (N, 4), xmin, ymin, xmax, ymax in pixels of ``image``.
         labels: (N,), 1 to K.
-        names: K class names.
-        colors: K RGB colours in 0 to 255.
+        names: of K classes.
+        colors: RGB in 0 to 255 of each.
         scores: (N,) in [0, 1]; those with the highest are drawn last, over the others.
         tile: width of the picture in pixels; its height follows.
     """
@@ -46,15 +46,15 @@ def draw_boxes(
     placed = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale
     classes = np.asarray(labels, dtype=np.int64) - 1
     order = range(len(placed)) if scores is None else np.argsort(np.asarray(scores), kind="stable").tolist()
+    paints = [tuple(map(int, colors[number])) for number in classes]
     for index in order:
-        color = _rgb(colors[classes[index]])
         left, top, right, bottom = placed[index].round().astype(int).tolist()
         # The box's last row and column are those before its maximum.
-        draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=color, width=_LINE)
+        draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=paints[index], width=_LINE)
     for index in order:
-        color, name = _rgb(colors[classes[index]]), names[classes[index]]
+        name = names[classes[index]]
         text = name if scores is None else f"{name} {float(np.asarray(scores)[index]):.2f}"
-        _tag(draw, text, placed[index], color, canvas.size)
+        _tag(draw, text, placed[index], paints[index], canvas.size)
     return np.asarray(canvas)
 
 
@@ -66,14 +66,14 @@ def box_row(
     min_score: float = 0.3,
     tile: int = 640,
 ) -> list[Picture | None]:
-    """Return a row for `comparison_grid`: the image, then the boxes of each side over it.
+    """Return a row for `comparison_grid`: the image, then the boxes of each side over it, see `draw_boxes`.
 
     Args:
         image: uint8 RGB (H, W, 3).
         sides: such as the target, the teacher's and the student's predictions: ``boxes``, ``labels`` and, where there
             are any, ``scores``; None leaves a place empty.
-        names: K class names.
-        colors: K RGB colours in 0 to 255.
+        names: of K classes.
+        colors: RGB in 0 to 255 of each.
         min_score: predictions below it are left out.
         tile: width of each picture in pixels; the same for `comparison_grid` keeps text sharp.
     """
@@ -92,17 +92,9 @@ def box_row(
 
 
 def level_maps(features: Sequence[Tensor], strides: Sequence[int], tile: int = 300) -> Picture:
-    """Draw the FPN levels of one image side by side: at each place the mean absolute activation over the channels.
+    """Draw the FPN levels of one image, maps (C, H, W) by their strides: the mean absolute activation at each place.
 
     Each level has colours of its own, dark at its smallest value and yellow at its largest; both stand above it.
-
-    Args:
-        features: of each level its map (C, H, W).
-        strides: of each level how many pixels of the image a step is.
-        tile: width of a map in pixels.
-
-    Raises:
-        SegkdError: as many strides as maps are needed, and maps (C, H, W).
     """
     shapes = [tuple(level.shape) for level in features]
     if not shapes or len(shapes) != len(strides) or any(len(shape) != 3 for shape in shapes):
@@ -117,9 +109,7 @@ def level_maps(features: Sequence[Tensor], strides: Sequence[int], tile: int = 3
     return comparison_grid([maps], headers, tile=tile)
 
 
-def _tag(
-    draw: ImageDraw.ImageDraw, text: str, box: np.ndarray, color: tuple[int, int, int], size: tuple[int, int]
-) -> None:
+def _tag(draw: ImageDraw.ImageDraw, text: str, box: np.ndarray, color: tuple[int, ...], size: tuple[int, int]) -> None:
     """Write a box's name on a ground of its colour: above the box, or inside where there is no room above."""
     face = font(_TEXT)
     ascent, descent = face.getmetrics()
@@ -133,7 +123,3 @@ def _tag(
 
 def _array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().float().cpu() if isinstance(values, Tensor) else values)
-
-
-def _rgb(color: Color) -> tuple[int, int, int]:
-    return int(color[0]), int(color[1]), int(color[2])

@@ -22,18 +22,7 @@ class SquarePriors(nn.Module):
     """
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return the priors of each image.
-
-        Args:
-            image_list: the batch, as the detector's ``transform`` returns it.
-            feature_maps: P3..P7, (B, D, h, w) each.
-
-        Returns:
-            For each image the same (N, 4) float32, xyxy in pixels: level by level, row by row.
-
-        Raises:
-            SegkdError: there are not five levels, or their sizes are not those of strides 8..128.
-        """
+        """Return for each image the same (N, 4) float32, xyxy in pixels: level by level, row by row."""
         height, width = image_list.tensors.shape[-2:]
         sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in feature_maps]
         if len(sizes) != len(STRIDES) or any(
@@ -60,54 +49,32 @@ def centres_and_strides(priors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_size(shape: tuple[int, int], divisible: int) -> tuple[int, int]:
-    """Return the height and width that an image has in a batch of its own: without padding, or up to a multiple.
+    """Return the height and width that an image has in a batch of its own: those without padding, or up to a multiple.
 
     Anchors in this padding belong to the image, as in the published code: a detector meets them again where it is used.
-
-    Args:
-        shape: height and width of the transformed image without padding.
-        divisible: what the sides of a batch are multiples of.
     """
     height, width = (math.ceil(side / divisible) * divisible for side in shape)
     return height, width
 
 
 def in_image(anchors: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return (N,) bool, whether each anchor's centre lies in its image rather than in what a batch pads it with.
-
-    Args:
-        anchors: (N, 4), xyxy in pixels.
-        size: the image's `own_size`.
-    """
+    """Return (N,) bool, whether each anchor's centre lies in its image, which is of this `own_size`."""
     height, width = size
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     return (centres[:, 0] < width) & (centres[:, 1] < height)
 
 
 def decode(regression: Tensor, priors: Tensor) -> Tensor:
-    """Return the boxes that a box head predicts: centre -+ `integral` * stride.
-
-    Args:
-        regression: (..., 68) logits, 17 bins for each of left, top, right, bottom.
-        priors: (..., 4), xyxy in pixels.
-
-    Returns:
-        (..., 4), xyxy in pixels, not clipped to the image, in float32 (float64 for float64 logits).
-    """
+    """Return boxes (..., 4), xyxy, not clipped, of logits (..., 68): centre -+ `integral` * stride. Float32 or more."""
     centres, strides = centres_and_strides(priors)
     distances = integral(regression) * strides
     return torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], -1)
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Return the distances from the priors' centres to the boxes' left, top, right and bottom sides.
+    """Return the distances (..., 4), in strides, from the priors' centres to the left, top, right and bottom of boxes.
 
-    Args:
-        boxes: (..., 4), xyxy in pixels.
-        priors: (..., 4), xyxy in pixels.
-
-    Returns:
-        (..., 4) in strides; negative where the centre lies beyond the side.
+    Negative where the centre lies beyond the side.
     """
     centres, strides = centres_and_strides(priors)
     return torch.cat([centres - boxes[..., :2], boxes[..., 2:] - centres], -1) / strides

@@ -59,8 +59,8 @@ class Detectors(Family):
 
     @classmethod
     def load(cls, module: "nn.Module", path: str | Path) -> bool:
-        """Load weights, see `segkd.detection.weights.load_weights`."""
-        from segkd.detection.weights import load_weights
+        """Load weights, see `segkd.detection.models.load_weights`."""
+        from segkd.detection.models import load_weights
 
         load_weights(module, path)
         return True

@@ -11,10 +11,10 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from segkd import Distiller, DistillOutput, Term
 from segkd.detection.adapter import DetectionAdapter
+from segkd.detection.atss import ATSSRetinaNet
 from segkd.detection.gfl import GFL
 from segkd.detection.methods.crosskd import CrossKD, CrossKDBox, CrossKDClass
 from segkd.detection.output import DenseOutput
-from segkd.detection.retinanet import ATSSRetinaNet
 from segkd.losses import PKD
 
 CLASSES = 2

@@ -4,7 +4,7 @@ from detection.detectors import detector
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
-from segkd.detection.fpn import fpn_maps, fpn_strides
+from segkd.detection.feature_maps import fpn_maps, fpn_strides
 from segkd.detection.models import build_detector
 
 

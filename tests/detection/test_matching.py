@@ -3,8 +3,8 @@ import torch
 from torchvision.ops import box_iou
 
 from segkd.detection.atss import atss_assign
-from segkd.detection.matching import match
 from segkd.detection.models import build_detector
+from segkd.detection.output import match
 from segkd.errors import SegkdError
 
 BOXES = torch.tensor([[8.0, 8.0, 40.0, 40.0], [30.0, 20.0, 90.0, 88.0], [60.0, 2.0, 92.0, 28.0]])

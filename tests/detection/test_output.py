@@ -3,8 +3,7 @@ import torch
 from detection.detectors import CLASSES, DENSE, NO_BOXES, batch, crosskd, detector, distil
 
 from segkd.detection.adapter import DetectionAdapter
-from segkd.detection.matching import match
-from segkd.detection.output import DenseOutput
+from segkd.detection.output import DenseOutput, match
 
 IMAGES, TARGETS = batch()
 

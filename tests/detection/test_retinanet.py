@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from segkd.detection.atss import ATSSRetinaNet
 from segkd.detection.models import build_detector
-from segkd.detection.retinanet import ATSSRetinaNet
 
 TARGET = {"boxes": torch.tensor([[8.0, 8.0, 72.0, 72.0]]), "labels": torch.tensor([2])}
 

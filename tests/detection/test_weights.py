@@ -4,8 +4,7 @@ import pytest
 import torch
 from torchvision.models import detection
 
-from segkd.detection.models import build_detector
-from segkd.detection.weights import load_weights
+from segkd.detection.models import build_detector, load_weights
 from segkd.errors import SegkdError
 from segkd.models.detectors import settings_of
 from segkd.network import Network

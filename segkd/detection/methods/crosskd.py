@@ -211,22 +211,16 @@ def average_factor(student: DenseOutput, target: Targets, per_process: bool = Fa
 
     For FCOS the sum of the centerness targets of the positives, and 1 in a batch without any, where the published floor
     of 1e-6 would make the class term a million times as large. For the others the sum over images of max(positives, 1).
-
-    Args:
-        student: a one-stage detector's output.
-        target: the transformed targets.
-        per_process: whether each process has its own.
     """
     head, matched = student.head, student.match(target)
     if head.family != "fcos":
         positive = (torch.stack(matched) >= 0) & student.in_image
         return over_processes(positive.sum(1).clamp(min=1).sum(), per_process)
     shares = []
-    for anchors, indices, boxes in zip(
-        student.anchors, matched, (of_image["boxes"] for of_image in target), strict=True
-    ):
+    for anchors, indices, of_image in zip(student.anchors, matched, target, strict=True):
         positive = indices >= 0
-        left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes[indices[positive]]).unbind(1)
+        boxes = of_image["boxes"][indices[positive]]
+        left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes).unbind(1)
         shares.append(_nearness(left, right) * _nearness(top, bottom))
     total = over_processes(torch.cat(shares).sqrt().sum(), per_process)
     return torch.where(total > 0, total.clamp(min=EPS), 1.0)
