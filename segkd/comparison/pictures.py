@@ -20,8 +20,7 @@ from segkd.network import Network
 from segkd.training.measure import seen_by
 from segkd.training.task import Task
 from segkd.training.tasks import task_of
-from segkd.training.teacher import TeachersOf
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 WIDTH = 480
 """Of a picture in the report, in pixels."""

@@ -10,7 +10,7 @@ from segkd.training.config import load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 from segkd.training.stages import of_length
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import teacher_configs
 
 
 @dataclass(frozen=True)

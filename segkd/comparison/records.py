@@ -16,7 +16,7 @@ from segkd.training.results import measures_of
 from segkd.training.run import Run, settings
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import teacher_configs
 
 # What a report reads of a result.
 _PARTS = {"student": dict, "last": dict, "classes": list, "seed": int, "environment": dict}

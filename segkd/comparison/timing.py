@@ -18,8 +18,7 @@ from segkd.training.fit import make_trainer
 from segkd.training.module import DistillModule
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher import TeachersOf
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 WARM_UP, TIMED = 3, 12
 """Steps before the clock starts, and steps that it takes; the median of these counts."""

@@ -25,8 +25,7 @@ from segkd.models.smp import inner_model
 from segkd.training.cost import environment
 from segkd.training.opening import OpenedModel, open_model
 from segkd.training.results import check_writable, write_json
-from segkd.training.teacher import TeachersOf
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 Input = TypeVar("Input")
 

@@ -14,13 +14,13 @@ from pydantic.fields import FieldInfo
 from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.plain import complaint, lower
+from segkd.common.student import no_run
 from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
-from segkd.training.distill import TermBlock
-from segkd.training.families import config_type, names_code
 from segkd.training.layers import Layer, command_line, keywords, layers_of, merge, plain, read_layers, source
 from segkd.training.schema import Config
+from segkd.training.tasks import config_type, models_in, names_code
 
 
 def shipped_configs() -> list[Path]:
@@ -49,8 +49,8 @@ def find_config(name: str, beside: Path | None = None) -> Path:
         raise SegkdError(f"there is no config {shortened(name)!r}: {error}") from None
     folders = [Path()] if beside is None else [beside, Path()]
     candidates = [folder / spelled for folder in folders for spelled in (name, f"{name}.yaml")]
-    shipped = resource_dir("configs") / Path(name).name
     if Path(name).name == name or Path(name).parent == Path("configs"):
+        shipped = resource_dir("configs") / Path(name).name
         candidates += [shipped, shipped.with_name(f"{shipped.name}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
@@ -61,6 +61,16 @@ def find_config(name: str, beside: Path | None = None) -> Path:
     own = [path.stem for folder in folders for path in folder.glob("*.yaml")]
     known = dict.fromkeys([*own, *(path.stem for path in shipped_configs())])
     raise SegkdError(f"there is no config {name!r}: {nearest(Path(name).stem, known)}")
+
+
+def check_named(target: str) -> None:
+    """Raise where there is no config of that name: of what looks like a path, that there is no such run."""
+    try:
+        find_config(target)
+    except SegkdError:
+        if Path(target).suffix in (".yaml", ".yml") or Path(target).name == target:
+            raise
+        raise no_run(target) from None
 
 
 def load_config(
@@ -124,10 +134,9 @@ def _check_places(config: Config, layers: list[Layer], own: bool) -> None:
 
 def _python_path(merged: dict[str, Any], layers: list[Layer]) -> list[str]:
     """Return the folders where modules are looked for that a config names."""
-    given = merged.get("python_path")
-    is_given = isinstance(given, list) and given and all(isinstance(path, str) for path in given)
-    found = given if is_given else [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
-    assert found is not None
+    found = merged.get("python_path")
+    if not (isinstance(found, list) and found and all(isinstance(path, str) for path in found)):
+        found = [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
     return list(dict.fromkeys(str(Path(folder).expanduser().resolve()) for folder in found))
 
 
@@ -162,20 +171,18 @@ def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> Non
     if isinstance(modules := merged.get("python_path"), list):
         folder = source(["python_path"], layers).folder
         merged["python_path"] = [str(folder / Path(p).expanduser()) if isinstance(p, str) else p for p in modules]
-    several = merged.get("teachers")
-    blocks = [["teacher"], *(["teachers", name] for name in (several if isinstance(several, dict) else ()))]
-    for keys in (["data", "dataset"], *([*block, "overrides", "data", "dataset"] for block in blocks)):
-        node: Any = merged
-        for key in keys[:-1]:
-            node = node.get(key) if isinstance(node, dict) else None
-        name = node.get(keys[-1]) if isinstance(node, dict) else None
+    teachers = {keys: block for keys, block in models_in(merged).items() if keys != ("student",)}
+    nodes: dict[tuple[str, ...], Any] = {(): merged}
+    nodes |= {(*keys, "overrides"): teacher.get("overrides") for keys, teacher in teachers.items()}
+    for keys, node in nodes.items():
+        data: Any = node.get("data") if isinstance(node, dict) else None
+        name = data.get("dataset") if isinstance(data, dict) else None
         if isinstance(name, str) and is_spec_path(name) and len(name) < 4096 and name.isprintable():
-            folder = source(keys, layers).folder
+            folder = source([*keys, "data", "dataset"], layers).folder
             if folder != Path() and (folder / Path(name).expanduser()).exists():
-                node[keys[-1]] = str(folder / Path(name).expanduser())
-    for keys in blocks:
-        teacher = merged.get("teacher") if len(keys) == 1 else several[keys[1]]  # type: ignore[index]
-        if not isinstance(teacher, dict) or not isinstance(teacher.get("config"), str):
+                data["dataset"] = str(folder / Path(name).expanduser())
+    for keys, teacher in teachers.items():
+        if not isinstance(teacher.get("config"), str):
             continue
         try:
             found = find_config(teacher["config"], path.parent)
@@ -199,66 +206,47 @@ def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer]
     problems = error.errors()
     # A key that lacks is as a rule one that is misspelt.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    keys: list[str | int] = []
-    node: Any = merged
+    names: list[str] = []
+    nodes: list[Any] = [merged]
     for part in first["loc"]:
-        is_key = isinstance(node, dict) and not (_TYPES.fullmatch(str(part)) and part not in node)
+        node = nodes[-1]
+        is_key = isinstance(node, dict) and (part in node or not _TYPES.fullmatch(str(part)))
         if is_key or (isinstance(node, list) and isinstance(part, int)):
-            keys.append(part)
-            inner: dict[Any, Any] = node if isinstance(node, dict) else dict(enumerate(node))
-            node = inner.get(part)
-    if first["type"] == "missing" and keys and isinstance(keys[-1], int):
-        keys = keys[:-1]  # an item of a list: the list is too short
-        first["input"] = _at(merged, keys)
-    names = [str(key) for key in keys]
+            names.append(str(part))
+            nodes.append((node if isinstance(node, dict) else dict(enumerate(node))).get(part))
+    if first["type"] == "missing" and names and isinstance(nodes[-2], list):
+        names.pop()  # an item of a list: the list is too short
+        first["input"] = nodes[-2]
     where, dotted = source(names, layers).name, ".".join(names)
-    field, block = _field(schema, names)
+    # The name of a term may be any, and all items of a list have the same keys.
+    known = ("NAME" if before == "terms" else name for before, name in itertools.pairwise(["", *names]))
+    path, fields = tuple(name for name in known if not name.isdecimal()), _fields(schema)
     if first["type"] == "extra_forbidden":
-        return f"{where}: there is no key {shortened(dotted)!r}, {_nearest_key(schema, names)}"
+        return f"{where}: there is no key {shortened(dotted)!r}, {_nearest_key(path, fields)}"
     if first["type"] == "missing" and not isinstance(first["input"], list):
         return f"{where}: the key {dotted!r} is missing"
-    text = complaint(first, field, block)
+    field = fields.get(path)
+    text = complaint(first, field, None if field is None else _block(field.annotation))
     return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
 
 
-def _at(merged: dict[str, Any], keys: Sequence[Any]) -> Any:
-    node: Any = merged
-    for key in keys:
-        node = node[key]
-    return node
-
-
-def _nearest_key(schema: type[Config], names: list[str]) -> str:
+def _nearest_key(path: tuple[str, ...], fields: dict[tuple[str, ...], FieldInfo]) -> str:
     """Return a hint for a key that does not exist: a key of another block if it has this name, else of this one."""
-    elsewhere = [path for path in _all_keys(schema) if path.rpartition(".")[2] == names[-1]]
-    hint = min(elsewhere, key=lambda path: path.count("."), default=None)
-    return f"did you mean {hint!r}?" if hint else nearest(names[-1], _fields(schema, names[:-1]))
+    values = [known for known, field in fields.items() if _block(field.annotation) is None or known[-1] == "terms"]
+    elsewhere = [".".join(known) for known in values if known[-1] == path[-1] and "NAME" not in known]
+    if elsewhere:
+        return f"did you mean {min(elsewhere, key=lambda dotted: dotted.count('.'))!r}?"
+    return nearest(path[-1], [known[-1] for known in fields if known[:-1] == path[:-1]])
 
 
-def _all_keys(model: Any, path: str = "") -> list[str]:
-    found: list[str] = []
+def _fields(model: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], FieldInfo]:
+    """Return the keys of a schema and of the blocks in it; those of a term stand under NAME."""
+    found: dict[tuple[str, ...], FieldInfo] = {}
     for name, field in model.model_fields.items():
-        dotted = f"{path}.{name}" if path else name
-        block = None if name == "terms" else _block(field.annotation)
-        found += [dotted] if block is None else _all_keys(block, dotted)
+        found[*path, name] = field
+        if (block := _block(field.annotation)) is not None:
+            found |= _fields(block, (*path, name, "NAME") if name == "terms" else (*path, name))
     return found
-
-
-def _field(schema: type[Config], names: list[str]) -> tuple[FieldInfo | None, type[BaseModel] | None]:
-    """Return the field that a path of keys leads to, and the block that it holds, if any."""
-    field = _fields(schema, names[:-1]).get(names[-1]) if names else None
-    return field, None if field is None else _block(field.annotation)
-
-
-def _fields(schema: type[Config], names: list[str]) -> dict[str, FieldInfo]:
-    model: Any = schema
-    for name in names:
-        if name.isdecimal():  # of a list of blocks
-            continue
-        fields = getattr(model, "model_fields", {})
-        # A name that is no field is a term's: the terms are the only open mapping of blocks.
-        model = _block(fields[name].annotation) if name in fields else TermBlock
-    return dict(getattr(model, "model_fields", {}))
 
 
 def _block(annotation: Any) -> Any:

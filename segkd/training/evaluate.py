@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from segkd.errors import SegkdError
-from segkd.training.config import find_config, load_config
+from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
 from segkd.training.tasks import dataset_of, task_of
 
@@ -34,15 +34,14 @@ def evaluate(
         run = Run(target)
         config = run.config(overrides)
     else:
-        _check_there(target)
+        check_named(target)
         config = load_config(target, overrides, build=False)
         run = Run.of(config)
     dataset_of(config)
     # They load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
     from segkd.training.measure import device_of, measure
-    from segkd.training.teacher import TeachersOf
-    from segkd.training.teacher_runs import teacher_configs
+    from segkd.training.teacher import TeachersOf, teacher_configs
 
     place = device_of(config) if device is None else find_device(device)
     task = task_of(config)
@@ -61,15 +60,3 @@ def evaluate(
     if not measured and "student" not in result:
         raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")
     return result
-
-
-def _check_there(target: str) -> None:
-    """Raise where there is no config of that name: of what looks like a path, that there is no such run."""
-    try:
-        find_config(target)
-    except SegkdError:
-        if Path(target).suffix in (".yaml", ".yml") or Path(target).name == target:
-            raise
-        from segkd.common.student import no_run
-
-        raise no_run(target) from None

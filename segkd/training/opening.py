@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkd.common.student import STUDENT_FILE, no_run, student_dir
+from segkd.common.student import STUDENT_FILE, student_dir
 from segkd.errors import SegkdError
 from segkd.models.saved import OwnCode, load_student
 from segkd.network import Network
-from segkd.training.config import find_config, load_config
+from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import Task
@@ -56,24 +56,21 @@ def open_model(
         SegkdError: there is no such thing, the run is not finished, there are changes but no config, or the model
             cannot be opened.
     """
-    path = Path(target)
-    if not path.exists():
-        return _of_config(str(target), overrides)
+    name, path = str(target), Path(target)
     # The folder in a run is named for the run: it has the config beside it.
     run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
     if run is None or (run.directory != path and path.name != run.student.name):
-        if path.is_file() and path.suffix in (".yaml", ".yml"):
-            return _of_config(str(target), overrides)
+        if not path.exists() or (path.is_file() and path.suffix in (".yaml", ".yml")):
+            return _of_config(name, overrides)
         if overrides:
             raise SegkdError(
                 f"{next(iter(overrides))}: {path} is a student without a run, so there is no config to change"
             )
         folder = student_dir(path)
-        return OpenedModel(str(target), load_student(folder), folder / STUDENT_FILE, folder)
+        return OpenedModel(name, load_student(folder), folder / STUDENT_FILE, folder)
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
-    config = run.config(overrides) if needs_config or overrides else None
-    return _of_run(str(target), run, config)
+    return _of_run(name, run, run.config(overrides) if needs_config or overrides else None)
 
 
 def _of_run(name: str, run: Run, config: Config | None) -> OpenedModel:
@@ -81,18 +78,13 @@ def _of_run(name: str, run: Run, config: Config | None) -> OpenedModel:
         network = load_student(run.student)
     except OwnCode:
         config = config or run.config()  # which may name code, as a student's folder may not
-        own = {"family": getattr(config.student, "family", None), "task": config.task}
+        own = {"family": config.student.family, "task": config.task}
         network = load_student(run.student, getattr(config.student, "build", None), **own)
     return OpenedModel(name, network, run.student / STUDENT_FILE, run.directory, config)
 
 
 def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> OpenedModel:
-    try:
-        find_config(name)
-    except SegkdError:
-        if Path(name).suffix in (".yaml", ".yml") or Path(name).name == name:
-            raise
-        raise no_run(name) from None
+    check_named(name)
     config = load_config(name, overrides, build=False)
     run = Run.of(config)
     if run.finished:

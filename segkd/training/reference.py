@@ -12,8 +12,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from segkd.registry import KINDS, Thing, things
-from segkd.training.families import config_type
 from segkd.training.options import about, hints
+from segkd.training.tasks import config_type
 
 INTRODUCTION = """\
 <!-- Written by `python -m segkd.training.reference > docs/configuration.md`: change the schema, not this file. -->

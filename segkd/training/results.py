@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from segkd import registry
 from segkd.common.files import write_text
 from segkd.errors import DiskFull, SegkdError
-from segkd.training.families import task_type
+from segkd.training.tasks import task_type
 
 if TYPE_CHECKING:
     from segkd.training.measure import Measure

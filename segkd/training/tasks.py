@@ -1,17 +1,40 @@
-"""Which task a config, or a data set, is of."""
+"""What a config names: its task, and by the families of its models the class of configs that describes all of it."""
 
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pydantic import create_model
+from pydantic.fields import FieldInfo
+
+from segkd import registry
 from segkd.common.yaml_file import read_yaml
 from segkd.data.description import MAX_VALUES, DatasetSpec, read_spec
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, nearest
+from segkd.models.family import Family
 from segkd.resources import resource_dir
-from segkd.training.families import task_type
-from segkd.training.schema import Config
+from segkd.training.schema import AverageBlock, Config, TeacherBlock, Teachers
 
 if TYPE_CHECKING:
     from segkd.training.task import Task
+
+# Of a model's keys those that only count for one that is trained.
+_OF_STUDENTS = ("encoder_weights", "backbone_weights", "auxiliary_weight", "norm")
+
+
+def task_type(name: Any, where: str = "the config") -> "type[Task]":
+    """Return the task of a name; raises a SegkdError where there is none."""
+    try:
+        if not isinstance(name, str):
+            raise SegkdError(f"there is no task {name!r:.80}, {nearest(name, registry.things('task'))}")
+        found: type[Task] = registry.find("task", name)
+        if not hasattr(found, "config_type"):
+            raise SegkdError(f"{name!r} is no class that derives from segkd.training.task.Task")
+    except SegkdError as error:
+        raise SegkdError(f"{where}: task: {error}") from None
+    return found
 
 
 def task_of(config: Config) -> "Task":
@@ -20,20 +43,12 @@ def task_of(config: Config) -> "Task":
 
 
 def dataset_of(config: Config) -> DatasetSpec:
-    """Return the description of a config's data set.
-
-    Raises:
-        SegkdError: it cannot be read.
-    """
+    """Return the description of a config's data set; raises a SegkdError where it cannot be read."""
     return task_type(config.task).read_dataset(config.data.dataset).limited(config.data.max_pixels)
 
 
 def bare_dataset(name: str) -> DatasetSpec | None:
-    """Return the data set that a file describes, or a shipped one by name; None where it is a config, or nothing.
-
-    Raises:
-        SegkdError: the description cannot be read.
-    """
+    """Return the data set that a file describes, or a shipped one by name; None where it is a config, or nothing."""
     path = Path(name)
     if not path.is_file():
         path = resource_dir("datasets") / f"{path.name}.yaml"
@@ -43,6 +58,108 @@ def bare_dataset(name: str) -> DatasetSpec | None:
         content = read_yaml(path, MAX_VALUES)
     except SegkdError:
         return None  # read as a config, it is told what is wrong with it
-    if not isinstance(content, dict) or "splits" not in content:
-        return None
-    return read_spec(path)
+    return read_spec(path) if isinstance(content, dict) and "splits" in content else None
+
+
+def models_in(content: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return the blocks of models that a config has, as yet unchecked, by their keys."""
+    found: dict[tuple[str, ...], Any] = {("student",): content.get("student"), ("teacher",): content.get("teacher")}
+    several = content.get("teachers")
+    found |= {("teachers", name): block for name, block in (several.items() if isinstance(several, dict) else ())}
+    return {keys: block for keys, block in found.items() if isinstance(block, dict)}
+
+
+def names_code(content: Mapping[str, Any]) -> bool:
+    """Whether a config names a task or a model of the user's own: that must be imported before it can be checked."""
+    named = [block.get(key) for block in models_in(content).values() for key in ("family", "build")]
+    return any(isinstance(name, str) and ":" in name for name in (content.get("task"), *named))
+
+
+def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] = lambda keys: "the config") -> Any:
+    """Return the class of the config that has this content, and write into it which families its models are of.
+
+    Args:
+        content: what a config says, as yet unchecked.
+        source: the name of the file that says what stands under some keys, for messages.
+
+    Raises:
+        SegkdError: there is no such task or family (with the nearest), a family has no models for the task, or a
+            teacher has a name that no key has.
+    """
+    task = task_type(content.get("task", "segmentation"), source(["task"]))
+    several = content.get("teachers")
+    for name in several if isinstance(several, dict) else ():
+        if not str(name).isidentifier() or name == "student":
+            raise SegkdError(
+                f"{source(['teachers'])}: teachers: a teacher's name is letters, digits and _, other than 'student', "
+                f"got {str(name)!r:.80}"
+            )
+    families: dict[tuple[str, ...], str | None] = {("student",): task.family, ("teacher",): task.family}
+    families |= {("teachers", name): task.family for name in (several if isinstance(several, dict) else ())}
+    for keys, block in models_in(content).items():
+        if len(keys) > 1 and "average" in block:
+            families[keys] = None
+            continue
+        name = block.get("family") or ("python" if "build" in block else task.family)
+        try:
+            _check_family(name, task.name, is_student=keys == ("student",))
+        except SegkdError as error:
+            raise SegkdError(f"{source([*keys, 'family'])}: {'.'.join(keys)}.family: {error}") from None
+        families[keys] = block["family"] = name
+    return _config_type(task, tuple(families.items()))
+
+
+def _check_family(name: Any, task: str, is_student: bool) -> None:
+    if not isinstance(name, str):
+        raise SegkdError(f"expected the name of a family, got {name!r:.80}")
+    tasks = _family(name).tasks
+    if task in registry.things("task") and tasks and task not in tasks:
+        fitting = [each for each in registry.things("family") if task in (_family(each).tasks or tasks)]
+        raise SegkdError(
+            f"{name!r} has no models for {task}, but for {', '.join(tasks)}; those that have: {', '.join(fitting)}"
+        )
+    if is_student and _family(name).only_features:
+        raise SegkdError(f"models of {name!r} have no classes: they teach by their features, and are no students")
+
+
+def _family(name: str) -> type[Family]:
+    found = registry.find("family", name)
+    if not (isinstance(found, type) and issubclass(found, Family)):
+        raise SegkdError(f"{name!r} is no class that derives from segkd.models.family.Family")
+    return found
+
+
+@functools.cache  # of one class are configs that can be compared
+def _config_type(task: "type[Task]", families: tuple[tuple[tuple[str, ...], Any], ...]) -> type[Config]:
+    base = task.config_type
+    (_, student), (_, teacher), *several = families
+    blocks: dict[str, Any] = {
+        name: (AverageBlock | None if family is None else _teacher_type(base, family) | None, None)
+        for (_, name), family in several
+    }
+    types = {
+        "student": _family(student).block,
+        "teacher": _teacher_type(base, teacher) | None,
+        "teachers": create_model("Teachers", __base__=Teachers, __doc__=Teachers.__doc__, **blocks) | None,
+    }
+    fields = {name: (kind, copy.copy(base.model_fields[name])) for name, kind in types.items()}
+    make: Any = create_model  # mypy takes what it returns for another class
+    found: type[Config] = make("Config", __base__=base, __doc__=base.__doc__, **fields)
+    return found
+
+
+@functools.cache
+def _teacher_type(config: type[Config], family: str) -> type[TeacherBlock]:
+    """Return the block of a teacher of a family: what describes such a model is optional, since a run says it too."""
+    base, fields = config.teacher_type, _family(family).block.model_fields
+    own = {name: field for name, field in fields.items() if name not in (*base.model_fields, *_OF_STUDENTS)}
+    required = tuple(name for name, field in own.items() if field.is_required())
+    optional: dict[str, Any] = {name: (field.annotation, field) for name, field in own.items()}
+    for name in required:
+        kind: Any = own[name].annotation
+        optional[name] = kind | None, FieldInfo(default=None, description=own[name].description)
+    make: Any = create_model
+    block: type[TeacherBlock] = make("Teacher", __base__=base, __doc__=base.__doc__, **optional)
+    block.describing, block.required = tuple(own), required
+    block.brings_weights = family not in ("smp", "detectors")
+    return block

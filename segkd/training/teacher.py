@@ -1,4 +1,4 @@
-"""The teachers of a run as models: built of a run, weights or a family, loaded, and matched with their student."""
+"""The teachers of a run: the configs that train them, and their models, built, loaded and matched with the student."""
 
 import math
 from collections.abc import Mapping
@@ -7,16 +7,64 @@ from typing import TYPE_CHECKING, Any
 
 from segkd import registry
 from segkd.common.plain import written
+from segkd.common.student import CONFIG_FILE, STUDENT_FILE, student_dir
 from segkd.errors import SegkdError
 from segkd.training.classes import check_same, match_classes
+from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run
 from segkd.training.schema import AverageBlock, Config, TeacherBlock
-from segkd.training.teacher_runs import key_of
 
 if TYPE_CHECKING:
     from segkd.models.family import Family
     from segkd.network import Network
     from segkd.training.task import Task
+
+
+def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, Config]:
+    """Return by name the configs that train teachers of this config; a teacher that is named by weights has none.
+
+    Args:
+        config: the student's.
+        pupils: the run directories of those that this student is to teach.
+
+    Raises:
+        SegkdError: such a config is not there or cannot be read, or names a teacher that is its own pupil.
+    """
+    pupils = (*pupils, Run.of(config).directory)
+    return {
+        name: _teacher_config(config, f"{config.name}: {_key_of(config, name)}.config", block, pupils)
+        for name, block in config.named_teachers().items()
+        if isinstance(block, TeacherBlock) and block.config is not None
+    }
+
+
+def _key_of(config: Config, name: str) -> str:
+    """Return where a config names a teacher."""
+    return name if config.teachers is None else f"teachers.{name}"
+
+
+def _teacher_config(config: Config, where: str, block: TeacherBlock, pupils: tuple[Path, ...]) -> Config:
+    assert block.config is not None
+    try:
+        found = find_config(block.config)
+    except SegkdError as error:
+        raise SegkdError(f"{where}: {error}") from None
+    run = Run(found.parent)
+    # The config that a run keeps names that run, wherever it was moved to.
+    is_kept = found.name == run.config_file.name and (run.last.parent.is_dir() or run.student.is_dir())
+    own = load_config(
+        block.config, changes=block.overrides if is_kept else {"runs": config.runs, **block.overrides}, build=False
+    )
+    if is_kept:
+        own = own.model_copy(update={"runs": str(found.parent.parent), "name": found.parent.name})
+    if Run.of(own).directory in pupils:
+        raise SegkdError(f"{where}: {block.config} is its own teacher ({Run.of(own).directory})")
+    if own.task != config.task:
+        raise SegkdError(f"{where}: {own.name} is no {config.task} config")
+    teacher_configs(own, pupils)
+    if config.data.root is not None and own.data.root is None and same_dataset(own.data.dataset, config.data.dataset):
+        own = own.model_copy(update={"data": own.data.model_copy(update={"root": config.data.root})})
+    return own
 
 
 class TeacherOf:
@@ -38,60 +86,54 @@ class TeacherOf:
             says something else of it than its run.
     """
 
-    network: "Network"
-
     def __init__(self, task: "Task", name: str, own: Config | None) -> None:
         block = task.config.named_teachers()[name]
         assert isinstance(block, TeacherBlock)
-        self.name, self.key, self.block = name, key_of(task.config, name), block
+        self.name, self.key, self.block = name, _key_of(task.config, name), block
         self.checkpoint: str | None = block.checkpoint
         self.lacks_head = False
         self.remarks: list[str] = []
         try:
-            if own is not None:
-                self._of_config(task, own)
-            else:
-                self._of_block(task)
+            self.network = self._of_block(task) if own is None else self._of_config(task, own)
+            self._match(task, (self.checkpoint or name) if own is None else own.name)
         except SegkdError as error:
             raise SegkdError(f"{task.config.name}: {error}") from None
         if self.network.note:
             self.remarks.append(f"the teacher {name}: {self.network.note}")
 
-    def _of_config(self, task: "Task", own: Config) -> None:
+    def _of_config(self, task: "Task", own: Config) -> "Network":
         theirs = task.read_dataset(own.data.dataset).class_names
         block = own.student.model_copy(update={"checkpoint": None, **self._head_of(own.student)})
-        self.network = task.network(block, theirs, weights=False)
         self.checkpoint = str(Run.of(own).student)
-        self._match(task, own.name)
+        return task.network(block, theirs, weights=False)
 
-    def _of_block(self, task: "Task") -> None:
-        from segkd.common.student import CONFIG_FILE, STUDENT_FILE, student_dir
+    def _of_block(self, task: "Task") -> "Network":
         from segkd.common.weights import WEIGHT_SUFFIXES
-        from segkd.models.saved import read_network
 
         path = None if self.checkpoint is None else Path(self.checkpoint)
-        folder = None
-        if path is not None and (path.is_dir() or (not path.exists() and path.suffix not in WEIGHT_SUFFIXES)):
-            folder = student_dir(path)
-        elif path is not None and path.name == STUDENT_FILE and (path.parent / CONFIG_FILE).is_file():
-            folder = path.parent
-        if folder is not None:
-            _, self.network = read_network(folder, **self._changes(task, folder))
-            self._check_said()
-        else:
-            missing = [key for key in self.block.required if getattr(self.block, key) is None]
-            if missing:
-                raise SegkdError(
-                    f"{self.key}.{missing[0]} is missing: "
-                    + (
-                        f"{path} alone does not say what its weights are of; a run directory as {self.key}.checkpoint "
-                        "does"
-                        if path is not None
-                        else f"its family {self.block.family} must be told"
-                    )
-                )
-            self.network = self._built(task)
-        self._match(task, self.checkpoint or self.name)
+        if path is not None:
+            if path.is_dir() or (not path.exists() and path.suffix not in WEIGHT_SUFFIXES):
+                return self._of_folder(task, student_dir(path))
+            if path.name == STUDENT_FILE and (path.parent / CONFIG_FILE).is_file():
+                return self._of_folder(task, path.parent)
+        said = {key: value for key in self.block.model_fields_set if (value := getattr(self.block, key)) is not None}
+        if missing := [key for key in self.block.required if key not in said]:
+            reason = f"its family {self.block.family} must be told"
+            if path is not None:
+                way_out = f"a run directory as {self.key}.checkpoint does"
+                reason = f"{path} alone does not say what its weights are of; {way_out}"
+            raise SegkdError(f"{self.key}.{missing[0]} is missing: {reason}")
+        kind = registry.find("family", self.block.family).block
+        own = ("checkpoint", "auxiliary")  # which mean other things of a teacher
+        given = {key: value for key, value in said.items() if key in kind.model_fields and key not in own}
+        block = kind.model_validate({**given, "family": self.block.family})
+        block = block.model_copy(update=self._head_of(block))
+        if self.block.brings_weights:
+            return task.network(block, None, weights=self.checkpoint is None)
+        # A file of weights does not name its classes.
+        count = self.block.class_map
+        classes = task.class_names if count is None else [str(number) for number in range(len(count))]
+        return task.network(block, classes, weights=False)
 
     def _head_of(self, block: Any) -> dict[str, bool]:
         """Return the setting by which a model gets the auxiliary head that the config asks for, if it does."""
@@ -101,40 +143,22 @@ class TeacherOf:
             raise SegkdError(f"{self.key}.auxiliary: models of the family {block.family!r} get no auxiliary head")
         return {"auxiliary": True}
 
-    def _changes(self, task: "Task", folder: Path) -> dict[str, Any]:
-        """Return the settings of a saved student that are others for a teacher."""
+    def _of_folder(self, task: "Task", folder: Path) -> "Network":
+        """Return a saved student, of which the config may say only what it says itself."""
+        from segkd.models.saved import read_network
         from segkd.models.smp_files import AUXILIARY_FILE
 
-        changes = {**task.sizes(), "task": task.config.task}
+        changes = {**task.sizes(), "task": task.config.task, "build": getattr(self.block, "build", None)}
         if ":" in self.block.family:
             changes["family"] = self.block.family
-        if (build := getattr(self.block, "build", None)) is not None:
-            changes["build"] = build
-        has_head = getattr(self.block, "auxiliary", False) or (folder / AUXILIARY_FILE).is_file()
-        return changes | ({"auxiliary": True} if has_head else {})
-
-    def _built(self, task: "Task") -> "Network":
-        """Return a model of which the config itself says what it is."""
-        said = {key: value for key in self.block.model_fields_set if (value := getattr(self.block, key)) is not None}
-        kind = registry.find("family", self.block.family).block
-        own = ("checkpoint", "auxiliary")  # which mean other things of a teacher
-        given = {key: value for key, value in said.items() if key in kind.model_fields and key not in own}
-        block = kind.model_validate({**given, "family": self.block.family})
-        block = block.model_copy(update=self._head_of(block))
-        count = self.block.class_map
-        if not self.block.brings_weights:
-            # A file of weights does not name its classes.
-            classes = task.class_names if count is None else [str(number) for number in range(len(count))]
-            return task.network(block, classes, weights=False)
-        return task.network(block, None, weights=self.checkpoint is None)
-
-    def _check_said(self) -> None:
-        """Raise a SegkdError where the config says of the teacher what its saved student says otherwise."""
-        held = self.network.settings
-        seen = {"mean": list(self.network.preprocess.mean), "std": list(self.network.preprocess.std)}
+        if getattr(self.block, "auxiliary", False) or (folder / AUXILIARY_FILE).is_file():
+            changes["auxiliary"] = True
+        _, network = read_network(folder, **changes)
+        held = network.settings
         said = {key: getattr(self.block, key) for key in self.block.required}
         pairs = {key: (value, held.get(key)) for key, value in said.items() if value is not None}
         if (given := getattr(self.block, "normalization", None)) is not None:
+            seen = {"mean": list(network.preprocess.mean), "std": list(network.preprocess.std)}
             pairs["normalization"] = (given.model_dump(), seen)
         options = held.get("options", {})
         pairs |= {f"options.{key}": (value, options.get(key)) for key, value in self.block.options.items()}
@@ -144,21 +168,23 @@ class TeacherOf:
                     f"{self.key}.{key}: {self.checkpoint} has {written(there)}, not {written(given)}: leave "
                     f"{self.key}.{key} out, the checkpoint says it"
                 )
+        return network
 
     def _match(self, task: "Task", what: str) -> None:
         """Have the teacher's logits read in the student's classes."""
         from segkd.adapter import merged_classes
 
-        theirs, ours = self.network.classes, task.class_names
+        theirs, ours, said = self.network.classes, task.class_names, self.block.class_map
         if not theirs:  # its features alone are read
             return
         if not task.maps_classes:
             check_same(f"the teacher {what}", theirs, ours, f"{task.name} needs the same, in the same order")
             return
-        found = match_classes(f"the teacher {what}", f"{self.key}.class_map", theirs, ours, self.block.class_map)
-        if found is not None:
-            self.network.class_map = merged_classes(found)
-        if found is not None and isinstance(self.block.class_map, dict | None):
+        found = match_classes(f"the teacher {what}", f"{self.key}.class_map", theirs, ours, said)
+        if found is None:
+            return
+        self.network.class_map = merged_classes(found)
+        if not isinstance(said, list):
             self.remarks.append(f"the classes of the teacher {what}, and what they are the student's:")
             pairs = list(zip(theirs, found, strict=True))
             self.remarks += [f"  {name} -> {ours[place]}" for name, place in pairs if place is not None]
@@ -190,25 +216,19 @@ class TeachersOf:
         configs: those that train some of them, see `teacher_configs`.
 
     Attributes:
+        each: the `TeacherOf` of those that are no average.
         networks: each of them, averages too.
         remarks: what a person should know of them.
-
-    Raises:
-        SegkdError: see `TeacherOf`.
     """
 
     def __init__(self, task: "Task", configs: Mapping[str, Config]) -> None:
         blocks = task.config.named_teachers()
-        self.each = {
-            name: TeacherOf(task, name, configs.get(name))
+        plain = [name for name, block in blocks.items() if isinstance(block, TeacherBlock)]
+        self.each = {name: TeacherOf(task, name, configs.get(name)) for name in plain}
+        self.networks = {
+            name: _average(task, self.each, block) if isinstance(block, AverageBlock) else self.each[name].network
             for name, block in blocks.items()
-            if isinstance(block, TeacherBlock)
         }
-        networks = {name: teacher.network for name, teacher in self.each.items()}
-        for name, block in blocks.items():
-            if isinstance(block, AverageBlock):
-                networks[name] = _average(task, [networks[other] for other in block.average], block.weights)
-        self.networks = {name: networks[name] for name in blocks}
         self.remarks = [remark for teacher in self.each.values() for remark in teacher.remarks]
 
     @property
@@ -222,12 +242,13 @@ class TeachersOf:
             teacher.load(to_measure)
 
 
-def _average(task: "Task", members: "list[Network]", weights: list[float] | None) -> "Network":
+def _average(task: "Task", each: Mapping[str, TeacherOf], block: AverageBlock) -> "Network":
     from segkd.network import Network
     from segkd.teachers import Average
 
+    members = [each[name].network for name in block.average]
     multiple = math.lcm(*(member.preprocess.multiple for member in members))
-    return Network(Average(members, weights), multiple=multiple, classes=task.class_names, task=task.config.task)
+    return Network(Average(members, block.weights), multiple=multiple, classes=task.class_names, task=task.config.task)
 
 
 def _comparable(value: Any) -> Any:

@@ -20,12 +20,11 @@ from segkd.training.fit import Fit
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
 from segkd.training.resuming import resumed_config
-from segkd.training.run import Run
+from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
 from segkd.training.tasks import task_of
-from segkd.training.teacher import TeachersOf
-from segkd.training.teacher_runs import finished_run, teacher_configs
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 
 def train(config: Config, console: Console, resume: Run | None = None) -> dict[str, Any]:
@@ -182,15 +181,27 @@ def _check_goes_on(run: Run, config: Config, done: int) -> None:
 
 def _have_teacher(config: Config, own: Config, console: Console, is_first: bool) -> None:
     """Have the teacher's run finished: by training it here, or by waiting for the process that does."""
+    run = Run.of(own)
+    if _is_begun(run, own) and run.finished:  # it may lie where nothing can be written, so not even the lock
+        return
+    waiting = f"{config.name}: another process trains the teacher {own.name} ({run.directory}): waiting for it"
+    # Of the processes of one training the first decides, before it starts the others.
+    with run.locked(lambda: say(console, waiting)) if is_first else contextlib.nullcontext():
+        # Asked again: another process may have made it meanwhile, or ended in the middle of it.
+        begun = _is_begun(run, own)
+        if not (begun and run.finished):
+            how = "resumed" if begun else "trained first: there is no finished run of it"
+            say(console, f"{config.name}: the teacher {own.name} is {how}")
+            train(own, console, resume=run if begun else None)
 
-    def train_it(begun: Run | None) -> None:
-        how = "resumed" if begun else "trained first: there is no finished run of it"
-        say(console, f"{config.name}: the teacher {own.name} is {how}")
-        train(own, console, resume=begun)
 
-    def lock(run: Run) -> contextlib.AbstractContextManager[None]:
-        # Of the processes of one training the first decides, before it starts the others.
-        waiting = f"{config.name}: another process trains the teacher {own.name} ({run.directory}): waiting for it"
-        return run.locked(lambda: say(console, waiting)) if is_first else contextlib.nullcontext()
-
-    finished_run(own, train_it, lock)
+def _is_begun(run: Run, own: Config) -> bool:
+    """Whether there is a run of this config; raises a SegkdError where it is one of another."""
+    if not run.config_file.is_file():
+        return False
+    if changed := changed_keys(own, run.config().model_copy(update={"name": own.name})):
+        raise SegkdError(
+            f"the teacher's run {run.directory} was made with another {', '.join(changed[:3])}: give it another "
+            "name (teacher.overrides.name=...), or remove that run"
+        )
+    return True

@@ -9,7 +9,7 @@ from experiments import TINY, write
 from segkd.errors import SegkdError
 from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
 from segkd.training.distill import Distill
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import teacher_configs
 
 SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
 

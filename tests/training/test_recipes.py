@@ -14,7 +14,7 @@ from segkd.segmentation.inference import size_multiple
 from segkd.training.config import load_config, shipped_configs
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import teacher_configs
 
 LARGE = ("cityscapes_", "coco_", "voc2012_")
 RECIPES = [path.stem for path in shipped_configs() if path.stem.startswith(LARGE)]

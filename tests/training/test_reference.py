@@ -10,9 +10,9 @@ import yaml
 
 from segkd.registry import KINDS, things
 from segkd.training.distill import TermBlock
-from segkd.training.families import config_type
 from segkd.training.reference import TASKS, configuration_reference
 from segkd.training.schema import Block
+from segkd.training.tasks import config_type
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

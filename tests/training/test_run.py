@@ -6,9 +6,9 @@ import pytest
 from experiments import TINY
 
 from segkd.errors import SegkdError
-from segkd.training.families import config_type
 from segkd.training.run import Run, changed_keys, settings
 from segkd.training.segmentation.schema import SegmentationConfig
+from segkd.training.tasks import config_type
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from segkd.training.families import config_type
+from segkd.training.tasks import config_type
 
 CONFIG = {
     "name": "a",

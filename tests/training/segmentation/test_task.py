@@ -13,8 +13,7 @@ from segkd.segmentation.metrics import SegmentationMetrics
 from segkd.training.config import load_config
 from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.segmentation.task import SegmentationTask
-from segkd.training.teacher import TeachersOf
-from segkd.training.teacher_runs import teacher_configs
+from segkd.training.teacher import TeachersOf, teacher_configs
 
 
 @pytest.fixture
