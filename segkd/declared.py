@@ -6,29 +6,23 @@ That is its class attributes, where they are literals, and the parameters that i
 import __future__
 
 import ast
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
-
-
 Declaration = tuple[str, Mapping[str, Any], Callable[..., Any] | None]
 """``module:Name``, its class attributes with those of its bases, and a function that has its parameters."""
 
 
 def declared(path: Path, headers: bool = True) -> dict[str, Declaration]:
-    """Return the classes of a file that have a ``name`` of their own, by that.
-
-    Args:
-        path: of a file of this package.
-        headers: whether their parameters are wanted; otherwise there is None in their place.
-    """
+    """Return the classes of a file of this package that have a ``name`` of their own, by that, headers if wanted."""
     found: dict[str, Declaration] = {}
+    module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
     for node in _tree(path).body:
         if isinstance(node, ast.ClassDef) and isinstance(name := _said(node).get("name"), str):
-            module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
             chain = _with_bases(path, node.name)
             says = {key: value for _, base in chain for key, value in _said(base).items()}
             found[name] = (f"{module}:{node.name}", says, _header(chain) if headers else None)
@@ -46,39 +40,34 @@ def _is_class_var(node: ast.AnnAssign) -> bool:
 
 def _said(node: ast.ClassDef) -> dict[str, Any]:
     """Return the class attributes that are literals."""
-    found = {}
+    found: dict[str, Any] = {}
     for inner in node.body:
         if isinstance(inner, ast.Assign):
-            target: ast.expr = inner.targets[0]
-        elif isinstance(inner, ast.AnnAssign) and _is_class_var(inner):
-            target = inner.target
+            target, value = inner.targets[0], inner.value
+        elif isinstance(inner, ast.AnnAssign) and inner.value is not None and _is_class_var(inner):
+            target, value = inner.target, inner.value
         else:
             continue
-        if inner.value is None:  # only of what type it is; what it is, a subclass says
-            continue
-        try:
-            value: Any = ast.literal_eval(inner.value)
-        except ValueError:
-            continue
-        if isinstance(target, ast.Name):
-            found[target.id] = value
-        elif isinstance(target, ast.Tuple):
-            found |= {key.id: one for key, one in zip(target.elts, value, strict=True) if isinstance(key, ast.Name)}
+        with contextlib.suppress(ValueError):  # no literal
+            said = ast.literal_eval(value)
+            if isinstance(target, ast.Tuple):
+                found |= zip(map(ast.unparse, target.elts), said, strict=True)
+            else:
+                found[ast.unparse(target)] = said
     return found
 
 
 def _with_bases(path: Path, name: str) -> list[tuple[Path, ast.ClassDef]]:
     """Return a class of a file and those of this package that it derives from, the furthest first."""
-    body = _tree(path).body
-    node = next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
-    if node is None:
-        for line in body:
-            if isinstance(line, ast.ImportFrom) and name in {alias.name for alias in line.names}:
-                file = PACKAGE.parent.joinpath(*(line.module or "").split(".")).with_suffix(".py")
-                return _with_bases(file, name) if (line.module or "").startswith("segkd.") and file.is_file() else []
-        return []
-    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-    return [*(found for base in bases for found in _with_bases(path, base)), (path, node)]
+    for node in _tree(path).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            return [*(found for base in bases for found in _with_bases(path, base)), (path, node)]
+    for line in _tree(path).body:
+        if isinstance(line, ast.ImportFrom) and name in {alias.name for alias in line.names}:
+            file = PACKAGE.parent.joinpath(*(line.module or "").split(".")).with_suffix(".py")
+            return _with_bases(file, name) if (line.module or "").startswith("segkd.") and file.is_file() else []
+    return []
 
 
 def _header(chain: list[tuple[Path, ast.ClassDef]]) -> Callable[..., Any]:

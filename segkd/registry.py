@@ -35,32 +35,16 @@ class Kind(NamedTuple):
     given: tuple[str, ...] = ()
 
 
-KINDS: dict[str, Kind] = {
-    "loss": Kind(
-        "loss",
-        "Losses",
-        "distill.terms.NAME.loss",
-        ("losses/*.py", "*/methods/*.py"),
-        ("student", "teacher", "target"),
-    ),
-    "connector": Kind(
-        "connector",
-        "Connectors",
-        "distill.terms.NAME.connector",
-        ("connectors.py",),
-        ("student_channels", "teacher_channels"),
-    ),
+_LOSSES = ("losses/*.py", "*/methods/*.py")
+_CHANNELS = ("student_channels", "teacher_channels")
+_WEIGHED = ("student", "teacher", "auxiliary", "target", "progress")
+_TASK_LOSSES = ("*/task_losses.py", "*/task_losses/*.py")
+KINDS = {
+    "loss": Kind("loss", "Losses", "distill.terms.NAME.loss", _LOSSES, ("student", "teacher", "target")),
+    "connector": Kind("connector", "Connectors", "distill.terms.NAME.connector", ("connectors.py",), _CHANNELS),
     "schedule": Kind("schedule", "Schedules", "distill.schedule", ("schedules.py",), ("progress",)),
-    "weighting": Kind(
-        "pixel weighting",
-        "Pixel weightings",
-        "distill.pixel_weighting",
-        ("weighting/*.py",),
-        ("student", "teacher", "auxiliary", "target", "progress"),
-    ),
-    "task_loss": Kind(
-        "task loss", "Task losses", "task_loss", ("*/task_losses.py", "*/task_losses/*.py"), ("logits", "target")
-    ),
+    "weighting": Kind("pixel weighting", "Pixel weightings", "distill.pixel_weighting", ("weighting/*.py",), _WEIGHED),
+    "task_loss": Kind("task loss", "Task losses", "task_loss", _TASK_LOSSES, ("logits", "target")),
     "family": Kind("family", "Families of models", "family, of student and teacher", ("models/*.py",)),
     "builder": Kind("model builder", "Builders of models", "build, of student and teacher", ()),
     "format": Kind(
@@ -113,9 +97,7 @@ class Thing:
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Return the options that a config can give it, by name."""
-        if self.header is None:
-            return {}
-        parameters = list(inspect.signature(self.header).parameters.values())
+        parameters = inspect.signature(self.header).parameters.values() if self.header is not None else ()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         return {p.name: p for p in named[len(self.given) :] if not p.name.startswith("_")}
 
@@ -150,8 +132,8 @@ def things(kind: str) -> dict[str, Thing]:
     """Return all of this package's of a kind, by name in alphabetical order, without importing them."""
     found = {}
     for path in dict.fromkeys(path for pattern in KINDS[kind].files for path in sorted(PACKAGE.glob(pattern))):
-        for name, (place, says, header) in declared(path, headers=bool(KINDS[kind].given)).items():
-            found[name] = Thing(kind, name, place, says, header)
+        for name, declaration in declared(path, headers=bool(KINDS[kind].given)).items():
+            found[name] = Thing(kind, name, *declaration)
     return dict(sorted(found.items()))
 
 
@@ -172,13 +154,9 @@ def look_in(*folders: str | Path) -> None:
 
 
 def own_name(kind: str, name: str) -> tuple[str, str]:
-    """Return module and attribute of ``package.module:Name``.
-
-    Raises:
-        SegkdError: it is not of that form.
-    """
+    """Return module and attribute of ``package.module:Name``; raises a SegkdError where it is not of that form."""
     module, _, attribute = name.partition(":")
-    if not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+    if not all(part.isidentifier() for part in (attribute, *module.split("."))):
         raise SegkdError(f"the {KINDS[kind].noun} {name!r}: one of your own is named package.module:Name")
     return module, attribute
 
@@ -194,8 +172,7 @@ def _own(kind: str, name: str) -> Thing:
         imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            files = [path.stem for place in places for path in Path(place).glob("*.py")]
-            hint = nearest(error.name, files, limit=0) if files else ""
+            hint = nearest(error.name, [path.stem for place in places for path in Path(place).glob("*.py")])
             hint = f"; {hint}" if hint.startswith("did you mean") else ""
             raise SegkdError(
                 f"{where}: there is no module {error.name!r} in {', '.join(places)}, nor installed{hint}"

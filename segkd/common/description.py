@@ -1,10 +1,9 @@
 """A saved student's config.json, checked as what a stranger may have written before anything is built of it."""
 
-import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from segkd.common.paths import check_regular
 from segkd.common.plain import complaint, written
+from segkd.common.values import Pixels, fits_memory
 from segkd.errors import SegkdError, nearest
 
 # A description of 6,000 classes with their colours has an eighth of this.
@@ -41,12 +41,6 @@ def setting(kind: Any) -> Any:
     return Annotated[kind, AfterValidator(_is_modest)]
 
 
-def _fits_memory(size: list[int]) -> list[int]:
-    if math.prod(size) > 2**28:
-        raise ValueError(f"expected at most {2**28} pixels in all, got {written(size)}")
-    return size
-
-
 def _is_name(text: str) -> str:
     # timm takes a name with a prefix such as `hf-hub:` or `local-dir:` for a place to fetch a network from.
     if not re.fullmatch(r"[\w.+-]+", text):
@@ -65,21 +59,18 @@ def check_plain(key: str, value: Any) -> None:
 Text = Annotated[str, Field(max_length=200)]
 NetworkName = Annotated[str, Field(max_length=200), AfterValidator(_is_name)]
 NumClasses = Annotated[int, Field(ge=1, le=2**16)]
-Pixels = Annotated[int, Field(ge=1, le=2**15)]
-Mean = Annotated[list[float], Field(min_length=1, max_length=64)]
-Deviation = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=64)]
-_Size = Annotated[list[Pixels], Field(min_length=2, max_length=2), AfterValidator(_fits_memory)]
+_Size = Annotated[list[Pixels], Field(min_length=2, max_length=2), AfterValidator(fits_memory)]
 _Byte = Annotated[int, Field(ge=0, le=255)]
-_Color = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
+_Above0 = Annotated[float, Field(gt=0)]
 
 # Of what is recorded beside the model. Other keys are let through: nothing is built of them.
 _INFO: dict[str, Any] = {
     "classes": list[str],
-    "colors": list[_Color],
+    "colors": list[Annotated[list[_Byte], Field(min_length=3, max_length=3)]],
     "ignore_index": _Byte | None,
-    "mean": Mean,
-    "std": Deviation,
-    "white": Annotated[float, Field(gt=0)],
+    "mean": Annotated[list[float], Field(min_length=1, max_length=64)],
+    "std": Annotated[list[_Above0], Field(min_length=1, max_length=64)],
+    "white": _Above0,
     "size": _Size | None,
     "window": Pixels | _Size | None,
 }
@@ -103,14 +94,15 @@ def read_description(file: Path) -> dict[str, Any]:
     return content
 
 
-def check_keys(values: Mapping[str, Any], kinds: Mapping[str, Any], required: tuple[str, ...] = ()) -> None:
-    """Raise `SegkdError` unless each key is known and its value of the key's type, and all that must be there is.
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise SegkdError(f"expected finite numbers, got {text[:20]}")
+    return value
 
-    Args:
-        values: as JSON holds them.
-        kinds: a type for each key, as pydantic knows types; taken strictly, so that text is no number.
-        required: the keys that must be there.
-    """
+
+def check_keys(values: Mapping[str, Any], kinds: Mapping[str, Any], required: tuple[str, ...] = ()) -> None:
+    """Raise `SegkdError` unless all required keys are there, each is known, and its value is of the key's type."""
     for key in required:
         if key not in values:
             raise SegkdError(f"{key} is missing")
@@ -121,7 +113,7 @@ def check_keys(values: Mapping[str, Any], kinds: Mapping[str, Any], required: tu
 
 
 def check_value(key: str, value: Any, kind: Any) -> None:
-    """Raise `SegkdError` unless a value is of a type, see `check_keys`."""
+    """Raise `SegkdError` unless a value, as JSON holds it, is of a type that pydantic knows: text is no number."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
         adapter.validate_json(json.dumps(value))
@@ -161,15 +153,9 @@ def check_info(info: Any, key: str, tasks: Sequence[str], classes: int) -> dict[
     return info
 
 
-@contextlib.contextmanager
-def no_larger_than(weights: Path) -> Iterator[None]:
-    """Within this, a network that is far larger than its file of weights is refused before it takes the memory.
-
-    Raises:
-        SegkdError: a tensor is about to be made that goes beyond.
-    """
-    with _Budget(weights.stat().st_size + _SPARE_VALUES, weights.name):
-        yield
+def no_larger_than(weights: Path) -> TorchFunctionMode:
+    """Within this, a network that is far larger than its file of weights is a `SegkdError` before it takes memory."""
+    return _Budget(weights.stat().st_size + _SPARE_VALUES, weights.name)
 
 
 class _Budget(TorchFunctionMode):
@@ -190,10 +176,3 @@ class _Budget(TorchFunctionMode):
             if self.left < 0:
                 raise SegkdError(f"the network that it describes is far larger than what {self.name} holds")
         return func(*args, **kwargs)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise SegkdError(f"expected finite numbers, got {text[:20]}")
-    return value

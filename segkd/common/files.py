@@ -49,6 +49,14 @@ def replacing(path: Path, *, size: int | None = None, sync: bool = True, scratch
         raise
 
 
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str, scratch: Path | None = None) -> None:
     """Write a text file, UTF-8, by `replacing`."""
     content = text.encode()
@@ -58,26 +66,12 @@ def write_text(path: Path, text: str, scratch: Path | None = None) -> None:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that a disk or a quota is full, or that a file is larger than is allowed."""
-    if isinstance(error, DiskFull):
-        return False
-    return getattr(error, "errno", None) in _FULL or bool(_FULL_TEXT.search(str(error)))
+    is_named = getattr(error, "errno", None) in _FULL or bool(_FULL_TEXT.search(str(error)))
+    return is_named and not isinstance(error, DiskFull)
 
 
 def disk_full(path: Path, needed: int | None = None) -> DiskFull:
-    """Return the error for a file that there is no room for.
-
-    Args:
-        path: the file.
-        needed: its size in bytes, if known.
-    """
+    """Return the error for a file, of so many bytes if that is known, that there is no room for."""
     free = shutil.disk_usage(path.parent).free
     sizes = f"{free} bytes are free" if needed is None else f"{needed} bytes needed, {free} free"
     return DiskFull(f"{path} cannot be written: the disk is full or a limit is reached ({sizes})")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,13 +8,7 @@ from pathlib import Path
 
 from segkd.errors import SegkdError
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a fifo"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
 
 
 def same_name(text: str) -> str:
@@ -41,12 +35,7 @@ def _names(folder: Path, _changed: int) -> dict[str, str]:
 
 
 def check_regular(path: Path, kind: str) -> None:
-    """Raise `SegkdError` where a path is there but no file: to read a fifo or a device would wait for ever.
-
-    Args:
-        path: the path; that nothing is there is for the caller to say.
-        kind: what an error calls it, such as ``"image"``.
-    """
+    """Raise `SegkdError` where a path is there but no file: to read a fifo or a device would wait for ever."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -55,8 +44,7 @@ def check_regular(path: Path, kind: str) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SegkdError(f"cannot read {kind} {shortened(path)}: {reason}") from None
     if not stat.S_ISREG(mode):
-        what = next((name for test, name in _KINDS if test(mode)), "no file")
-        raise SegkdError(f"cannot read {kind} {path}: it is {what}")
+        raise SegkdError(f"cannot read {kind} {path}: it is {_KINDS.get(stat.S_IFMT(mode), 'no file')}")
 
 
 def shortened(path: object, most: int = 200) -> str:

@@ -64,58 +64,53 @@ def complaint(error: Mapping[str, Any], field: FieldInfo | None = None, block: t
         field: the key that is wrong, whose description may begin with the form of its value: ``[height, width]``.
         block: what the key holds, where it holds a block.
     """
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
-    if kind in ("value_error", "assertion_error"):
+    if error["type"] in ("value_error", "assertion_error"):
         return lower(error["msg"].removeprefix("Value error, "))
-    return f"expected {_expected(kind, given, context, field, block) or lower(error['msg'])}, got {written(given)}"
+    description = (field.description if field is not None else None) or ""
+    return f"expected {_expected(error, description, block) or lower(error['msg'])}, got {written(error['input'])}"
 
 
-def _expected(
-    kind: str, given: Any, context: Mapping[str, Any], field: FieldInfo | None, block: type[BaseModel] | None
-) -> str | None:
+_LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+_NOUNS = {"int": "a whole number", "float": "a number", "string": "text", "bool": "true or false", "path": "a path"}
+
+
+def _expected(error: Mapping[str, Any], description: str, block: type[BaseModel] | None) -> str | None:
+    kind, context = error["type"], error.get("ctx", {})
     if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
-        return "keys and values" + (f" such as {_form_of(block)}" if block is not None else ", as {key: value}")
+        if block is None:
+            return "keys and values, as {key: value}"
+        required = [name for name, field in block.model_fields.items() if field.is_required()]
+        names = required or list(block.model_fields)[:2]
+        return "keys and values such as {" + ", ".join(f"{name}: ..." for name in names) + "}"
     if kind in ("tuple_type", "list_type", "too_long", "too_short", "missing"):
-        description = (field.description if field is not None else None) or ""
         if description.startswith("["):
             return description.partition("]")[0] + "]"
         if kind in ("too_long", "too_short"):
-            least, most = context.get("min_length"), context.get("max_length")
-            count, word = (least, "least") if kind == "too_short" else (most, "most")
-            return f"at {word} {count} item{'s' * (count != 1)}"
+            word, count = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+            return f"at {word} {context.get(count)} item{'s' * (context.get(count) != 1)}"
         return "a list"
     if kind == "literal_error":
         choices = [text.strip("'") for text in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        hint = nearest(given, choices)
-        is_typo = len(choices) > 1 and isinstance(given, str) and hint.startswith("did you mean")
+        hint = nearest(error["input"], choices)
+        is_typo = len(choices) > 1 and isinstance(error["input"], str) and hint.startswith("did you mean")
         return f"{context['expected']}" + (f" ({hint})" if is_typo else "")
-    limits = {"greater_than_equal": "at least", "greater_than": "more than"}
-    limits |= {"less_than_equal": "at most", "less_than": "less than"}
-    if kind in limits:
-        limit = next(value for key, value in context.items() if key in ("ge", "gt", "le", "lt"))
-        return f"{limits[kind]} {int(limit) if float(limit).is_integer() else limit}"
+    if kind in _LIMITS:
+        word, key = _LIMITS[kind]
+        return f"{word} {int(context[key]) if float(context[key]).is_integer() else context[key]}"
     if kind == "finite_number":
         return f"a finite number{context.get('place', '')}"
     if kind == "no_bool":
         return str(context["expected"])
-    words = {
-        "int": "a whole number",
-        "float": "a number",
-        "string": "text",
-        "bool": "true or false",
-        "path": "a path",
-    }
     if kind == "string_pattern_mismatch":
         return "letters, digits, _, - and ., no other character first than a letter, digit or _"
     if kind == "string_too_long":
         return f"at most {context['max_length']} characters"
-    return words.get(kind.split("_")[0])
-
-
-def _form_of(block: type[BaseModel]) -> str:
-    required = [name for name, field in block.model_fields.items() if field.is_required()]
-    names = required or list(block.model_fields)[:2]
-    return "{" + ", ".join(f"{name}: ..." for name in names) + "}"
+    return _NOUNS.get(kind.split("_")[0])
 
 
 def lower(text: str) -> str:

@@ -16,33 +16,26 @@ COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr
 
 
 class Opened(NamedTuple):
-    """A file with all its pixels.
-
-    Attributes:
-        image: what PIL makes of it.
-        tag: the file's orientation tag, see `segkd.common.orientation`.
-        left: what of it is to be applied to ``image`` still: the tag, or 1 where PIL has applied it.
-        converted: what 8-bit RGB does not hold of it, see `segkd.common.pixels.conversions`.
-    """
+    """A file with all its pixels, as PIL has them."""
 
     image: Image.Image
     tag: int
+    """The file's orientation tag, see `segkd.common.orientation`."""
     left: int
+    """What of it is to be applied to ``image`` still: the tag, or 1 where PIL has applied it."""
     converted: list[str]
+    """What 8-bit RGB does not hold of it, see `segkd.common.pixels.conversions`."""
 
 
 class Photo(NamedTuple):
-    """An image, upright.
-
-    Attributes:
-        pixels: uint8 (H, W, 3), RGB.
-        tag: the orientation tag that they were turned by: masks and boxes may have none.
-        converted: what was lost in making them 8-bit RGB, see `segkd.common.pixels.conversions`.
-    """
+    """An image, upright."""
 
     pixels: np.ndarray
+    """uint8 (H, W, 3), RGB."""
     tag: int
+    """The orientation tag that they were turned by: masks and boxes may have none."""
     converted: list[str]
+    """What was lost in making them 8-bit RGB, see `segkd.common.pixels.conversions`."""
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -63,13 +56,8 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
 def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
     """Open a file with all its pixels.
 
-    Args:
-        path: the file.
-        kind: what an error calls it, such as ``"mask"``.
-        max_pixels: how many it may have.
-
     Raises:
-        SegkdError: missing, truncated or unknown file, or too large a one.
+        SegkdError: missing, truncated or unknown file, or too large a one; it is called ``kind``, such as ``"mask"``.
     """
     check_regular(path, kind)
     try:
@@ -88,11 +76,7 @@ def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
 
 
 def read_stems(path: Path) -> list[str]:
-    """Read a list of file stems, one a line, each once and in Unicode's NFC; blank lines are left out.
-
-    Raises:
-        SegkdError: there is no such file, or it is no text.
-    """
+    """Read a list of file stems, one a line, each once and in Unicode's NFC; blank lines are left out."""
     check_regular(path, "list")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the text
@@ -111,15 +95,10 @@ def refuse(problems: list[str]) -> None:
 
 
 def rgb_pixels(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Return an image's pixels, uint8 (H, W, 3) RGB.
-
-    Args:
-        image: a PIL image, which is turned upright if it has an orientation tag, or an array of that shape and type
-            already.
+    """Return an image's pixels, uint8 (H, W, 3) RGB; one of PIL's is turned upright if it has an orientation tag.
 
     Raises:
-        SegkdError: an array of another shape or type, one without pixels, a PIL image with more than 8 bits a channel,
-            or something else.
+        SegkdError: an array of another shape or type or without pixels, or a PIL image with more than 8 bits a channel.
     """
     if isinstance(image, Image.Image):
         if image.mode not in COLOUR_MODES:

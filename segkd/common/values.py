@@ -1,7 +1,8 @@
 """The kinds of values that configs hold: numbers in a range that a machine can bear, paths, sizes, devices."""
 
+import math
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -19,13 +20,11 @@ RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=200)]
 MAX_SCALE = 10.0
 
 
-def _fits_memory(size: tuple[int, int]) -> tuple[int, int]:
-    if size[0] * size[1] > 2**28:
-        raise ValueError(f"expected at most {2**28} pixels in all, got {list(size)}")
+def fits_memory(size: Any) -> Any:
+    """Raise ValueError for a height and width of more pixels than a machine can bear."""
+    if math.prod(size) > 2**28:
+        raise ValueError(f"expected at most {2**28} pixels in all, got {written(list(size))}")
     return size
-
-
-HeightWidth = Annotated[tuple[Pixels, Pixels], AfterValidator(_fits_memory)]
 
 
 def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
@@ -36,9 +35,6 @@ def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
     return scale
 
 
-Scale = Annotated[tuple[float, float], AfterValidator(_ordered)]
-
-
 def _of_the_library(name: str) -> str:
     if ":" in name:
         raise ValueError(
@@ -47,9 +43,6 @@ def _of_the_library(name: str) -> str:
             "Python (docs/custom-models.md)"
         )
     return name
-
-
-ModelName = Annotated[str, AfterValidator(_of_the_library)]
 
 
 _DEVICES = "expected auto, how many (1 to 1024; -1 for all), or a list of their numbers such as [0, 1]"
@@ -68,4 +61,7 @@ def _devices(devices: int | str | list[int]) -> int | str | list[int]:
     return devices
 
 
+HeightWidth = Annotated[tuple[Pixels, Pixels], AfterValidator(fits_memory)]
+Scale = Annotated[tuple[float, float], AfterValidator(_ordered)]
+ModelName = Annotated[str, AfterValidator(_of_the_library)]
 Devices = Annotated[int | str | list[int], AfterValidator(_devices)]

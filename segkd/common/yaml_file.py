@@ -1,6 +1,7 @@
 """Reading YAML that others wrote: every key once, no more values than a person writes, and nothing that runs code."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,7 @@ _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"
 
 
 def read_yaml(path: Path, most: int = MAX_VALUES) -> Any:
-    """Return what a YAML file holds.
-
-    Args:
-        path: the file.
-        most: so many keys and values at most, those that an alias (``*name``) repeats counted each time.
+    """Return what a YAML file holds, at most so many keys and values; those that an alias repeats count each time.
 
     Raises:
         SegkdError: no file, no YAML, a key that stands twice, more values or deeper ones than allowed; one line that
@@ -65,14 +62,11 @@ def parse_yaml(text: str, most: int = MAX_VALUES) -> Any:
     try:
         _count(text, most)
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _Walk(most).measure(node, "")
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Walk(most).measure(node, "")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
@@ -89,13 +83,10 @@ def _count(text: str, most: int) -> None:
     """Raise where the text alone is too much, before anything is built of it."""
     count = depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise SegkdError(f": {_line(event)}: lists and mappings nest more than {MAX_DEPTH} deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         count += isinstance(event, yaml.NodeEvent)
+        if depth > MAX_DEPTH:
+            raise SegkdError(f": {_line(event)}: lists and mappings nest more than {MAX_DEPTH} deep")
         if count > most:
             raise SegkdError(f": {_line(event)}: more than {most} keys and values")
 
@@ -112,42 +103,40 @@ class _Walk:
         """Return how many values a node stands for, and how deep; path is the dotted key that leads to it."""
         if node in self.sizes:
             return self.sizes[node]
+        where = f": {_line(node)}: {path or 'the file'}"
         if node in self.open:
-            raise SegkdError(f": {_line(node)}: {path or 'the file'} refers to itself")
+            raise SegkdError(f"{where} refers to itself")
         if node.tag not in _TAGS:
             shown = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise SegkdError(f": cannot be read as YAML: {_line(node)}: the tag {shown} is not read here")
         self.open.add(node)
         size, depth = 1, 0
-        for child, name in self._children(node, path):
+        for child, name in _children(node, f"{path}." if path else ""):
             of_child, deep = self.measure(child, name)
             size, depth = size + of_child, max(depth, deep + 1)
             if size > self.most:
-                raise SegkdError(f": {_line(node)}: {path or 'the file'} has more than {self.most} keys and values")
+                raise SegkdError(f"{where} has more than {self.most} keys and values")
             if depth > MAX_DEPTH:
-                raise SegkdError(f": {_line(node)}: {path or 'the file'} nests more than {MAX_DEPTH} deep")
+                raise SegkdError(f"{where} nests more than {MAX_DEPTH} deep")
         self.open.remove(node)
         self.sizes[node] = size, depth
         return size, depth
 
-    def _children(self, node: yaml.Node, path: str) -> list[tuple[yaml.Node, str]]:
-        if isinstance(node, yaml.SequenceNode):
-            return [(child, f"{path}.{index}" if path else str(index)) for index, child in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return []
-        seen: dict[tuple[str, str], yaml.Node] = {}
-        children = []
-        for key, value in node.value:
-            name = f"{path}.{key.value}" if path else str(key.value)
-            if not isinstance(key, yaml.ScalarNode):
-                raise SegkdError(f": {_line(key)}: a list or mapping cannot be a key")
-            same = (key.tag, key.value)
-            if same in seen and not key.tag.endswith(":merge"):
-                first = seen[same].start_mark.line + 1
-                raise SegkdError(f": {_line(key)}: the key {name!r} stands twice, first in line {first}")
-            seen[same] = key
-            children += [(key, name), (value, name)]
-        return children
+
+def _children(node: yaml.Node, path: str) -> Iterator[tuple[yaml.Node, str]]:
+    """Yield what a node holds, keys as well as values, each with the dotted key that leads to it."""
+    if isinstance(node, yaml.SequenceNode):
+        yield from ((child, f"{path}{index}") for index, child in enumerate(node.value))
+    seen: dict[tuple[str, str], int] = {}
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = f"{path}{key.value}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise SegkdError(f": {_line(key)}: a list or mapping cannot be a key")
+        if (key.tag, key.value) in seen and not key.tag.endswith(":merge"):
+            first = seen[key.tag, key.value]
+            raise SegkdError(f": {_line(key)}: the key {name!r} stands twice, first in line {first}")
+        seen[key.tag, key.value] = key.start_mark.line + 1
+        yield from ((key, name), (value, name))
 
 
 def _line(node: yaml.Node | yaml.Event) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from segkd.common.plain import Block
 from segkd.errors import SegkdError
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Named = str | dict[str, Any]
 """A name alone, or ``{name: options}``."""
+NamedBlocks = Annotated[
+    dict[str, Any] | None, BeforeValidator(lambda said: {said: {}} if isinstance(said, str) else said)
+]
+"""Options by name; a name alone has none."""
 
 
 class TermBlock(Block):
@@ -50,27 +54,20 @@ class TermBlock(Block):
 
     @model_validator(mode="after")
     def _check(self) -> "TermBlock":
-        _check("loss", self.loss, self.options)
-        if self.connector is not None:
-            _check("connector", *_one("connector", self.connector))
+        for named in self.named():
+            _check(*named)
         return self
+
+    def named(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield kind, name and options of the loss, and of the connector if there is one."""
+        yield "loss", self.loss, self.options
+        if self.connector is not None:
+            yield "connector", *_one("connector", self.connector)
 
     def build(self) -> Term:
         """Return the term that this describes."""
-        return Term(
-            make("loss", self.loss, self.options),
-            weight=self.weight,
-            student=self.student,
-            teacher=self.teacher,
-            connector=self._connector(),
-            size=self.size,
-        )
-
-    def _connector(self) -> Any:
-        if self.connector is None:
-            return None
-        name, options = _one("connector", self.connector)
-        return make("connector", name, options) if options or ":" in name else name
+        made = {kind: make(kind, name, options) for kind, name, options in self.named()}
+        return Term(**made, weight=self.weight, student=self.student, teacher=self.teacher, size=self.size)
 
     def misplaced(self, task: str, places: Collection[str]) -> str | None:
         """Return what is wrong where the loss reads what another task's models return; the user's own is imported."""
@@ -78,7 +75,9 @@ class TermBlock(Block):
         place = says.get("reads", "logits")
         named = [side if isinstance(side, list) else [side] for side in (self.student, self.teacher)]
         read = {where.rpartition(":")[2] or place for side in named for where in side}
-        if place in places or place not in read or place not in _places_of_tasks():
+        # The places that are no module's path: what this package's losses read of one task or another.
+        of_tasks = {loss.says["reads"] for loss in things("loss").values()}
+        if place in places or place not in read or place not in of_tasks:
             return None
         fitting = [loss.name for loss in things("loss").values() if loss.says["reads"] in places]
         hint = f"{', '.join(fitting)} read what it has"
@@ -94,30 +93,28 @@ class Distill(Block):
         None, description="named terms; null takes one out that a base names, or all of them"
     )
     task_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss")
-    schedule: dict[str, Any] | None = Field(
+    schedule: NamedBlocks = Field(
         None,
         description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}; "
         "package.module:Name of one's own in either place",
     )
-    pixel_weighting: dict[str, Any] | None = Field(
+    pixel_weighting: NamedBlocks = Field(
         None, description="{rdd: {threshold: 0.7, ...}}, or package.module:Name of one's own"
     )
 
-    @field_validator("schedule", "pixel_weighting", mode="before")
-    @classmethod
-    def _without_options(cls, name: Any) -> Any:
-        return {name: {}} if isinstance(name, str) else name
-
     @model_validator(mode="after")
     def _check(self) -> "Distill":
-        schedules = self._schedules()
-        for _, name, options in schedules:
-            _check("schedule", name, options)
-        if not any(":" in name for _, name, _ in schedules):
+        for named in self._named():
+            _check(*named)
+        if not any(":" in name for _, name, _ in self._schedules()):
             self.build_schedule()
-        if self.pixel_weighting:
-            _check("weighting", *_one("pixel_weighting", self.pixel_weighting))
         return self
+
+    def _named(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield kind, name and options of all but the terms."""
+        yield from (("schedule", name, options) for _, name, options in self._schedules())
+        if self.pixel_weighting:
+            yield "weighting", *_one("pixel_weighting", self.pixel_weighting)
 
     def named_terms(self) -> dict[str, TermBlock]:
         """Return the blocks of the terms by name."""
@@ -134,11 +131,8 @@ class Distill(Block):
 
     def names_code(self) -> bool:
         """Whether anything of the user's own is named."""
-        named = [block.loss for block in self.named_terms().values()]
-        named += [_one("connector", b.connector)[0] for b in self.named_terms().values() if b.connector is not None]
-        named += [name for _, name, _ in self._schedules()]
-        named += [_one("pixel_weighting", self.pixel_weighting)[0]] if self.pixel_weighting else []
-        return any(":" in name for name in named)
+        of_terms = (named for block in self.named_terms().values() for named in block.named())
+        return any(":" in name for _, name, _ in (*of_terms, *self._named()))
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
         """Yield what is to be made: its keys in a config, and what makes it."""
@@ -176,11 +170,7 @@ class Distill(Block):
         return built
 
     def build_weighting(self, ignore_index: int = 255) -> "PixelWeighting | None":
-        """Return the pixel weighting, or None.
-
-        Args:
-            ignore_index: of the data set's labels; a weighting that has such an option gets it.
-        """
+        """Return the pixel weighting, or None; one that has such an option gets the data set's ``ignore_index``."""
         if not self.pixel_weighting:
             return None
         name, options = _one("pixel_weighting", self.pixel_weighting)
@@ -208,9 +198,8 @@ class Distill(Block):
         return found
 
 
-def _places_of_tasks() -> set[str]:
-    """Return the places that are no module's path: what this package's losses read of one task or another."""
-    return {loss.says["reads"] for loss in things("loss").values()}
+OptionalDistill = Annotated[Distill, BeforeValidator(lambda said: {} if said is None else said)]
+"""Null is nothing that is distilled."""
 
 
 def _one(key: str, block: Named) -> tuple[str, dict[str, Any]]:

@@ -1,21 +1,21 @@
 """What a config says before it is checked: its bases, itself, and what changes it, laid over each other."""
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.yaml_file import parse_yaml, read_yaml
 from segkd.errors import SegkdError, nearest
 from segkd.training.distill import is_of_terms
 
+# So many files at most make a config, each counted as often as it is a base.
 MAX_FILES = 50
-"""So many files at most make a config, each counted as often as it is a base."""
+# So many values at most may one value stand for, through ``${...}`` and what that refers to.
 MAX_REFERENCES = 1000
-"""So many values at most may one value stand for, through ``${...}`` and what that refers to."""
-
 _ABSENT = object()
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.-]+)\s*\}")
 
@@ -35,25 +35,20 @@ class Layer(NamedTuple):
 
 
 def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return a file's bases, in order, then the file itself.
-
-    Raises:
-        SegkdError: a file is missing, cannot be read or is its own base.
-    """
+    """Return a file's bases, in order, then the file itself."""
     if path.resolve() in seen:
         raise SegkdError(f"{path}: its bases go round in a circle")
     return layers_of(path, read_yaml(path), seen)
 
 
 def layers_of(path: Path, content: Any, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return the bases of what a file holds, then that itself; raises as `read_layers` does."""
+    """Return the bases of what a file holds, then that itself."""
     if not isinstance(content, dict):
         raise SegkdError(f"{path} must hold keys and values, got {type(content).__name__}")
     _check_keys(str(path), content)
-    bases = content.pop("base", None)
-    bases = [] if bases is None else bases if isinstance(bases, list) else [bases]
+    bases = content.pop("base", [])
     layers: list[Layer] = []
-    for base in bases:
+    for base in bases if isinstance(bases, list) else [] if bases is None else [bases]:
         layers += read_layers(_base(path, base), (*seen, path.resolve()))
         if len(layers) > MAX_FILES:
             raise SegkdError(f"{path}: base: more than {MAX_FILES} files make this config")
@@ -75,11 +70,7 @@ def _base(path: Path, base: Any) -> Path:
 
 
 def command_line(overrides: Sequence[str]) -> list[Layer]:
-    """Return the changes of ``key.path=value`` texts; a later one wins.
-
-    Raises:
-        SegkdError: a text is none, or its value is no YAML.
-    """
+    """Return the changes of ``key.path=value`` texts; a later one wins."""
     changes: list[tuple[str, Any]] = []
     for text in overrides:
         path, equals, value = text.partition("=")
@@ -93,11 +84,7 @@ def command_line(overrides: Sequence[str]) -> list[Layer]:
 
 
 def keywords(overrides: Mapping[str, Any]) -> list[Layer]:
-    """Return the changes of keyword arguments: values or blocks by key, or by dotted key.
-
-    Raises:
-        SegkdError: a key is none.
-    """
+    """Return the changes of keyword arguments: values or blocks by key, or by dotted key."""
     return _changes("the keywords", [(key, plain(value)) for key, value in overrides.items()])
 
 
@@ -131,14 +118,8 @@ def _changes(name: str, changes: Sequence[tuple[str, Any]]) -> list[Layer]:
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Lay the layers over each other, and put what ``${...}`` refers to in its place.
-
-    Raises:
-        SegkdError: a reference that leads nowhere, to itself, or to too much.
-    """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = overlay(merged, layer.keys)
+    """Lay the layers over each other, and put what ``${...}`` refers to in its place."""
+    merged: dict[str, Any] = functools.reduce(overlay, (layer.keys for layer in layers), {})
     if not any(isinstance(value, str) and "${" in value for value in leaves(merged).values()):
         return merged
     name = layers[-1].name if len(layers) == 1 else next(layer.name for layer in reversed(layers) if layer.keys)
@@ -150,8 +131,17 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
         resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         raise SegkdError(f"{name}: {str(error).splitlines()[0]}") from None
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return cast(dict[str, Any], resolved)
+
+
+# Blocks of one name and its options: with another name the lower one's options go.
+_NAMING = ("connector", "pixel_weighting")
+# What a term says beside the options of its loss.
+_OF_TERMS = ("loss", "weight", "student", "teacher", "connector", "size")
+_OF_ANY_FAMILY = ("config", "overrides", "class_map", "checkpoint")
+_DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
+# What a teacher's config leaves to be said.
+_BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map")
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,30 +157,16 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         lower: Any = merged.get(key)
         if not (isinstance(value, Mapping) and value and isinstance(lower, Mapping)):
             merged[key] = value
-        elif key in _NAMING:
-            merged[key] = _one_named(lower, value)
         elif key == "schedule" and not any(map(is_of_terms, (*lower, *value))):
             merged[key] = {**lower, **{term: _one_named(lower.get(term), block) for term, block in value.items()}}
         else:
-            merged[key] = _one_named(lower, value) if key == "schedule" else overlay(lower, value)
+            merged[key] = _one_named(lower, value) if key in (*_NAMING, "schedule") else overlay(lower, value)
     return merged
-
-
-# Blocks of one name and its options: with another name the lower one's options go.
-_NAMING = ("connector", "pixel_weighting")
 
 
 def _one_named(lower: Any, value: Any) -> Any:
     are_blocks = isinstance(lower, Mapping) and isinstance(value, Mapping)
     return overlay(lower, value) if are_blocks and value and not lower.keys().isdisjoint(value) else value
-
-
-# What a term says beside the options of its loss.
-_OF_TERMS = ("loss", "weight", "student", "teacher", "connector", "size")
-_OF_ANY_FAMILY = ("config", "overrides", "class_map", "checkpoint")
-_DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
-# What a teacher's config leaves to be said.
-_BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map")
 
 
 def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,18 +176,22 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
         old, new = below.get(key), above.get(key)
         return isinstance(old, str) and isinstance(new, str) and old.lower() != new.lower()
 
+    def only(*keys: str) -> None:
+        for key in kept.keys() - set(keys):
+            del kept[key]
+
     family = above.get("family") or ("python" if "build" in above else None)
     if family and family != below.get("family", family if family in _DEFAULTS else None):
-        kept = {key: value for key, value in kept.items() if key in _OF_ANY_FAMILY}
+        only(*_OF_ANY_FAMILY)
     if is_other("arch"):
         kept.pop("options", None)
     if is_other("loss"):
-        kept = {key: value for key, value in kept.items() if key in _OF_TERMS}
+        only(*_OF_TERMS)
     if above.get("checkpoint") is not None and "config" not in above:
         kept.pop("config", None)
         kept.pop("overrides", None)
     if above.get("config") is not None and "checkpoint" not in above:
-        kept = {key: value for key, value in kept.items() if key in _BESIDE_CONFIG}
+        only(*_BESIDE_CONFIG)
     for one, other in (("teacher", "teachers"), ("teachers", "teacher")):
         if above.get(one) is not None and other not in above:
             kept.pop(other, None)
@@ -264,8 +244,7 @@ def _check_references(name: str, merged: dict[str, Any]) -> None:
         return weights[path]
 
     def of_leaf(leaf: str, way: tuple[str, ...]) -> int:
-        value = values[leaf]
-        targets = _REFERENCE.findall(value) if isinstance(value, str) else []
+        targets = _REFERENCE.findall(values[leaf]) if isinstance(values[leaf], str) else []
         parents = leaf.split(".")
         return 1 + sum(weigh(".".join([*parents[: -len(dots)], key]) if dots else key, way) for dots, key in targets)
 

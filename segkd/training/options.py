@@ -2,11 +2,12 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
+import yaml
 from pydantic import (
-    BaseModel,
     PydanticSchemaGenerationError,
     PydanticUndefinedAnnotation,
     TypeAdapter,
@@ -28,11 +29,21 @@ def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
     where, known = f"{KINDS[thing.kind].noun} {thing.name!r}", thing.options()
     if options and thing.header is None:
         raise SegkdError(f"{where} is an object, used as it is: it takes no options, got {', '.join(options)}")
+    parameters = inspect.signature(thing.header).parameters.values() if thing.header is not None else ()
+    kinds = {parameter.kind for parameter in parameters}
+    # Torch's modules take no other options, though their constructor is written so.
+    is_open = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
     for key in options:
-        if key not in known and not _is_open(thing):
+        if key not in known and not is_open:
             raise SegkdError(f"{where} has no option {key!r}, {nearest(key, known)}")
+    types = hints(thing.header)
+    fields: dict[str, Any] = {
+        key: (_checkable(types.get(key, Any)), ... if option.default is option.empty else option.default)
+        for key, option in known.items()
+    }
+    model = create_model("Options", __base__=Checked, **fields)
     try:
-        return {**options, **_model(thing).model_validate(dict(options)).model_dump(exclude_unset=True)}
+        return {**options, **model.model_validate(dict(options)).model_dump(exclude_unset=True)}
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part == first["loc"][0])
@@ -41,83 +52,12 @@ def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
         raise SegkdError(f"{where}, option {option!r}: {complaint(first)}") from None
 
 
-def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """Return what a config means by a name and its options.
-
-    A class is made with the options; a function is itself, with the options as keywords; any other object of the
-    user's is itself. A connector, class or function, waits for the numbers of channels.
-
-    Args:
-        kind: one of `segkd.registry.KINDS`.
-        name: of one of the package's, or ``package.module:Name``.
-        options: as in the config.
-
-    Raises:
-        SegkdError: there is none of this name, an option does not fit, or the user's code raises an error.
-    """
-    known = thing(kind, name)
-    checked, found = check(known, options), known.load()
-    if known.header is None:
-        return found
-    if known.given:
-        _check_call(known, checked)
-        # With the function's own attributes, such as what it reads.
-        return functools.update_wrapper(functools.partial(found, **checked), found) if checked else found
-    try:
-        return found(**checked)
-    except SegkdError:
-        raise
-    except Exception as error:
-        if not known.is_own:
-            raise
-        raise SegkdError(f"the {KINDS[kind].noun} {name!r} cannot be made: {said(error)}") from error
-
-
-def about(thing: Thing) -> dict[str, str]:
-    """Return what lists say of a thing, by its label: what it reads, its options, its weight, its paper."""
-    says = thing.says
-    reads = says.get("takes") or (says.get("reads") if thing.kind in ("loss", "weighting") else None)
-    weight = f"{says['default_weight']:g}" if "default_weight" in says else ""
-    rows = {
-        "reads": reads,
-        "options": defaults(thing) if KINDS[thing.kind].given else None,
-        "weight": f"{weight}: {says['normalization']}" if says.get("normalization") else weight,
-        "for": ", ".join(says.get("tasks") or ()),
-        "needs": f"pip install 'segkd[{says['extra']}]'" if says.get("extra") else None,
-        "paper": says.get("paper"),
-    }
-    return {label: str(text) for label, text in rows.items() if text}
-
-
-def defaults(thing: Thing) -> str:
-    """Return a thing's options with their defaults, as a config writes them; an option alone must be given."""
-
-    def written(value: Any) -> str:
-        if isinstance(value, (tuple, list)):
-            return f"[{', '.join(map(written, value))}]"
-        return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-    return ", ".join(
-        key if option.default is option.empty else f"{key}: {written(option.default)}"
-        for key, option in thing.options().items()
-    )
-
-
-def hints(header: Callable[..., Any]) -> dict[str, Any]:
+def hints(header: Callable[..., Any] | None) -> dict[str, Any]:
     """Return the types of the parameters, of those that say any that can be told."""
     try:
         return get_type_hints(header.__init__ if inspect.isclass(header) else header)
     except Exception:  # the user's annotations may be any text
         return {}
-
-
-def _model(thing: Thing) -> type[BaseModel]:
-    types = hints(thing.header) if thing.header is not None else {}
-    fields: dict[str, Any] = {
-        key: (_checkable(types.get(key, Any)), ... if option.default is option.empty else option.default)
-        for key, option in thing.options().items()
-    }
-    return create_model("Options", __base__=Checked, **fields)
 
 
 def _checkable(hint: Any) -> Any:
@@ -129,19 +69,59 @@ def _checkable(hint: Any) -> Any:
     return hint
 
 
-def _is_open(thing: Thing) -> bool:
-    """Return whether it takes any option; torch's modules do not, though their constructor is written so."""
-    kinds = {p.kind for p in inspect.signature(thing.header).parameters.values()} if thing.header is not None else set()
-    return inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
+def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """Return what a config means by a name and its options.
 
+    A class is made with the options; a function is itself, with the options as keywords; any other object of the
+    user's is itself. A connector, class or function, waits for the numbers of channels.
 
-def _check_call(thing: Thing, options: Mapping[str, Any]) -> None:
-    """Raise unless a function takes what it will be called with."""
-    assert thing.header is not None
+    Raises:
+        SegkdError: there is none of this name, an option does not fit, or the user's code raises an error.
+    """
+    known = thing(kind, name)
+    checked, found = check(known, options), known.load()
+    if known.header is None:
+        return found
+    where = f"the {KINDS[kind].noun} {name!r}"
+    if known.given:
+        try:
+            inspect.signature(known.header).bind(*known.given, **checked)
+        except TypeError as error:
+            called = f"is called with ({', '.join(known.given)}) and its options"
+            raise SegkdError(f"{where} {called}: {error}") from None
+        # With the function's own attributes, such as what it reads.
+        return functools.update_wrapper(functools.partial(found, **checked), found) if checked else found
     try:
-        inspect.signature(thing.header).bind(*thing.given, **options)
-    except TypeError as error:
-        noun = KINDS[thing.kind].noun
-        raise SegkdError(
-            f"the {noun} {thing.name!r} is called with ({', '.join(thing.given)}) and its options: {error}"
-        ) from None
+        return found(**checked)
+    except Exception as error:
+        if isinstance(error, SegkdError) or not known.is_own:
+            raise
+        raise SegkdError(f"{where} cannot be made: {said(error)}") from error
+
+
+def about(thing: Thing) -> dict[str, str]:
+    """Return what lists say of a thing, by its label: what it reads, its options, its weight, its paper."""
+    says = thing.says
+    weight = f"{says['default_weight']:g}" if "default_weight" in says else ""
+    rows = {
+        "reads": says.get("takes") or (says.get("reads") if thing.kind in ("loss", "weighting") else None),
+        "options": defaults(thing) if KINDS[thing.kind].given else None,
+        "weight": f"{weight}: {says['normalization']}" if says.get("normalization") else weight,
+        "for": ", ".join(says.get("tasks") or ()),
+        "needs": f"pip install 'segkd[{says['extra']}]'" if says.get("extra") else None,
+        "paper": says.get("paper"),
+    }
+    return {label: str(text) for label, text in rows.items() if text}
+
+
+def defaults(thing: Thing) -> str:
+    """Return a thing's options with their defaults, as a config writes them; an option alone must be given."""
+    return ", ".join(
+        key if option.default is option.empty else f"{key}: {as_yaml(option.default)}"
+        for key, option in thing.options().items()
+    )
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as a config writes it, in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()

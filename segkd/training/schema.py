@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
 from segkd.common.values import BatchSize, Count, Devices, Natural, PathText, RunName, Share
 from segkd.errors import nearest
 from segkd.models.family import ModelBlock
-from segkd.training.distill import Distill
+from segkd.training.distill import Distill, OptionalDistill, TermBlock
 from segkd.training.stages import Stage, filled, stage_configs
 
 
@@ -21,20 +21,6 @@ class Unlabelled(Block):
         description="pattern such as `extra/*.jpg`, or several, relative to where the data lie, or absolute"
     )
     share: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="how much of each batch they are")
-
-    def count(self, batch_size: int) -> int:
-        """Return how many images of a batch have no label.
-
-        Raises:
-            ValueError: none, or all of them.
-        """
-        count = round(batch_size * self.share)
-        if not 0 < count < batch_size:
-            raise ValueError(
-                f"unlabelled.share: {self.share:g} of batch_size {batch_size} is {count} images: at least 1 must have "
-                f"a label, and 1 none"
-            )
-        return count
 
 
 class Data(Block):
@@ -63,19 +49,28 @@ class Data(Block):
         return self
 
     def without_label(self) -> int:
-        """Return how many images of a batch have no label."""
-        return 0 if self.unlabelled is None else self.unlabelled.count(self.batch_size)
+        """Return how many images of a batch have no label; raises ValueError where all have one, or none has."""
+        if self.unlabelled is None:
+            return 0
+        count = round(self.batch_size * self.unlabelled.share)
+        if not 0 < count < self.batch_size:
+            raise ValueError(
+                f"unlabelled.share: {self.unlabelled.share:g} of batch_size {self.batch_size} is {count} images: at "
+                f"least 1 must have a label, and 1 none"
+            )
+        return count
 
 
 class TeacherBlock(ModelBlock):
     """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
+    # What `segkd.training.tasks` knows of its family.
     describing: ClassVar[tuple[str, ...]] = ()
-    """Keys that describe a model of its family; a run says that itself."""
+    """Keys that describe a model; a run says that itself."""
     required: ClassVar[tuple[str, ...]] = ()
     """Those of them that the family must be told."""
     brings_weights: ClassVar[bool] = False
-    """Whether its family's models are trained as they come."""
+    """Whether its models are trained as they come."""
 
     config: PathText | None = Field(
         None, description="a config that trains it; its finished run is used, and made first where there is none"
@@ -91,21 +86,20 @@ class TeacherBlock(ModelBlock):
 
     @model_validator(mode="after")
     def _one_source(self) -> "TeacherBlock":
-        said = [
-            key for key in self.describing if getattr(self, key) not in (None, type(self).model_fields[key].default)
-        ]
+        defaults = {key: type(self).model_fields[key].default for key in self.describing}
+        said = [key for key, default in defaults.items() if getattr(self, key) not in (None, default)]
         said += ["options"] if self.options else []
-        brings_weights = self.brings_weights and said and getattr(self, "weights", "") is not None
-        if self.config is None and self.checkpoint is None and not brings_weights:
-            raise ValueError("a teacher needs a config, or a checkpoint: weights, or the run that they are of")
-        if self.config is not None:
-            if self.checkpoint is not None:
-                raise ValueError("config and checkpoint name two teachers: leave one of them out")
-            if said:
-                raise ValueError(
-                    f"its config says what the teacher is, so {said[0]} counts for nothing here: change it by "
-                    f"teacher.overrides.student.{said[0]}, or name a checkpoint instead of a config"
-                )
+        if self.config is None:
+            brings_weights = self.brings_weights and said and getattr(self, "weights", "") is not None
+            if self.checkpoint is None and not brings_weights:
+                raise ValueError("a teacher needs a config, or a checkpoint: weights, or the run that they are of")
+        elif self.checkpoint is not None:
+            raise ValueError("config and checkpoint name two teachers: leave one of them out")
+        elif said:
+            raise ValueError(
+                f"its config says what the teacher is, so {said[0]} counts for nothing here: change it by "
+                f"teacher.overrides.student.{said[0]}, or name a checkpoint instead of a config"
+            )
         return self
 
 
@@ -215,7 +209,7 @@ class Config(Block):
     student: ModelBlock
     teacher: TeacherBlock | None = None
     teachers: Teachers | None = Field(None, description="several by name, in place of teacher")
-    distill: Distill = Distill()
+    distill: OptionalDistill = Distill()
     optimizer: Optimizer = Optimizer()
     validation: Validation = Validation()
     trainer: Trainer = Trainer()
@@ -239,34 +233,18 @@ class Config(Block):
                 raise ValueError(f"stage {number}: {error}") from None
         return self
 
-    def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
-        """Yield what is to be made: its keys in a config, and what makes it."""
-        yield from self.distill.parts()
-        for stage in self.stages or ():
-            yield from ((("stages",), make) for _, make in stage.distill.parts())
-
-    def names_code(self) -> bool:
-        """Whether anything of the user's own is named."""
-        return any(each.names_code() for each in (self.distill, *(stage.distill for stage in self.stages or ())))
-
-    @field_validator("distill", mode="before")
-    @classmethod
-    def _none_is_nothing(cls, distill: Any) -> Any:
-        return {} if distill is None else distill
-
     @model_validator(mode="after")
     def _terms_fit(self) -> "Config":
         if self.teacher is not None and self.teachers is not None:
             raise ValueError("teacher names one, teachers several: leave one of them out")
-        named = self.named_teachers()
-        if not named and (self.distill.named_terms() or self.distill.pixel_weighting):
+        named, terms = self.named_teachers(), self.distill.named_terms()
+        if not named and (terms or self.distill.pixel_weighting):
             raise ValueError("distill names terms or a pixel weighting, but there is no teacher block")
-        names = ["task", *self.distill.named_terms()]
         for name in self.distill.scheduled():
-            if name not in names:
-                raise ValueError(f"distill.schedule names no term: {name!r}; terms: {', '.join(names)}")
-        for name, term in self.distill.named_terms().items():
-            for place in _places(term.teacher):
+            if name not in ("task", *terms):
+                raise ValueError(f"distill.schedule names no term: {name!r}; terms: {', '.join(('task', *terms))}")
+        for name, term in terms.items():
+            for place in _places(term):
                 teacher, colon, path = place.rpartition(":")
                 if colon and teacher not in named:
                     raise ValueError(f"distill.terms.{name} names no teacher: {teacher!r}, {nearest(teacher, named)}")
@@ -277,15 +255,15 @@ class Config(Block):
                     )
         return self
 
-    def read_teachers(self) -> set[str]:
-        """Return the names of the teachers that a term or the pixel weighting reads."""
-        named = list(self.named_teachers())
-        weighting = next(iter((self.distill.pixel_weighting or {}).values()), None) or {}
-        if len(named) < 2 or (self.distill.pixel_weighting and "teacher" not in weighting):
-            return set(named)
-        places = [place for term in self.distill.named_terms().values() for place in _places(term.teacher)]
-        terms = {place.rpartition(":")[0] for place in places}
-        return terms | ({weighting["teacher"]} if weighting else set())
+    def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
+        """Yield what is to be made: its keys in a config, and what makes it."""
+        yield from self.distill.parts()
+        for stage in self.stages or ():
+            yield from ((("stages",), make) for _, make in stage.distill.parts())
+
+    def names_code(self) -> bool:
+        """Whether anything of the user's own is named."""
+        return any(each.names_code() for each in (self.distill, *(stage.distill for stage in self.stages or ())))
 
     def named_teachers(self) -> dict[str, TeacherBlock | AverageBlock]:
         """Return the teachers by name; that of ``teacher`` is called so too."""
@@ -293,6 +271,15 @@ class Config(Block):
             return self.teachers.blocks()
         return {} if self.teacher is None else {"teacher": self.teacher}
 
+    def read_teachers(self) -> set[str]:
+        """Return the names of the teachers that a term or the pixel weighting reads."""
+        named = set(self.named_teachers())
+        weighting = next(iter((self.distill.pixel_weighting or {}).values()), None) or {}
+        if len(named) < 2 or (self.distill.pixel_weighting and "teacher" not in weighting):
+            return named
+        places = (place for term in self.distill.named_terms().values() for place in _places(term))
+        return {place.rpartition(":")[0] for place in places} | ({weighting["teacher"]} if weighting else set())
 
-def _places(teacher: str | list[str]) -> list[str]:
-    return [teacher] if isinstance(teacher, str) else teacher
+
+def _places(term: TermBlock) -> list[str]:
+    return [term.teacher] if isinstance(term.teacher, str) else term.teacher

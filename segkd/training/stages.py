@@ -3,12 +3,12 @@
 import itertools
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from segkd.common.plain import Block
 from segkd.common.values import Count
 from segkd.errors import SegkdError
-from segkd.training.distill import Distill
+from segkd.training.distill import Distill, OptionalDistill
 
 if TYPE_CHECKING:
     from segkd.training.schema import Config
@@ -18,15 +18,10 @@ class Stage(Block):
     """One stage: schedules and the learning rate's course run from its first step to its last."""
 
     steps: Count = Field(description="optimiser steps")
-    distill: Distill = Field(
+    distill: OptionalDistill = Field(
         Distill(), description="what it distils, default the config's distill; null: it learns from the labels alone"
     )
     task: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss; 0: only terms teach")
-
-    @field_validator("distill", mode="before")
-    @classmethod
-    def _none_is_nothing(cls, distill: Any) -> Any:
-        return {} if distill is None else distill
 
 
 def filled(content: Any) -> Any:
@@ -44,7 +39,6 @@ def filled(content: Any) -> Any:
         trainer = {key: value for key, value in trainer.items() if key != "max_steps"}
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         return {**content, "trainer": trainer}
-    stages = [{"distill": content.get("distill"), **stage} for stage in stages]
     steps = [stage.get("steps") for stage in stages]
     if all(isinstance(count, int) and count > 0 for count in steps):
         if given not in (None, sum(steps)):
@@ -53,7 +47,11 @@ def filled(content: Any) -> Any:
                 "change the stages' steps"
             )
         trainer = {**trainer, "max_steps": sum(steps)}
-    return {**content, "stages": stages, "trainer": trainer}
+    return {
+        **content,
+        "stages": [{"distill": content.get("distill"), **stage} for stage in stages],
+        "trainer": trainer,
+    }
 
 
 def stage_configs(config: "Config") -> "list[Config]":

@@ -4,6 +4,7 @@ import pytest
 from experiments import TINY
 from pydantic import BaseModel, ValidationError
 
+from segkd.connectors import MLP
 from segkd.losses import ICSD, PixelKD
 from segkd.training.distill import Distill, TermBlock
 from segkd.training.schema import Block
@@ -89,7 +90,7 @@ class TestDistill:
     def test_connectors(self):
         blocks = [{"loss": "pkd", "connector": given} for given in (None, "mlp", {"mlp": {"hidden": 3}}, "m:f")]
         terms = [TermBlock.model_validate(block) for block in blocks]
-        assert (terms[0].build().connector, terms[1].build().connector) == (None, "mlp")
+        assert (terms[0].build().connector, terms[1].build().connector) == (None, MLP)
         assert terms[2].build().connector(4, 5)[0].out_channels == 3
         for wrong in ({}, {"conv1x1": {}, "mlp": {}}, "conv3", {"mlp": {"hiden": 3}}, "m:f:g", 3):
             with pytest.raises(ValidationError):
