@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 Named = str | dict[str, Any]
 """A name alone, or ``{name: options}``."""
-NamedBlocks = Annotated[
-    dict[str, Any] | None, BeforeValidator(lambda said: {said: {}} if isinstance(said, str) else said)
-]
-"""Options by name; a name alone has none."""
+by_name = BeforeValidator(lambda said: {said: {}} if isinstance(said, str) else said)
+"""Of options by name: a name alone has none."""
+NamedBlocks = Annotated[dict[str, Any] | None, by_name]
 
 
 class TermBlock(Block):

@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from segkd.registry import KINDS, Thing, things
-from segkd.training.options import about, hints
+from segkd.training.options import about, as_yaml, hints
 from segkd.training.tasks import config_type
 
 INTRODUCTION = """\
@@ -84,8 +83,7 @@ def configuration_reference() -> str:
         schema = config_type({"task": task}).model_json_schema()
         for path, block in _blocks(ROOT, schema, schema["$defs"]):
             sections.setdefault(path, {}).setdefault(task, block)
-    paths: dict[str, str] = {}
-    """Where each block is described: the first place that has it."""
+    paths: dict[str, str] = {}  # the first place that has a block, where it is described
     for path, of_task in sections.items():
         for block in of_task.values():
             paths.setdefault(block["title"], path)
@@ -132,10 +130,8 @@ def _references(path: str, schema: Schema) -> Iterator[tuple[str, str]]:
     """Yield the blocks that a key's value may be, or may hold under names of the user's."""
     if "$ref" in schema:
         yield path, schema["$ref"].rpartition("/")[2]
-    for choice in schema.get("anyOf", []):
+    for choice in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])):
         yield from _references(path, choice)
-    if "items" in schema:
-        yield from _references(path, schema["items"])
     if isinstance(schema.get("additionalProperties"), dict):
         yield from _references(f"{path}.NAME", schema["additionalProperties"])
 
@@ -145,24 +141,23 @@ def _rows(block: Schema, paths: dict[str, str]) -> list[Row]:
     rows = []
     for key, schema in block["properties"].items():
         block_path = next((paths[name] for _, name in _references("", schema)), "")
-        if key in block.get("required", []):
-            default = "**required**"
-        elif "default" in schema:
-            default = "see there" if isinstance(schema["default"], dict) else _written(schema["default"])
-        else:  # JSON schema leaves out defaults that are made anew each time: here they are empty
-            default = _written([] if schema["type"] == "array" else {})
+        # JSON schema leaves out defaults that are made anew each time: here they are empty.
+        default = schema.get("default", [] if schema.get("type") == "array" else {})
+        shown = "see there" if default and isinstance(default, dict) else f"`{as_yaml(default)}`"
         meaning = [schema["description"]] if "description" in schema else []
-        meaning += [f"see [{block_path}](#{_anchor(block_path)})"] if block_path else []
-        rows.append((f"`{key}`", _type(schema), default, "; ".join(meaning)))
+        # A heading is called so in a link, on GitHub and elsewhere.
+        meaning += [f"see [{block_path}](#{block_path.lower().replace('.', '')})"] if block_path else []
+        is_required = key in block.get("required", [])
+        rows.append((f"`{key}`", _type(schema), "**required**" if is_required else shown, "; ".join(meaning)))
     return rows
 
 
 def _options(thing: Thing) -> list[Row]:
     """Return the options of a method, explained by its docstring."""
-    types, meanings = hints(thing.header) if thing.header else {}, _arguments(thing.load())
+    types, meanings = hints(thing.header), _arguments(thing.load())
     rows = []
     for key, option in thing.options().items():
-        default = "**required**" if option.default is option.empty else _written(option.default)
+        default = "**required**" if option.default is option.empty else f"`{as_yaml(option.default)}`"
         rows.append((f"`{key}`", _type(TypeAdapter(types[key]).json_schema()), default, meanings[key]))
     return rows
 
@@ -187,7 +182,7 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         return "block"
     if "const" in schema or "enum" in schema:
-        return ", ".join(_written(value) for value in schema.get("enum", [schema.get("const")]))
+        return ", ".join(f"`{as_yaml(value)}`" for value in schema.get("enum", [schema.get("const")]))
     if schema["type"] == "object":
         return "blocks by name" if list(_references("", schema)) else "block"
     if schema["type"] == "array":
@@ -202,24 +197,10 @@ def _type(schema: Schema) -> str:
     return f"{noun} > {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else noun
 
 
-def _written(value: Any) -> str:
-    """Return a value as a config writes it."""
-    plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
-    return f"`{text}`"
-
-
-def _anchor(path: str) -> str:
-    """Return what a heading is called in a link, on GitHub and elsewhere."""
-    return path.lower().replace(".", "")
-
-
 def _table(rows: list[Row]) -> list[str]:
     """Return a table in Markdown and an empty line; nothing for no rows."""
-    if not rows:
-        return []
     head: list[Row] = [("key", "type", "default", "meaning"), ("---",) * 4]
-    return [*(f"| {' | '.join(row)} |" for row in head + rows), ""]
+    return [*(f"| {' | '.join(row)} |" for row in head + rows), ""] if rows else []
 
 
 if __name__ == "__main__":

@@ -22,15 +22,9 @@ from segkd.training.task import Task
 def have_auxiliary(
     task: Task, name: str, network: Network, path: Path, train_set: SeededDataset, console: Console
 ) -> None:
-    """Train a teacher's head for the labels of a run's training split, or read the one that the run has trained before.
+    """Train a teacher's head for the labels of a run's training split, or read the one at ``path`` from before.
 
-    Args:
-        task: of the run.
-        name: of the teacher.
-        network: whose module is a `WithAuxiliary`.
-        path: where the run keeps the head.
-        train_set: what it is trained on.
-        console: where it is said; one that is quiet is of a process that writes nothing.
+    A console that is quiet is of a process that writes nothing.
     """
     assert isinstance(network.module, WithAuxiliary)
     if path.is_file():
@@ -38,9 +32,8 @@ def have_auxiliary(
         return
     settings, run = task.config.named_teachers()[name].auxiliary_fit, task.config.name
     console.print(f"{run}: an auxiliary head is trained on the {name}, {settings.steps} steps", highlight=False)
-    batches = (
-        (network.preprocess(images), target) for images, target in map(task.inputs, task.train_loader(train_set))
-    )
+    pairs = map(task.inputs, task.train_loader(train_set))
+    batches = ((network.preprocess(images), target) for images, target in pairs)
     torch.manual_seed(task.config.seed)
     ignored = task.spec.ignore_index
     losses = fit_auxiliary(network.module, batches, settings.steps, settings.lr, ignored, device_of(task.config))
@@ -57,18 +50,10 @@ def fit_auxiliary(
     ignore_index: int,
     device: torch.device,
 ) -> list[float]:
-    """Train the auxiliary head of a frozen teacher by cross-entropy; nothing else of the teacher changes.
+    """Train the auxiliary head of a frozen teacher by cross-entropy, and return the loss at each step.
 
-    Args:
-        module: the teacher.
-        batches: endless (images normalised for the teacher, labels (B, H, W)).
-        steps: optimiser steps, AdamW with a one-cycle learning rate.
-        lr: its peak.
-        ignore_index: label to leave out.
-        device: where.
-
-    Returns:
-        The loss at each step.
+    AdamW with a one-cycle learning rate, whose peak is ``lr``; ``batches`` are endless (images normalised for the
+    teacher, labels (B, H, W)). Nothing else of the teacher changes.
     """
     losses = []
     module.to(device).eval().requires_grad_(False)
@@ -100,11 +85,7 @@ def save_auxiliary(module: WithAuxiliary, path: Path) -> None:
 
 
 def load_auxiliary(module: WithAuxiliary, path: Path) -> None:
-    """Read the auxiliary head's weights that `save_auxiliary` wrote.
-
-    Raises:
-        SegkdError: the file is damaged, or of another head.
-    """
+    """Read the auxiliary head's weights that `save_auxiliary` wrote; raises a SegkdError if they do not fit."""
     state = read_state_dict(path)
     check_fit(module.auxiliary, state, path)
     module.auxiliary.load_state_dict(state)

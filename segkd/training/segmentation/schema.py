@@ -1,16 +1,26 @@
-"""What a config of a segmentation run may say beside what every config may."""
+"""What a config of a segmentation run may say beside what every config may, and the task loss that it names."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from segkd.common.plain import Block
 from segkd.common.values import Count, HeightWidth, Scale
+from segkd.errors import SegkdError
 from segkd.models.smp import SMPBlock
+from segkd.registry import find, thing
 from segkd.training import schema
-from segkd.training.segmentation.task_loss import Blocks, build_task_loss, check_task_loss
+from segkd.training.distill import by_name
+from segkd.training.options import check, make
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Blocks = dict[str, dict[str, Any] | None]
+"""The options of each task loss by its name; None takes one out that a base names."""
 
 
 class SegmentationData(schema.Data):
@@ -57,22 +67,20 @@ class SegmentationConfig(schema.Config):
     student: SMPBlock
     teacher: SegmentationTeacher | None = None
     validation: SegmentationValidation = SegmentationValidation()
-    task_loss: dict[str, dict[str, Any] | None] | None = Field(
+    task_loss: Annotated[Blocks | None, by_name] = Field(
         None,
         description="what is learnt from the labels, default cross_entropy: a name such as ohem, {ohem: {threshold: "
         "0.7}}, or several, whose sum it is: {cross_entropy: {weight: auto}, dice: {scale: 0.5}}",
     )
 
-    @field_validator("task_loss", mode="before")
-    @classmethod
-    def _by_name(cls, task_loss: Any) -> Any:
-        return {task_loss: {}} if isinstance(task_loss, str) else task_loss
-
     @field_validator("task_loss")
     @classmethod
     def _check(cls, task_loss: Blocks | None) -> Blocks | None:
-        if task_loss is not None:
-            check_task_loss(task_loss)
+        if task_loss is not None and not _parts(task_loss):
+            raise SegkdError("names no loss: null takes one out, {} keeps its defaults")
+        for name, _, options in _parts(task_loss or {}):
+            if ":" not in name:
+                check(thing("task_loss", name), options)
         return task_loss
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
@@ -91,3 +99,60 @@ class SegmentationConfig(schema.Config):
         if stride is not None and (stride[0] > window[0] or stride[1] > window[1]):
             raise ValueError(f"validation.stride must not be beyond the window {list(window)}, got {list(stride)}")
         return self
+
+
+def build_task_loss(
+    blocks: Blocks, ignore_index: int = 255, class_weights: Callable[[], list[float] | None] = lambda: None
+) -> "nn.Module":
+    """Return the task loss.
+
+    Args:
+        blocks: as in the config.
+        ignore_index: label that all of them leave out.
+        class_weights: called where a config says ``weight: auto``.
+
+    Raises:
+        SegkdError: there is no such task loss or option, or a value is out of range.
+    """
+    from segkd.segmentation.task_losses import OfSmp, Sum
+
+    built: list[tuple[float, nn.Module]] = []
+    for name, scale, options in _parts(blocks):
+        if options.get("weight") == "auto":
+            options["weight"] = class_weights()
+        if ":" not in name:
+            loss = make("task_loss", name, {"ignore_index": ignore_index, **options})
+        elif name.startswith("smp:"):
+            loss = OfSmp(name.removeprefix("smp:"), options, ignore_index)
+        else:
+            loss = _own(name, options, ignore_index)
+        built.append((scale, loss))
+    return built[0][1] if len(built) == 1 and built[0][0] == 1 else Sum(built)
+
+
+def _parts(blocks: Blocks) -> list[tuple[str, float, dict[str, Any]]]:
+    """Return name, scale and options of each loss that is not taken out."""
+    parts = []
+    for name, block in blocks.items():
+        if block is not None:
+            options = dict(block)
+            scale = options.pop("scale", 1.0)
+            if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
+                raise SegkdError(f"{name}: scale must be a number above 0, got {scale!r}")
+            parts.append((name, float(scale), options))
+    return parts
+
+
+def _own(name: str, options: dict[str, Any], ignore_index: int) -> "nn.Module":
+    from torch import nn
+
+    build = find("task_loss", name)
+    try:
+        if "ignore_index" in inspect.signature(build).parameters:
+            options = {"ignore_index": ignore_index, **options}
+        loss = build(**options)
+    except (TypeError, ValueError) as error:
+        raise SegkdError(f"{name!r} cannot be made with {options}: {' '.join(str(error).split())}") from None
+    if not isinstance(loss, nn.Module):
+        raise SegkdError(f"{name!r} must be a torch.nn.Module, or give one, got {type(loss).__name__}")
+    return loss

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkd.errors import SegkdError
 from segkd.training.measure import Measure, seen_by
-from segkd.training.segmentation.schema import SegmentationConfig
+from segkd.training.segmentation.schema import SegmentationConfig, build_task_loss
 from segkd.training.task import Task
 
 if TYPE_CHECKING:
@@ -96,8 +96,6 @@ class SegmentationTask(Task):
 
     def task_loss(self) -> "nn.Module":
         """Return what is learnt from the labels."""
-        from segkd.training.segmentation.task_loss import build_task_loss
-
         named, classes = self.config.task_loss or {"cross_entropy": {}}, self.spec.num_classes
         for name, options in named.items():
             weight = (options or {}).get("weight")

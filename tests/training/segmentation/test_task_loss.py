@@ -11,7 +11,7 @@ from segkd.errors import SegkdError
 from segkd.segmentation.task_losses import OHEM, CrossEntropy, Dice, OfSmp, Sum, class_weights
 from segkd.training.config import load_config
 from segkd.training.run import changed_keys
-from segkd.training.segmentation.task_loss import build_task_loss
+from segkd.training.segmentation.schema import build_task_loss
 
 OWN = """
 import torch
