@@ -76,23 +76,18 @@ def _header(chain: list[tuple[Path, ast.ClassDef]]) -> Callable[..., Any]:
     Types may use builtins, what the file imports from ``typing`` and ``collections.abc``, and its own
     ``Name = Literal[...]``; defaults are literals.
     """
-    header = ast.parse("def header() -> None: ...").body[0]
-    assert isinstance(header, ast.FunctionDef)
-    fields: dict[str, tuple[ast.arg, ast.expr | None]] = {}
+    parameters: dict[str, str] = {}
     for _, node in chain:
         for inner in node.body:
-            if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name) and not _is_class_var(inner):
-                fields[inner.target.id] = (ast.arg(inner.target.id, inner.annotation), inner.value)
+            if isinstance(inner, ast.AnnAssign) and not _is_class_var(inner):
+                parameters[ast.unparse(inner.target)] = ast.unparse(inner)
             elif isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
-                arguments = inner.args.args[1:]
-                missing = [None] * (len(arguments) - len(inner.args.defaults))
-                fields = {a.arg: (a, d) for a, d in zip(arguments, [*missing, *inner.args.defaults], strict=True)}
-    header.args.args = [argument for argument, _ in fields.values()]
-    header.args.defaults = [default for _, default in fields.values() if default is not None]
+                parameters = {"self": ast.unparse(inner.args).removeprefix("self").removeprefix(", ")}
     types = [line for path in dict.fromkeys(path for path, _ in chain) for line in _tree(path).body if _is_type(line)]
-    module = ast.fix_missing_locations(ast.Module([*types, header], []))
+    header = f"def header({', '.join(filter(None, parameters.values()))}) -> None: ..."
+    text = "\n".join([*map(ast.unparse, types), header])
     found: dict[str, Any] = {}
-    exec(compile(module, str(chain[-1][0]), "exec", flags=__future__.annotations.compiler_flag), found)
+    exec(compile(text, str(chain[-1][0]), "exec", flags=__future__.annotations.compiler_flag), found)
     built: Callable[..., Any] = found["header"]
     return built
 

@@ -18,21 +18,14 @@ from segkd.errors import SegkdError, nearest
 
 
 class Kind(NamedTuple):
-    """What can be named.
-
-    Attributes:
-        noun: what messages call one.
-        plural: what lists call them.
-        key: where a config names it.
-        files: where those of this package stand, as patterns in it.
-        given: what one that is a function is called with, beside its options.
-    """
+    """What can be named, where a config names it, and where this package's stand, as patterns in it."""
 
     noun: str
     plural: str
     key: str
     files: tuple[str, ...]
     given: tuple[str, ...] = ()
+    """What one that is a function is called with, beside its options."""
 
 
 _LOSSES = ("losses/*.py", "*/methods/*.py")

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from segkd.common.plain import written
 from segkd.errors import SegkdError, nearest
 
-ClassMap = list[int | None]
-"""For each class of the teacher that of the student, or None."""
-
 
 def match_classes(
     what: str,
@@ -16,17 +13,11 @@ def match_classes(
     theirs: Sequence[str],
     ours: Sequence[str],
     said: Sequence[int | None] | Mapping[str, str | None] | None,
-) -> ClassMap | None:
+) -> list[int | None] | None:
     """Return which of a teacher's classes is which of the student's; None where they are the same, in their order.
 
-    Args:
-        what: how messages call the teacher.
-        key: where a config maps its classes.
-        theirs: the teacher's classes.
-        ours: the student's.
-        said: what the config says of them: a list with an entry for each of the teacher's, or a mapping by name of
-            those that the names do not tell. Else they are the same where their names are, letters' case, spaces, ``_``
-            and ``-`` left out.
+    They are the same where their names are, letters' case, spaces, ``_`` and ``-`` left out. What these do not tell the
+    config says under ``key``: a list with an entry for each of the teacher's, or a mapping by name.
 
     Raises:
         SegkdError: a class has no counterpart and it is not said that it has none; the message holds the map to fill
@@ -52,7 +43,7 @@ def match_classes(
     if unknown or lacking:
         problems = [f"{_listed(unknown)} of it are none of the student's"] if unknown else []
         problems += [f"none of it is the student's {_listed(lacking)}"] if lacking else []
-        to_fill = {**dict(said or {}), **{name: None for name in unknown}}
+        to_fill = {**(said or {}), **dict.fromkeys(unknown)}
         fill = f"{{{', '.join(f'{_quoted(name)}: {_quoted(place)}' for name, place in to_fill.items())}}}"
         raise SegkdError(
             f"{what} has {len(theirs)} classes, the student {len(ours)} {_listed(ours)}: {'; '.join(problems)}; fill "

@@ -141,12 +141,9 @@ class Distill(Block):
         yield ("distill", "pixel_weighting"), self.build_weighting
 
     def misplaced(self, task: str, places: Collection[str], own: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield what reads another task's: its keys in a config, and what is wrong.
+        """Yield what reads another task's than these places: its keys in a config, and what is wrong.
 
-        Args:
-            task: of the config.
-            places: what terms can read of what its models return.
-            own: whether to look at losses of the user's own, which are imported for that, or at this package's.
+        Either among losses of the user's own, which are imported for that, or among this package's.
         """
         for name, block in self.named_terms().items():
             if (":" in block.loss) == own and (problem := block.misplaced(task, places)):

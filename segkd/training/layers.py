@@ -21,17 +21,13 @@ _REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.-]+)\s*\}")
 
 
 class Layer(NamedTuple):
-    """Some keys, and where they come from.
-
-    Attributes:
-        name: a file's path, ``the command line`` or ``the keywords``.
-        keys: nested as in a file.
-        folder: what paths in it are relative to.
-    """
+    """Some keys, nested as in a file, and where they come from."""
 
     name: str
+    """A file's path, ``the command line`` or ``the keywords``."""
     keys: dict[str, Any]
     folder: Path
+    """What paths in it are relative to."""
 
 
 def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:

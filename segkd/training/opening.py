@@ -19,21 +19,15 @@ from segkd.training.tasks import task_of
 
 @dataclass
 class OpenedModel:
-    """A model, and where it comes from.
-
-    Attributes:
-        name: as it was given.
-        network: in eval mode.
-        weights: the file that they lie in.
-        home: the run's directory, or the student's folder.
-        config: of the run, with the changes that were asked for; None of a student's folder alone.
-    """
+    """A model, by the name that it was given, and where it comes from."""
 
     name: str
     network: Network
     weights: Path
     home: Path
+    """The run's directory, or the student's folder."""
     config: Config | None = None
+    """Of the run, with the changes that were asked for; None of a student's folder alone."""
 
     @functools.cached_property
     def task(self) -> Task | None:

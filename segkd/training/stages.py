@@ -25,11 +25,7 @@ class Stage(Block):
 
 
 def filled(content: Any) -> Any:
-    """Return what a config says with what its stages leave out: their ``distill``, and ``trainer.max_steps``.
-
-    Raises:
-        ValueError: ``trainer.max_steps`` is another number than the stages' steps together.
-    """
+    """Return what a config says with what its stages leave out: their ``distill``, and ``trainer.max_steps``."""
     stages = content.get("stages") if isinstance(content, dict) else None
     trainer = (content.get("trainer") or {}) if stages else None
     if not isinstance(trainer, dict):
@@ -47,11 +43,8 @@ def filled(content: Any) -> Any:
                 "change the stages' steps"
             )
         trainer = {**trainer, "max_steps": sum(steps)}
-    return {
-        **content,
-        "stages": [{"distill": content.get("distill"), **stage} for stage in stages],
-        "trainer": trainer,
-    }
+    stages = [{"distill": content.get("distill"), **stage} for stage in stages]
+    return {**content, "stages": stages, "trainer": trainer}
 
 
 def stage_configs(config: "Config") -> "list[Config]":
@@ -74,22 +67,16 @@ def ends_of(config: "Config") -> list[int]:
 
 
 def of_length(config: "Config", steps: int) -> "Config":
-    """Return a config that trains so many steps, its stages as long as before in relation to each other.
-
-    Raises:
-        SegkdError: there are fewer steps than stages.
-    """
+    """Return a config that trains so many steps, its stages as long as before in relation to each other."""
     trainer = config.trainer.model_copy(update={"max_steps": steps})
     if config.stages is None:
         return config.model_copy(update={"trainer": trainer})
     if steps < len(config.stages):
         raise SegkdError(f"{config.name}: {len(config.stages)} stages need as many steps, got {steps}")
-    ends: list[int] = []
-    done, stages = 0, []
-    for stage in config.stages:
-        done += stage.steps
-        left = len(config.stages) - len(ends) - 1
-        least = (ends[-1] if ends else 0) + 1
-        ends.append(min(max(round(steps * done / config.trainer.max_steps), least), steps - left))
-        stages.append(stage.model_copy(update={"steps": ends[-1] - least + 1}))
+    ends = [0]
+    for number, end in enumerate(ends_of(config), 1):
+        left = len(config.stages) - number
+        ends.append(min(max(round(steps * end / config.trainer.max_steps), ends[-1] + 1), steps - left))
+    lengths = [end - begin for begin, end in itertools.pairwise(ends)]
+    stages = [s.model_copy(update={"steps": length}) for s, length in zip(config.stages, lengths, strict=True)]
     return config.model_copy(update={"trainer": trainer, "stages": stages})

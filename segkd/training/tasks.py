@@ -78,9 +78,7 @@ def names_code(content: Mapping[str, Any]) -> bool:
 def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] = lambda keys: "the config") -> Any:
     """Return the class of the config that has this content, and write into it which families its models are of.
 
-    Args:
-        content: what a config says, as yet unchecked.
-        source: the name of the file that says what stands under some keys, for messages.
+    What it says is as yet unchecked; ``source`` names the file that says what stands under some keys, for messages.
 
     Raises:
         SegkdError: there is no such task or family (with the nearest), a family has no models for the task, or a

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 
 def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, Config]:
-    """Return by name the configs that train teachers of this config; a teacher that is named by weights has none.
+    """Return by name the configs that train teachers of a student's config, which is to teach others in these runs.
 
-    Args:
-        config: the student's.
-        pupils: the run directories of those that this student is to teach.
+    A teacher that is named by weights has none.
 
     Raises:
         SegkdError: such a config is not there or cannot be read, or names a teacher that is its own pupil.
@@ -68,12 +66,7 @@ def _teacher_config(config: Config, where: str, block: TeacherBlock, pupils: tup
 
 
 class TeacherOf:
-    """One teacher of a run: built when this is made, its weights loaded when they are there.
-
-    Args:
-        task: of the run.
-        name: of the teacher.
-        own: the config that trains it, if it has one.
+    """One teacher of a run, and the config that trains it, if it has one: built now, its weights loaded later.
 
     Attributes:
         network: reads its logits in the student's classes.
@@ -192,14 +185,7 @@ class TeacherOf:
                 self.remarks.append(f"  {', '.join(left)} -> none")
 
     def load(self, to_measure: bool = False) -> None:
-        """Load the weights.
-
-        Args:
-            to_measure: where its predictions alone are asked for, an auxiliary head may lack.
-
-        Raises:
-            SegkdError: they do not fit, or hold no auxiliary head where one is asked for.
-        """
+        """Load the weights; an auxiliary head that is asked for may lack only where its predictions alone are."""
         if self.checkpoint is None:
             return
         family: type[Family] = registry.find("family", self.network.family or "")
@@ -209,11 +195,7 @@ class TeacherOf:
 
 
 class TeachersOf:
-    """The teachers of a run by name: built when this is made, their weights loaded when they are there.
-
-    Args:
-        task: of the run.
-        configs: those that train some of them, see `teacher_configs`.
+    """The teachers of a run by name, see `TeacherOf`, with the configs that `teacher_configs` found.
 
     Attributes:
         each: the `TeacherOf` of those that are no average.
@@ -233,7 +215,7 @@ class TeachersOf:
 
     @property
     def predicting(self) -> "dict[str, Network]":
-        """Return those whose features are not all that can be read of them."""
+        """Those whose features are not all that can be read of them."""
         return {name: network for name, network in self.networks.items() if network.classes}
 
     def load(self, to_measure: bool = False) -> None:
