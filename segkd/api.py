@@ -37,7 +37,6 @@ def train(
     Args:
         config: a file, the name of a shipped config, or a mapping of keys and values as in a file.
         resume: instead of a config, the directory of a run to go on with.
-        quiet: show nothing.
         overrides: changes to the config: blocks (``trainer={"max_steps": 10}``) are merged key by key;
             ``**{"trainer.max_steps": 10}`` is the same.
 
@@ -83,7 +82,6 @@ def compare(
         baseline: what the others are compared to; default the config that distils nothing.
         pictures: how many validation images the report shows.
         report_only: train nothing.
-        quiet: show nothing.
         overrides: changes to all configs, see `train`.
 
     Returns:
@@ -98,14 +96,11 @@ def compare(
     loaded = [] if report_only else [_load(config, overrides) for config in configs]
     from segkd.comparison import compare as comparison
 
-    place = None if out is None else Path(out)
+    shown: dict[str, Any] = {"out": None if out is None else Path(out), "baseline": baseline, "pictures": pictures}
     with _guest(quiet) as console:
         if report_only:
-            paths = list(map(str, configs))
-            return comparison.report_only(paths, console, out=place, baseline=baseline, pictures=pictures)
-        return comparison.compare(
-            loaded, (), console, seeds=seeds, budget=budget, out=place, baseline=baseline, pictures=pictures
-        )
+            return comparison.report_only(list(map(str, configs)), console, **shown)
+        return comparison.compare(loaded, (), console, seeds=seeds, budget=budget, **shown)
 
 
 def evaluate(
@@ -116,7 +111,6 @@ def evaluate(
     Args:
         target: a run directory, or a config.
         device: where; default what ``trainer.accelerator`` says.
-        quiet: show nothing.
         overrides: changes to the config, see `train`.
 
     Returns:
@@ -125,7 +119,7 @@ def evaluate(
     Raises:
         SegkdError: there is nothing to measure.
     """
-    from segkd.training.evaluate import evaluate
+    from segkd.training.measure import evaluate
 
     with _guest(quiet) as console:
         return evaluate(str(target), overrides, device, console)
@@ -145,7 +139,6 @@ def predict(
         student: a run, the folder of a saved student, or a config.
         inputs: images, videos, folders of them, or patterns.
         out: the folder that is written, empty or not there yet.
-        quiet: show nothing.
         options: see `segkd.deployment.predict.predict`, such as ``flip=True`` and ``device="cpu"``.
 
     Returns:
@@ -181,7 +174,6 @@ def export(
         out: the file; default in the run's directory.
         images: a folder of images to check it on; default the validation split.
         device: where the student runs that the file is checked against.
-        quiet: show nothing.
         overrides: changes to the run's config, see `train`.
 
     Returns:
@@ -192,8 +184,8 @@ def export(
     """
     from segkd.deployment.export import export
 
-    place, folder = (None if path is None else Path(path) for path in (out, images))
-    options: dict[str, Any] = {"int8": int8, "out": place, "images": folder, "overrides": overrides, "device": device}
+    options: dict[str, Any] = {"int8": int8, "overrides": overrides, "device": device}
+    options |= {name: None if path is None else Path(path) for name, path in (("out", out), ("images", images))}
     with _guest(quiet) as console:
         return export(str(target), format, **options, console=console)
 
@@ -204,10 +196,9 @@ def _load(config: Any, overrides: Mapping[str, Any]) -> "Config":
     from segkd.training.schema import Config
     from segkd.training.tasks import dataset_of
 
-    if isinstance(config, Config):
-        if not overrides:
-            return config
-        config = whole(config)
+    if isinstance(config, Config) and not overrides:
+        return config
+    config = whole(config) if isinstance(config, Config) else config
     named = config if isinstance(config, Mapping) else str(config)
     dataset_of(load_config(named, overrides, build=False))
     return load_config(named, overrides)

@@ -74,16 +74,12 @@ def main() -> None:
             text, code = str(error), 1
         elif hasattr(error, "format_message"):  # typer's, for a wrong option or argument
             command = getattr(getattr(error, "ctx", None), "command_path", "segkd")
-            text, code = f"{_one_line(error.format_message()).rstrip('.')} (see: {command} --help)", 2
+            text, code = f"{' '.join(error.format_message().split()).rstrip('.')} (see: {command} --help)", 2
         else:
-            text, code = f"{type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+            text, code = f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", 1
         print(f"segkd: {text}", file=sys.stderr)
         sys.exit(code)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from segkd.commands.shared import DEVICE_HELP, Debug, Overrides, console, print_line, whole_number
+from segkd.commands.shared import DEVICE_HELP, Debug, Overrides, console, whole_number
+from segkd.common.progress import say
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -87,7 +88,7 @@ def predict(
         device=device,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
-    print_line(str(summary))
+    say(console, str(summary))
     if summary.problems:
         raise typer.Exit(1)
 
@@ -124,7 +125,7 @@ def export(
     result = export(
         run, format, int8=int8, out=out, overrides=overrides or [], images=images, device=device, console=console
     )
-    print_line(str(result))
+    say(console, str(result))
 
 
 def _height_width(text: str) -> tuple[int, int]:
@@ -187,4 +188,4 @@ def bench(
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
-    print_line(str(result))
+    say(console, str(result))

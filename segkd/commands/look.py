@@ -13,11 +13,11 @@ from segkd.commands.shared import (
     Debug,
     Overrides,
     console,
-    print_line,
     read_config,
     shipped_names,
     whole_number,
 )
+from segkd.common.progress import say
 from segkd.errors import SegkdError, nearest
 
 OWN = """
@@ -79,11 +79,18 @@ def check(
     """
     from segkd.data.check import check_dataset
     from segkd.data.unlabelled import check_unlabelled, find_images
+    from segkd.resources import resource_dir
+    from segkd.training.config import find_config, shipped_configs
     from segkd.training.tasks import bare_dataset, dataset_of
 
     dataset, extra = bare_dataset(data), None
     if dataset is None:
-        _check_named(data)
+        try:
+            find_config(data)
+        except SegkdError:
+            names = [path.stem for path in (*shipped_configs(), *sorted(resource_dir("datasets").glob("*.yaml")))]
+            hint = nearest(Path(data).stem, names)
+            raise SegkdError(f"there is no config and no data set {data!r}: {hint}") from None
         config = read_config(data, overrides)
         dataset, root, extra = dataset_of(config), config.data.root, config.data.unlabelled
     else:
@@ -93,24 +100,11 @@ def check(
             dataset = dataset.limited(whole_number(changes["data.max_pixels"]))
     report = check_dataset(dataset, root, console)
     if extra is not None:
-        images = find_images(dataset, extra.images, root)
-        added = check_unlabelled(images, dataset.max_pixels, console)
+        added = check_unlabelled(find_images(dataset, extra.images, root), dataset.max_pixels, console)
         report = replace(report, splits=[*report.splits, added])
-    print_line(str(report))
+    say(console, str(report))
     if report.problems:
         raise SegkdError(f"{len(report.problems)} problem(s) in data set {dataset.name!r}")
-
-
-def _check_named(name: str) -> None:
-    """Raise where nothing has a name, with the nearest config's or data set's."""
-    from segkd.resources import resource_dir
-    from segkd.training.config import find_config, shipped_configs
-
-    try:
-        find_config(name)
-    except SegkdError:
-        names = [path.stem for path in (*shipped_configs(), *sorted(resource_dir("datasets").glob("*.yaml")))]
-        raise SegkdError(f"there is no config and no data set {name!r}: {nearest(Path(name).stem, names)}") from None
 
 
 def _changes(overrides: list[str]) -> dict[str, str]:
@@ -143,4 +137,4 @@ def show(
         picture.save(out)
     except (OSError, ValueError) as error:
         raise SegkdError(f"the picture {out} cannot be written: {error}") from None
-    print_line(f"{out} shows {count} samples of {loaded.data.dataset}")
+    say(console, f"{out} shows {count} samples of {loaded.data.dataset}")

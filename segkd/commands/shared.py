@@ -34,24 +34,15 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
-    """Return a config, checked with its data set's description before torch and the models' libraries are imported.
-
-    Raises:
-        SegkdError: one of them cannot be read.
-    """
+    """Return a config, checked with its data set's description before torch and the models' libraries are imported."""
     from segkd.training.config import load_config
     from segkd.training.tasks import dataset_of
 
     config = load_config(name, overrides or [], build=False)
     dataset = dataset_of(config)
     if getattr(dataset, "generator", None) and not dataset.resolve_root(config.data.root).is_dir():
-        print_line(f"{dataset.name}: its scenes are drawn, into {dataset.resolve_root(config.data.root)}")
+        say(console, f"{dataset.name}: its scenes are drawn, into {dataset.resolve_root(config.data.root)}")
     return load_config(name, overrides or [])
-
-
-def print_line(text: str) -> None:
-    """Print a line as it is."""
-    say(console, text)
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -68,7 +59,7 @@ def print_result(result: dict[str, Any]) -> None:
     if "last" in result and result["student"]["step"] != result["steps"]:
         score, best = measures_of(result)[0], result["student"]["step"]
         last = f"{score.label} {score.shown(result['last'][score.key])}"
-        print_line(f"The student is that of step {best}, the best validation; the last step has {last}.")
+        say(console, f"The student is that of step {best}, the best validation; the last step has {last}.")
 
 
 def whole_number(text: str) -> int:

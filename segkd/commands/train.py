@@ -11,11 +11,11 @@ from segkd.commands.shared import (
     Debug,
     Overrides,
     console,
-    print_line,
     print_result,
     read_config,
     shipped_names,
 )
+from segkd.common.progress import say
 from segkd.errors import SegkdError
 
 
@@ -61,7 +61,8 @@ def train(
     else:
         raise SegkdError("segkd train takes a CONFIG (see: segkd configs), or --resume RUN")
     print_result(result)
-    print_line(f"The student is in {result['run']}/student; look at the run with: tensorboard --logdir {result['run']}")
+    run = result["run"]
+    say(console, f"The student is in {run}/student; look at the run with: tensorboard --logdir {run}")
 
 
 def compare(
@@ -115,14 +116,7 @@ def compare(
         comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
         return
     outcome = comparison.compare(
-        names,
-        overrides,
-        console,
-        seeds=seeds,
-        budget=budget,
-        out=out,
-        baseline=baseline,
-        pictures=pictures,
+        names, overrides, console, seeds=seeds, budget=budget, out=out, baseline=baseline, pictures=pictures
     )
     if outcome.failed:
         raise typer.Exit(1)
@@ -145,7 +139,7 @@ def evaluate(
       segkd eval runs/quickstart --device cpu --json figures.json
       segkd eval runs/quickstart data.val_split=train
     """
-    from segkd.training.evaluate import evaluate
+    from segkd.training.measure import evaluate
     from segkd.training.results import check_writable, write_json
 
     if json_file is not None:

@@ -52,14 +52,8 @@ def compare(
     another if that one ends before it is finished. All wait for all runs, and write the report of them.
 
     Args:
-        names: configs, see `segkd.training.config.find_config`, or read already.
+        names: configs, see `segkd.training.config.find_config`, or read already; of the others see `segkd.api.compare`.
         overrides: ``key.path=value`` changes to all that are to be read.
-        console: where progress is shown.
-        seeds: how many, from 0.
-        budget: see `segkd.comparison.plan.parse_budget`.
-        out: the comparison's directory; default ``comparison`` where the first config has its runs.
-        baseline: the config that the others are compared to; default the one that distils nothing, else the first.
-        pictures: how many validation images the report shows under each method.
 
     Raises:
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
@@ -86,31 +80,23 @@ def compare(
         with place.lock("report"):
             # Looked for under the lock: the last report is on all that is finished.
             finished = [job for job in jobs if job.run.finished]
-            records: list[Record] = []
+            results = {}
             if baseline is not None and baseline not in [job.method for job in finished]:
                 say(console, f"no report yet: no run of {baseline} is finished")
             elif finished:
                 records = read_records([job.run.directory for job in finished], console)
-                _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
+                results = _report(records, place, console, baseline, pictures, len(jobs) - len(finished))
         if failed:
             say(console, f"failed: {', '.join(job.config.name for job in failed)}")
-        return _outcome(place, records, [job.config.name for job in failed])
+        return Outcome(place.directory, results, [job.config.name for job in failed])
 
 
 def report_only(
     paths: Sequence[str], console: Console, *, out: Path | None, baseline: str | None = None, pictures: int = 3
 ) -> Outcome:
-    """Write the report of runs that are finished.
+    """Write the report of finished runs: directories, or folders of them.
 
-    Args:
-        paths: run directories, or folders of them.
-        console: where it is said what was written.
-        out: where to; default the comparison that `paths` names, else ``comparison`` beside the first run.
-        baseline: name of the method that the others are compared to.
-        pictures: how many validation images are shown under each method.
-
-    Raises:
-        SegkdError: a path holds no run, runs cannot be compared or lack what they measured, `out` holds other files.
+    By default into the comparison that `paths` names, else ``comparison`` beside the first run.
     """
     records = read_records([Path(path) for path in paths], console)
     find_baseline(group(records), baseline)  # what does not go together is known before anything is written
@@ -119,8 +105,8 @@ def report_only(
         if "budget" not in place.agreed():
             place.agree({"runs": [str(record.run.directory) for record in records]})
         runs = [Run(file.parent) for path in paths for file in Path(path).glob("*/config.yaml")]
-        _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs))
-    return _outcome(place, records, [])
+        results = _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs))
+    return Outcome(place.directory, results, [])
 
 
 def _report(
@@ -130,18 +116,14 @@ def _report(
     baseline: str | None,
     pictures: int,
     open_runs: int,
-) -> None:
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Write the report and return each method's results by their seeds."""
     methods = group(records)
     # What was agreed on in a comparison holds of its own runs alone.
     own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
     agreed = place.agreed() if own else {}
     write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures, open_runs)
-
-
-def _outcome(place: Workplace, records: Sequence[Record], failed: list[str]) -> Outcome:
-    methods = group(records) if records else []
-    results = {method.name: {seed: each.result for seed, each in method.records.items()} for method in methods}
-    return Outcome(place.directory, results, failed)
+    return {method.name: {seed: each.result for seed, each in method.records.items()} for method in methods}
 
 
 def _beside(path: Path) -> Path:

@@ -15,12 +15,9 @@ from segkd.training.teacher import teacher_configs
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run may spend.
+    """What every run may spend: so many ``steps`` or ``minutes``.
 
-    Args:
-        unit: ``steps`` or ``minutes``.
-        amount: how many; None for what the configs say: their own steps, which must agree, or the time that the dearest
-            of them takes for its own steps.
+    No amount stands for what the configs say: their own steps, which must agree, or the time of the dearest of them.
     """
 
     unit: str
@@ -31,11 +28,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``steps``, ``minutes``, ``700steps`` or ``12.5 minutes``.
-
-    Raises:
-        SegkdError: it is none of these, or an amount that is no budget.
-    """
+    """Read ``steps``, ``minutes``, ``700steps`` or ``12.5 minutes``."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)?\s*(steps?|min(?:utes?)?)", text.strip())
     amount = None if found is None or found[1] is None else float(found[1])
     unit = "" if found is None else "steps" if found[2].startswith("step") else "minutes"
@@ -58,26 +51,15 @@ class Job:
 
 
 def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: Path) -> list[Config]:
-    """Load the configs that are compared, where they are not loaded yet; their runs go to ``out``.
-
-    Raises:
-        SegkdError: a config cannot be read, two have one name, or they are not measured on the same images.
-    """
+    """Load the configs that are compared, where they are not loaded yet; their runs go to ``out``."""
     seed = next((text for text in overrides if text.partition("=")[0] == "seed"), None)
     if seed is not None:
         raise SegkdError(f"{seed}: a comparison gives each config the seeds 0, 1, ..., as many as --seeds says")
     # Where runs go is the comparison's to say.
     configs = [name if isinstance(name, Config) else load_config(name, overrides) for name in names]
     methods = [config.model_copy(update={"runs": str(out)}) for config in configs]
-    first = methods[0]
     for index, config in enumerate(methods):
-        check_comparable(first, config)
-        # Not so of runs that were made on several machines, each with its own.
-        if config.data.root != first.data.root:
-            raise SegkdError(
-                f"{first.name} and {config.name} cannot be compared: their data.root is {first.data.root!r} and "
-                f"{config.data.root!r}"
-            )
+        check_comparable(methods[0], config, same_root=True)
         for other in methods[:index]:
             if config.name == other.name:
                 raise SegkdError(f"two configs have the name {config.name!r}: each needs one of its own")
@@ -88,14 +70,19 @@ def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: P
     return methods
 
 
-def check_comparable(first: Config, second: Config) -> None:
-    """Raise `SegkdError` unless two configs are of one task and are measured on the same split of the same data set."""
+def check_comparable(first: Config, second: Config, same_root: bool = False) -> None:
+    """Raise `SegkdError` unless two configs are of one task and are measured on the same split of the same data set.
+
+    With `same_root` they must lie in one folder too, as runs that were made on several machines need not.
+    """
+    roots = (first.data.root, second.data.root) if same_root else (None, None)
     for what, one, other in (
         ("task", first.task, second.task),
         ("data set", first.data.dataset, second.data.dataset),
         ("validation split", first.data.val_split, second.data.val_split),
+        ("data.root", *roots),
     ):
-        if one != other and not (what == "data set" and same_dataset(one, other)):
+        if one != other and not (what == "data set" and same_dataset(str(one), str(other))):
             raise SegkdError(
                 f"{first.name} and {second.name} cannot be compared: their {what} is {one!r} and {other!r}"
             )
@@ -107,42 +94,31 @@ def is_same_method(one: Config, other: Config) -> bool:
 
 
 def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] | None:
-    """Return how many steps each method trains under a budget of steps, or None where time must be taken first.
-
-    Raises:
-        SegkdError: the configs' own steps differ.
-    """
+    """Return how many steps each method trains under a budget of steps, or None where time must be taken first."""
     if budget.unit == "minutes":
         staged = next((config.name for config in methods if config.stages), None)
         if staged is not None:
             raise SegkdError(f"{staged} has stages, whose steps do not take the same time: give a budget of steps")
         return None
-    if budget.amount is not None:
-        return {config.name: int(budget.amount) for config in methods}
-    first = methods[0]
-    for config in methods:
-        if config.trainer.max_steps != first.trainer.max_steps:
+    steps = {config.name: int(budget.amount or config.trainer.max_steps) for config in methods}
+    first, own = methods[0].name, steps[methods[0].name]
+    for name, count in steps.items():
+        if count != own:
             raise SegkdError(
-                f"the budget is not matched: {first.name} trains {first.trainer.max_steps} steps, {config.name} "
-                f"{config.trainer.max_steps}; --budget {first.trainer.max_steps}steps gives all the same, --budget "
-                "minutes the same time"
+                f"the budget is not matched: {first} trains {own} steps, {name} {count}; --budget {own}steps gives all "
+                "the same, --budget minutes the same time"
             )
-    return {config.name: config.trainer.max_steps for config in methods}
+    return steps
 
 
 def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> list[Job]:
-    """Return the runs of a comparison, ``<method>_seed<k>``: all methods with the first seed, then with the next.
-
-    Raises:
-        SegkdError: a run's directory holds a run of another config.
-    """
+    """Return the runs of a comparison, ``<method>_seed<k>``: all methods with the first seed, then with the next."""
     jobs = []
     for seed in range(seeds):
         for config in methods:
             changes = {"name": f"{config.name}_seed{seed}", "seed": seed}
             jobs.append(Job(config.name, of_length(config, steps[config.name]).model_copy(update=changes)))
-    for job in jobs:
-        check_unchanged(job)
+            check_unchanged(jobs[-1])
     return jobs
 
 

@@ -1,6 +1,9 @@
 """Finished runs as a report needs them: read from their directories, and grouped by method."""
 
+import contextlib
+import itertools
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,24 +27,23 @@ _PARTS = {"student": dict, "last": dict, "classes": list, "seed": int, "environm
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run.
-
-    Args:
-        run: where it is.
-        config: that it was made with.
-        result: what it measured, see `segkd.training.train.train`.
-        curve: of each validation its ``step``, the ``seconds`` of training before it, and the score, in [0, 1].
-    """
+    """One finished run, with its config and its result, see `segkd.training.train.train`."""
 
     run: Run
     config: Config
     result: dict[str, Any]
     curve: list[tuple[int, float, float]]
+    """Of each validation its step, the seconds of training before it, and the score."""
+
+    @property
+    def batch(self) -> int:
+        """Return how many images an optimiser step sees."""
+        config, processes = self.config, int(self.result["environment"]["processes"])
+        return config.data.batch_size * config.trainer.accumulate * processes
 
     def value(self, measure: str) -> float:
         """Return what the saved student measured; NaN where nothing could be measured."""
-        found = self.result["student"][measure]
-        return float("nan") if found is None else float(found)
+        return number(self.result["student"][measure])
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,30 @@ class Method:
         distills = [config.distill for config in stage_configs(self.first.config)]
         return any(distill.named_terms() or distill.pixel_weighting for distill in distills)
 
-    def values(self, measure: str) -> list[float]:
-        """Return a measure of each run."""
-        return [record.value(measure) for record in self.records.values()]
+    @property
+    def minutes(self) -> float:
+        """Return the minutes of training, mean over the seeds."""
+        return statistics.fmean(record.curve[-1][1] / 60 for record in self.records.values())
+
+
+def number(value: float | None) -> float:
+    """Return a value of a result, where NaN stands as null."""
+    return float("nan") if value is None else float(value)
+
+
+def records_of(methods: Iterable[Method]) -> list[Record]:
+    """Return all runs."""
+    return [record for method in methods for record in method.records.values()]
 
 
 def read_records(paths: Sequence[Path], console: Console) -> list[Record]:
-    """Read finished runs.
-
-    Args:
-        paths: run directories, or folders of them; of a folder, unfinished runs and its runs' teachers are left out.
-        console: where it is said what was left out.
-
-    Raises:
-        SegkdError: a path holds no finished run, a run lacks what it measured, or two cannot be compared.
-    """
+    """Read finished runs: directories, or folders of them, where unfinished runs and teachers are left out."""
     records: list[Record] = []
     for path in paths:
         if Run(path).config_file.is_file():
             records.append(read_record(Run(path)))
-        elif len(paths) == 1 or not _is_report(path):
+        # An earlier report on runs that lie elsewhere holds none: ``runs/*`` names it too.
+        elif len(paths) == 1 or not (path / MARKER).is_file() or any(path.glob("*/config.yaml")):
             records += _folder(path, console)
     if not records:
         raise SegkdError(f"{paths[0]} holds no run: expected run directories, or folders of them")
@@ -96,37 +102,24 @@ def read_records(paths: Sequence[Path], console: Console) -> list[Record]:
     return records
 
 
-def _is_report(path: Path) -> bool:
-    """Whether a folder holds an earlier report on runs that lie elsewhere: ``runs/*`` names it too."""
-    return (path / MARKER).is_file() and not any(path.glob("*/config.yaml"))
-
-
 def _folder(path: Path, console: Console) -> list[Record]:
     runs = [Run(file.parent) for file in sorted(path.glob("*/config.yaml"))]
     unfinished = [run.directory.name for run in runs if not run.finished]
     if unfinished:
         say(console, f"not finished, left out: {', '.join(unfinished)}")
     records = [read_record(run) for run in runs if run.finished]
-    teachers = {name for record in records for name in _teacher_names(record.config)}
+    teachers: set[str] = set()
+    for record in records:
+        with contextlib.suppress(SegkdError):  # its config did not come along with the run
+            teachers |= {own.name for own in teacher_configs(record.config).values()}
     kept = [record for record in records if record.config.name not in teachers]
     if not kept:
         raise SegkdError(f"{path} holds no finished run; expected a run directory, or a folder of them")
     return kept
 
 
-def _teacher_names(config: Config) -> list[str]:
-    try:
-        return [own.name for own in teacher_configs(config).values()]
-    except SegkdError:  # its config did not come along with the run
-        return []
-
-
 def read_record(run: Run) -> Record:
-    """Read one run.
-
-    Raises:
-        SegkdError: it is not finished, or lacks what it measured.
-    """
+    """Read one run, which must be finished."""
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}'")
     config, result = run.config(), run.result()
@@ -137,43 +130,29 @@ def read_record(run: Run) -> Record:
     score = measures_of(result)[0].key
     if not isinstance(result["student"].get(score, ""), int | float | None):
         raise SegkdError(f"{run.result_file} has no metrics: expected {score!r} under 'student'")
-    return Record(run, config, result, _curve(run, f"val/{score}"))
-
-
-def _curve(run: Run, score: str) -> list[tuple[int, float, float]]:
-    try:
-        # A measure may be absent from a row: nothing was there to measure.
-        rows = [(int(row["step"]), float(row["seconds"]), float(row[score] or "nan")) for row in run.rows()]
-    except SegkdError:
-        raise
-    except (KeyError, ValueError) as error:
-        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-        raise SegkdError(f"{run.metrics} cannot be read: {reason}") from None
+    rows = run.rows("seconds", f"val/{score}")
     if not rows:
         raise SegkdError(f"{run.metrics} has no rows: the run was never validated")
-    return rows
+    # A measure may be absent from a row: nothing was there to measure.
+    curve = [(int(row["step"]), float(row["seconds"]), float(row[f"val/{score}"] or "nan")) for row in rows]
+    return Record(run, config, result, curve)
 
 
 def group(records: Iterable[Record]) -> list[Method]:
-    """Group runs whose configs differ in nothing but name and seed, in the order in which they come.
-
-    Raises:
-        SegkdError: two runs of one method have the same seed.
-    """
+    """Group runs whose configs differ in nothing but name and seed, in the order in which they come."""
     groups: list[list[Record]] = []
     for record in records:
-        same = [each for each in groups if is_same_method(each[0].config, record.config)]
-        if not same:
-            groups.append([])
-        (same or groups)[-1].append(record)
+        same = next((each for each in groups if is_same_method(each[0].config, record.config)), None)
+        if same is None:
+            groups.append(same := [])
+        same.append(record)
     methods: list[Method] = []
     for each in groups:
-        seeds = [record.config.seed for record in each]
-        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if twice is not None:
-            names = [str(record.run.directory) for record in each if record.config.seed == twice]
-            raise SegkdError(f"{' and '.join(names[:2])} are the same config with the same seed {twice}: name one")
         ordered = sorted(each, key=lambda record: record.config.seed)
+        for one, other in itertools.pairwise(ordered):
+            if one.config.seed == other.config.seed:
+                both = f"{one.run.directory} and {other.run.directory}"
+                raise SegkdError(f"{both} are the same config with the same seed {one.config.seed}: name one")
         name = _common_name([record.config.name for record in ordered])
         taken = [method.name for method in methods]
         if name in taken:
@@ -192,9 +171,6 @@ def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
     """Return the method of that name, else the one that distils nothing, else the first.
 
     Of several that distil nothing it is one with a student that the others teach: a teacher may be among them.
-
-    Raises:
-        SegkdError: there is no method of that name.
     """
     named = {method.name: method for method in methods}
     if name is not None and name not in named:

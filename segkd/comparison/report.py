@@ -1,33 +1,69 @@
 """Writing a report: ``report.md`` with its plots beside it, and ``report.html``, which opens by itself, offline."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from segkd.common.files import replacing, write_text
+from segkd.common.pictures import Picture, comparison_grid
 from segkd.common.progress import say
-from segkd.comparison.pictures import grid, legend, strips
+from segkd.comparison import tables as of
 from segkd.comparison.plots import curve_plot, difference_plot
-from segkd.comparison.records import Method, Record
-from segkd.comparison.tables import (
-    Table,
-    class_table,
-    config_table,
-    cost_table,
-    environment_table,
-    measures_of,
-    remarks_on,
-    result_table,
-    seed_table,
-    shortened,
-)
+from segkd.comparison.records import Method, records_of
+from segkd.data.samples import spread
+from segkd.errors import SegkdError
+from segkd.network import Network
+from segkd.training.measure import seen_by
+from segkd.training.task import Task
+from segkd.training.tasks import task_of
+from segkd.training.teacher import TeachersOf, teacher_configs
+
+WIDTH = 480
+"""Of a picture in the report, in pixels."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a validation image, named ``image``, ``label`` or as a model; of a model with its score on it."""
+
+    name: str
+    picture: Picture
+    score: str = ""
+
+    @property
+    def caption(self) -> str:
+        """Return name and score."""
+        return f"{self.name}: {self.score}" if self.score else self.name
+
+    @property
+    def uri(self) -> str:
+        """Return the picture as a data URI: an image as JPEG, what is painted in class colours alone as PNG."""
+        image = Image.fromarray(np.ascontiguousarray(self.picture))
+        is_photo = image.getcolors(256) is None
+        if image.width > WIDTH:
+            # Class colours stay exact: a blend of two may be a third's.
+            how = Image.Resampling.LANCZOS if is_photo else Image.Resampling.NEAREST
+            image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), how)
+        written, kind = io.BytesIO(), "jpeg" if is_photo else "png"
+        image.save(written, kind, quality=85, optimize=True)
+        return data_uri(kind, written.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return a picture as text that a page can hold."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def write_report(
@@ -39,61 +75,63 @@ def write_report(
     pictures: int,
     open_runs: int = 0,
 ) -> None:
-    """Write ``report.md``, ``report.html`` and ``plots/`` into a directory, and print the first table.
+    """Write ``report.md``, ``report.html`` and ``plots/`` into a comparison's directory, and print the first table.
 
     Args:
         methods: what is compared.
         against: that of them which the others are compared to.
         directory: the comparison's.
         console: where the table is shown.
-        agreed: ``budget`` and ``command`` of the comparison, as far as they are known.
+        agreed: ``budget`` and ``command``, as far as they are known.
         pictures: how many validation images are shown.
-        open_runs: how many runs of the comparison are not finished: the title says so.
+        open_runs: how many runs are not finished: the title says so.
     """
     methods = [against, *[method for method in methods if method is not against]]
     tables = [
-        result_table(methods, against),
-        cost_table(methods, against),
-        seed_table(methods, against),
-        *([of_classes] if (of_classes := class_table(methods, against)) is not None else []),
-        config_table(methods),
-        environment_table(methods),
+        of.result_table(methods, against),
+        of.cost_table(methods, against),
+        of.seed_table(methods, against),
+        of.class_table(methods, against),
+        of.config_table(methods),
+        of.environment_table(methods),
     ]
-    title = f"{Path(against.first.config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
+    config, score = against.first.config, of.measures_of(against)[0].label
+    title = f"{Path(config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
     if open_runs:
         title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
-    facts = _facts(methods, agreed)
-    remarks = remarks_on(methods, against, agreed.get("budget", "steps"))
-    score = measures_of(against)[0].label
     plots = {
-        f"{score}, difference to {against.name}": ("difference.svg", difference_plot(methods, against)),
-        f"{score} over steps": ("steps.svg", curve_plot(methods, against, "steps")),
-        f"{score} over time": ("minutes.svg", curve_plot(methods, against, "minutes")),
+        "difference": (f"{score}, difference to {against.name}", difference_plot(methods, against)),
+        "steps": (f"{score} over steps", curve_plot(methods, against, "steps")),
+        "minutes": (f"{score} over time", curve_plot(methods, against, "minutes")),
     }
-    drawn = {name: (file, svg) for name, (file, svg) in plots.items() if svg is not None}
+    drawn = {file: (name, svg) for file, (name, svg) in plots.items() if svg is not None}
     shown = strips(methods, pictures, console) if pictures else []
+    legend = task_of(config).legend if shown else []
 
-    for file, svg in drawn.values():
-        _write(directory / "plots" / file, svg)
-    figures = {name: f"plots/{file}" for name, (file, _) in drawn.items()}
+    folder = directory / "plots"
+    folder.mkdir(exist_ok=True)
+    for file, (_, svg) in drawn.items():
+        write_text(folder / f"{file}.svg", svg)
+    figures = {name: f"plots/{file}.svg" for file, (name, _) in drawn.items()}
     if shown:
         figures["the same validation images under each method"] = "plots/pictures.jpg"
-        with replacing(directory / "plots" / "pictures.jpg") as scratch:
-            Image.fromarray(grid(shown, methods)).save(scratch, quality=90)
-    _write(directory / "report.md", _markdown(title, facts, remarks, tables, figures))
-    template = Environment(loader=PackageLoader("segkd.comparison", "."), autoescape=True).get_template(
-        "report.html.j2"
-    )
-    html = template.render(
-        title=title,
-        facts=facts,
-        remarks=remarks,
-        tables=tables,
-        plots={name: _data_uri(svg) for name, (_, svg) in drawn.items()},
-        strips=shown,
-        legend=legend(methods) if shown else [],
-    )
-    _write(directory / "report.html", html)
+        rows = [[tile.picture for tile in tiles] for tiles in shown]
+        with replacing(folder / "pictures.jpg") as scratch:
+            Image.fromarray(comparison_grid(rows, [tile.name for tile in shown[0]], legend)).save(scratch, quality=90)
+    loader, escaped = PackageLoader("segkd.comparison", "."), select_autoescape(["html.j2"])
+    environment = Environment(loader=loader, autoescape=escaped, trim_blocks=True)
+    content = {
+        "title": title,
+        "facts": _facts(methods, agreed),
+        "remarks": of.remarks_on(methods, against, agreed.get("budget", "steps")),
+        "tables": [table for table in tables if table is not None],
+        "figures": figures,
+        "plots": {name: data_uri("svg+xml", svg.encode()) for name, svg in drawn.values()},
+        "strips": shown,
+        "legend": legend,
+    }
+    for name in ("report.md", "report.html"):
+        write_text(directory / name, environment.get_template(f"{name}.j2").render(content).rstrip() + "\n")
     _show(tables[0], console)
     for name in ("report.md", "report.html"):
         say(console, f"written: {directory / name}")
@@ -101,17 +139,15 @@ def write_report(
 
 def _facts(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What stands above the tables: what was compared, on what, by which command."""
-    config = methods[0].first.config
-    environment = methods[0].first.result["environment"]
-    budget = agreed.get("budget", "steps")
-    records = [record for method in methods for record in method.records.values()]
+    config, environment = methods[0].first.config, methods[0].first.result["environment"]
+    budget, gpu = agreed.get("budget", "steps"), environment.get("gpu")
+    records = records_of(methods)
     steps = sorted({record.config.trainer.max_steps for record in records})
-    batches = sorted({_batch(record) for record in records})
-    gpu = environment.get("gpu")
+    batches = sorted({record.batch for record in records})
     threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
     counts = f"{', '.join(map(str, steps))} steps of batch {', '.join(map(str, batches))}"
     facts = [
-        ("data", f"{shortened(config.data.dataset)}, split {config.data.val_split}"),
+        ("data", f"{of.shortened(config.data.dataset)}, split {config.data.val_split}"),
         ("runs", f"{len(records)}, of {len(methods)} methods"),
         ("budget", f"{budget}: {counts}" if "minutes" in budget else counts),
         ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
@@ -119,57 +155,57 @@ def _facts(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple[s
     return [*facts, ("command", agreed["command"])] if "command" in agreed else facts
 
 
-def _batch(record: Record) -> int:
-    """How many images an optimiser step sees."""
-    config = record.config
-    return config.data.batch_size * config.trainer.accumulate * int(record.result["environment"]["processes"])
-
-
-def _markdown(
-    title: str,
-    facts: Sequence[tuple[str, str]],
-    remarks: Sequence[str],
-    tables: Sequence[Table],
-    figures: dict[str, str],
-) -> str:
-    lines = [f"# {title}", "", *[f"- {name}: {value}" for name, value in facts], ""]
-    lines += [f"> {remark}" for remark in remarks] + ([""] if remarks else [])
-    for number, table in enumerate(tables):
-        lines += [f"## {table.title}", "", *_markdown_table(table), ""]
-        if table.note:
-            lines += [table.note, ""]
-        if number == 0:
-            for name, file in figures.items():
-                lines += [f"![{name}]({file})", ""]
-    return "\n".join(lines)
-
-
-def _markdown_table(table: Table) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    rule = ["---"] + ["---" if table.text else "---:"] * (len(table.header) - 1)
-    rows = [
-        [f"**{cell}**" if (number, column) in table.strong and cell else cell for column, cell in enumerate(row)]
-        for number, row in enumerate(table.rows)
-    ]
-    return [line(table.header), f"|{'|'.join(rule)}|", *map(line, rows)]
-
-
-def _show(table: Table, console: Console) -> None:
+def _show(table: of.Table | None, console: Console) -> None:
+    """Print as many columns as a terminal has room for."""
+    assert table is not None
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    columns = range(4)  # as many as a terminal has room for
-    for column in columns:
-        shown.add_column(escape(table.header[column]), justify="right" if column else "left")
+    for number, header in enumerate(table.header[:4]):
+        shown.add_column(escape(header), justify="right" if number else "left")
     for row in table.rows:
-        shown.add_row(*[escape(row[column]) for column in columns])
+        shown.add_row(*map(escape, row[:4]))
     console.print(shown)
 
 
-def _data_uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+@torch.no_grad()
+def strips(methods: Sequence[Method], count: int, console: Console) -> list[list[Tile]]:
+    """Return ``count`` validation images spread over the split; of each the image, its label, the teacher, each method.
+
+    A method is shown by the student of its first seed, with what that student's score is on this image alone. Where
+    the data set or a student is not at hand, there are none.
+    """
+    found: list[list[Tile]] = []
+    try:
+        task = task_of(methods[0].first.config)
+        dataset = task.val_set()
+        shown = spread(list(range(len(dataset))), count)
+        for item in (dataset[index] for index in shown):
+            image = item["image"].permute(1, 2, 0).numpy()
+            found.append([Tile("image", image), Tile("label", task.draw(item))])
+        for name, role, of, network in _models(methods):
+            # Each under its own config: normalisation and size of the images are a method's own.
+            own = of.val_set()
+            for tiles, index in zip(found, shown, strict=True):
+                item = seen_by(role, own[index])
+                metrics = of.metrics(sync_on_compute=False)
+                of.count(metrics, network, own.collate([item]))
+                score = f"{of.score.label} {of.score.shown(metrics.compute()[of.score.key])}"
+                tiles.append(Tile(name, of.draw(item, network), score))
+    except SegkdError as error:
+        say(console, f"the report has no pictures: {error}")
+        return []
+    return found
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, text)
+def _models(methods: Sequence[Method]) -> Iterator[tuple[str, str, Task, Network]]:
+    """Yield name, role, task and model: the teachers of the first that has some at hand, and each method's student."""
+    taught = next((method.first.config for method in methods if method.first.config.named_teachers()), None)
+    if taught is not None:
+        task = task_of(taught)
+        with contextlib.suppress(SegkdError):
+            teachers = TeachersOf(task, teacher_configs(taught))
+            teachers.load(to_measure=True)
+            for name, network in teachers.predicting.items():
+                yield name, "teacher", task, network.eval()
+    for method in methods:
+        task = task_of(method.first.config)
+        yield method.name, "student", task, task.load_student(method.first.run.student)

@@ -8,24 +8,54 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segkd.comparison.records import Method, differing_keys
-from segkd.comparison.statistics import LEVEL, Difference, mean_std, paired_difference
+import numpy as np
+from scipy.stats import t as student_t
+
+from segkd.comparison.records import Method, differing_keys, number, records_of
 from segkd.training import results
 from segkd.training.measure import Measure
+
+LEVEL = 0.95
+"""Of the confidence intervals."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference and its confidence interval; ``low`` and ``high`` are None where there is one pair."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and standard deviation (of a sample, n - 1); None for the deviation of one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Return the mean of ``values - baseline`` and its Student-t interval over the pairs.
+
+    Pairs that share a seed share the student's first weights and the order of the images, so that what a seed
+    changes for both falls out of the difference. Of few pairs the interval is wide: with 3 it is the mean and 2.5 times
+    the standard deviation of the differences either way. It supposes that the differences are normal, and is not
+    corrected for how many methods are compared.
+    """
+    mean, std = mean_std([a - b for a, b in zip(values, baseline, strict=True)])
+    if std is None:
+        return Difference(mean, None, None)
+    half = float(student_t.ppf((1 + LEVEL) / 2, len(values) - 1)) * std / len(values) ** 0.5
+    return Difference(mean, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what must be known to read it.
-
-    Args:
-        title: above it.
-        header: a heading for each column; the first column is text, the others are numbers unless ``text`` is set.
-        rows: as long as the header.
-        note: below it.
-        text: whether all columns are text.
-        strong: places (row, column) that stand out.
-    """
+    """A table: of its columns all but the first hold numbers, unless all are text; the note lies below it."""
 
     title: str
     header: list[str]
@@ -33,6 +63,7 @@ class Table:
     note: str = ""
     text: bool = False
     strong: set[tuple[int, int]] = field(default_factory=set)
+    """Places (row, column) that stand out."""
 
 
 def measures_of(method: Method) -> list[Measure]:
@@ -53,8 +84,9 @@ def result_table(methods: Sequence[Method], baseline: Method) -> Table:
         difference = None if method is baseline else difference_of(method, baseline, score)
         if difference is not None and difference.is_clear:
             strong.add((len(rows), 3))
-        first, *rest = [spread(method.values(measure.key), measure) for measure in measures]
-        last = spread([record.result["last"][score.key] for record in method.records.values()], score)
+        records = method.records.values()
+        first, *rest = [spread([record.value(each.key) for record in records], each) for each in measures]
+        last = spread([record.result["last"][score.key] for record in records], score)
         to_baseline = "" if method is baseline else interval(difference, score)
         rows.append([method.name, str(len(method.records)), first, to_baseline, *rest, last])
     label, *others = [measure.heading for measure in measures]
@@ -73,13 +105,11 @@ def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
     reference = seconds_per_step(baseline)
     rows = []
     for method in methods:
-        records = list(method.records.values())
-        peaks = [record.result.get("peak_memory") for record in records]
-        memory = "-" if None in peaks else f"{max(peaks) / 2**20:.0f}"  # type: ignore[type-var,operator]
+        peaks: list[Any] = [record.result.get("peak_memory") for record in method.records.values()]
+        memory = "-" if None in peaks else f"{max(peaks) / 2**20:.0f}"
         seconds = seconds_per_step(method)
-        minutes = mean_std([record.curve[-1][1] / 60 for record in records])[0]
-        steps = {record.config.trainer.max_steps for record in records}
-        figures = f"{seconds:.3f}", f"{seconds / reference:.2f}", f"{minutes:.2f}"
+        steps = {record.config.trainer.max_steps for record in method.records.values()}
+        figures = f"{seconds:.3f}", f"{seconds / reference:.2f}", f"{method.minutes:.2f}"
         rows.append([method.name, ", ".join(map(str, sorted(steps))), *figures, memory])
     gpu = baseline.first.result["environment"].get("gpu")
     where = "on the GPU" if gpu else "in main memory by the training process, its libraries included"
@@ -121,13 +151,12 @@ def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:
     rows, strong = [], set()
     for index, name in enumerate(baseline.first.result["classes"]):
         values = [
-            mean_std([_number(record.result["student"][key][index]) for record in method.records.values()])[0]
+            mean_std([number(record.result["student"][key][index]) for record in method.records.values()])[0]
             for method in methods
         ]
         known = [value for value in values if not math.isnan(value)]
-        for column, value in enumerate(values):
-            if len(known) > 1 and value == best(known) and known.count(value) == 1:
-                strong.add((index, 1 + len(teachers) + column))
+        if len(known) > 1 and known.count(best(known)) == 1:
+            strong.add((index, 1 + len(teachers) + values.index(best(known))))
         of_teachers = [measure.shown(teacher[key][index]) for _, teacher in teachers]
         rows.append([name, *of_teachers, *map(measure.shown, values)])
     header = ["class", *[label for label, _ in teachers], *[method.name for method in methods]]
@@ -137,12 +166,8 @@ def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:
 
 def config_table(methods: Sequence[Method]) -> Table:
     """Return every key in which the configs differ."""
-    differing = differing_keys(methods)
-    rows = [
-        [key, *_written(values)]
-        for key, values in differing.items()
-        if any(value not in (None, "") for value in values)
-    ]
+    differing = differing_keys(methods).items()
+    rows = [[key, *_written(values)] for key, values in differing if any(value not in (None, "") for value in values)]
     note = "All else is the same: each run's config.yaml has it. Empty: the key is not there, or null."
     return Table("Where the configs differ", ["key", *[method.name for method in methods]], rows, note, text=True)
 
@@ -150,17 +175,14 @@ def config_table(methods: Sequence[Method]) -> Table:
 def environment_table(methods: Sequence[Method]) -> Table:
     """Return versions and hardware; where runs differ, each value with the runs that had it."""
     found: dict[str, dict[str, list[str]]] = {}
-    for record in (record for method in methods for record in method.records.values()):
+    for record in records_of(methods):
         for key, value in (record.result["environment"] | {"precision": record.config.trainer.precision}).items():
-            runs = found.setdefault(key, {}).setdefault("none" if value is None else str(value), [])
-            runs.append(record.config.name)
-    rows = [
-        [
-            key,
-            "; ".join(f"{value} ({', '.join(names)})" if len(values) > 1 else value for value, names in values.items()),
-        ]
-        for key, values in found.items()
-    ]
+            written = "none" if value is None else str(value)
+            found.setdefault(key, {}).setdefault(written, []).append(record.config.name)
+    rows = []
+    for key, values in found.items():
+        with_runs = [f"{value} ({', '.join(names)})" for value, names in values.items()]
+        rows.append([key, "; ".join(with_runs if len(values) > 1 else values)])
     return Table("Versions and hardware", ["what", "which"], rows, text=True)
 
 
@@ -173,18 +195,14 @@ def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps
         remarks.append(f"One seed only: {few}. A single run says little about a difference below a point or two.")
     if len({tuple(method.records) for method in methods}) > 1:
         remarks.append("Not every method has the same seeds; differences are taken over the seeds that both have.")
-    steps = {record.config.trainer.max_steps for method in methods for record in method.records.values()}
+    steps = {record.config.trainer.max_steps for record in records_of(methods)}
     if len(steps) > 1 and "minutes" not in budget:
-        minutes = {m.name: f"{mean_std([r.curve[-1][1] / 60 for r in m.records.values()])[0]:.1f}" for m in methods}
-        remarks.append(
-            "The runs do not have the same number of steps; minutes of training: "
-            + ", ".join(f"{name} {value}" for name, value in minutes.items())
-        )
+        minutes = ", ".join(f"{method.name} {method.minutes:.1f}" for method in methods)
+        remarks.append(f"The runs do not have the same number of steps; minutes of training: {minutes}")
     if baseline.distils:
         remarks.append(f"No run is without distillation: differences are to {baseline.name}.")
-    keys = ("cpu", "gpu", "torch", "segkd", "processes", "threads")
-    for key in keys:
-        values = {str(r.result["environment"].get(key)) for m in methods for r in m.records.values()}
+    for key in ("cpu", "gpu", "torch", "segkd", "processes", "threads"):
+        values = {str(record.result["environment"].get(key)) for record in records_of(methods)}
         if len(values) > 1:
             remarks.append(f"The runs were not made alike: {key} is {' and '.join(sorted(values))}.")
     return remarks
@@ -193,12 +211,8 @@ def remarks_on(methods: Sequence[Method], baseline: Method, budget: str = "steps
 def difference_of(method: Method, baseline: Method, measure: Measure) -> Difference | None:
     """Return the paired difference over the seeds that both have; None where there is no such seed."""
     seeds = [seed for seed in method.records if seed in baseline.records]
-    if not seeds:
-        return None
-    return paired_difference(
-        [method.records[seed].value(measure.key) for seed in seeds],
-        [baseline.records[seed].value(measure.key) for seed in seeds],
-    )
+    values, others = ([each.records[seed].value(measure.key) for seed in seeds] for each in (method, baseline))
+    return paired_difference(values, others) if seeds else None
 
 
 def shortened(text: str, parts: int = 1) -> str:
@@ -208,7 +222,7 @@ def shortened(text: str, parts: int = 1) -> str:
 
 def spread(values: Sequence[float | None], measure: Measure) -> str:
     """Return mean and standard deviation as a person reads them."""
-    mean, std = mean_std([_number(value) for value in values])
+    mean, std = mean_std(list(map(number, values)))
     return measure.shown(mean) if std is None or math.isnan(mean) else f"{measure.shown(mean)} ± {measure.shown(std)}"
 
 
@@ -232,20 +246,13 @@ def _teachers(methods: Sequence[Method]) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, list[str], dict[str, Any]]] = []
     for method in methods:
         for name, teacher in results.models_of(method.first.result).items():
-            if name == "student":
-                continue
-            same = next((names for _, names, other in found if other == teacher), None)
-            if same is None:
+            same = [names for _, names, other in found if other == teacher]
+            if same and name != "student":
+                same[0].append(method.name)
+            elif name != "student":
                 found.append((name, [method.name], teacher))
-            else:
-                same.append(method.name)
-    if len({name for name, _, _ in found}) == len(found):
-        return [(name, teacher) for name, _, teacher in found]
-    return [(f"{name} of {', '.join(names)}", teacher) for name, names, teacher in found]
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    is_alone = len({name for name, _, _ in found}) == len(found)
+    return [(name if is_alone else f"{name} of {', '.join(names)}", teacher) for name, names, teacher in found]
 
 
 def _written(values: Sequence[Any]) -> list[str]:
@@ -256,6 +263,6 @@ def _written(values: Sequence[Any]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value).removesuffix(".0")

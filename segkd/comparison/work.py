@@ -24,13 +24,9 @@ MARKER = "comparison.json"
 
 
 class Workplace:
-    """A comparison's directory: its runs, ``comparison.json`` with the budget, the report.
+    """A comparison's directory, which is made if absent: its runs, ``comparison.json`` with the budget, the report.
 
-    Args:
-        directory: made if absent.
-
-    Raises:
-        SegkdError: it holds other files, which a report could overwrite, or cannot be written.
+    Nothing else may lie there, which a report could overwrite.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,11 +50,7 @@ class Workplace:
         return FileLock(self._locks / f"{name}.lock")
 
     def agreed(self) -> dict[str, Any]:
-        """Return what ``comparison.json`` says, or nothing before the first.
-
-        Raises:
-            SegkdError: it cannot be read, or something else wrote it.
-        """
+        """Return what ``comparison.json`` says, or nothing before the first."""
         if not self.file.is_file():
             return {}
         try:
@@ -91,19 +83,8 @@ def agree_on_steps(
 ) -> dict[str, int]:
     """Return how many steps each method trains; every process that shares the directory gets the same answer.
 
-    A budget of minutes becomes steps by timing some steps of each method here, once; so runs stay repeatable, and
-    schedules keep counting steps.
-
-    Args:
-        place: the comparison's.
-        methods: their configs.
-        budget: as asked for.
-        steps: what `matched_steps` returned.
-        command: what was typed, for the report.
-        console: where it is said what is timed.
-
-    Raises:
-        SegkdError: the directory holds a comparison with another budget, or a method cannot be timed.
+    A budget of minutes, for which `matched_steps` returned None, becomes steps by timing some steps of each method
+    here, once; so runs stay repeatable, and schedules keep counting steps. The command is for the report.
     """
     with place.lock("budget"):
         agreed = place.agreed()
@@ -120,14 +101,10 @@ def agree_on_steps(
             if config.name not in seconds:
                 say(console, f"{config.name}: a few steps are timed")
                 seconds[config.name] = _timed(place, config)
-        total = agreed.get("seconds") or (
-            60 * budget.amount
-            if budget.amount is not None
-            else max(config.trainer.max_steps * seconds[config.name] for config in methods)
-        )
-        counts = {name: max(round(total / each), 1) for name, each in seconds.items()}
+        dearest = max(config.trainer.max_steps * seconds[config.name] for config in methods)
+        total = agreed.get("seconds") or (dearest if budget.amount is None else 60 * budget.amount)
         # What was agreed before stands: its runs may be there.
-        counts |= agreed.get("steps", {})
+        counts = {name: max(round(total / each), 1) for name, each in seconds.items()} | agreed.get("steps", {})
         agreed = {"budget": str(budget), "seconds": total, "seconds_per_step": seconds, "steps": counts}
         place.agree({"command": command, **agreed})
     return {config.name: counts[config.name] for config in methods}
@@ -144,11 +121,7 @@ def _timed(place: Workplace, config: Config) -> float:
 
 
 def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) -> None:
-    """Train the teachers that are not finished; where another process trains one, wait for it.
-
-    Raises:
-        SegkdError: a teacher's training failed.
-    """
+    """Train the teachers that are not finished; where another process trains one, wait for it."""
     for job in teachers:
         lock = place.lock(job.config.name)
         try:
@@ -162,10 +135,9 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) 
 
 
 def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[Job]:
-    """Train what is not finished. What another process has is waited for, and taken over if that ends before it is.
+    """Train what is not finished, and return what failed here: each is tried once.
 
-    Returns:
-        The jobs that failed here: each was tried once.
+    What another process has is waited for, and taken over if that ends before it is finished.
     """
     failed: list[Job] = []
     left, word = list(enumerate(jobs, 1)), ""
@@ -192,10 +164,9 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[
 
 
 def _trained(place: Workplace, job: Job, console: Console) -> bool:
-    """Run ``segkd train`` for one job; what it says, errors too, it says itself. It ends when this process does.
+    """Run ``segkd train``; what it says, errors too, it says itself. It ends when this process does.
 
-    Raises:
-        Interrupted: a signal came; the run has then finished its step and ended.
+    A signal raises `Interrupted` when the run has finished its step and ended.
     """
     if job.run.config_file.is_file():
         # What a killed process had started takes a moment to end, data workers some seconds.

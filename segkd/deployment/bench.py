@@ -22,9 +22,8 @@ from segkd.deployment.images import images_for
 from segkd.deployment.signature import Reference, Size, reference_of
 from segkd.errors import SegkdError
 from segkd.models.smp import inner_model
-from segkd.training.cost import environment
 from segkd.training.opening import OpenedModel, open_model
-from segkd.training.results import check_writable, write_json
+from segkd.training.results import check_writable, environment, write_json
 from segkd.training.teacher import TeachersOf, teacher_configs
 
 Input = TypeVar("Input")

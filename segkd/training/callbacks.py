@@ -1,11 +1,11 @@
-"""What happens around the steps: metrics.csv, pictures, and the line or bar that a person watches."""
+"""What happens around the steps: metrics.csv, pictures, what a person watches, and what the run costs."""
 
 import csv
 import io
+import sys
 import time
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -15,23 +15,78 @@ from rich.progress import Progress
 from segkd.common.files import write_text
 from segkd.common.progress import CutColumn, has_bars, progress_bar, say
 from segkd.data.dataset import SeededDataset
-from segkd.training.cost import Cost
+from segkd.data.samples import spread
 from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.task import Task
 
 
-class MetricsFile(pl.Callback):
-    """Writes each validation to ``metrics.csv``; a resumed run goes on below what is there.
+class Cost(pl.Callback):
+    """Counts seconds and memory, over all parts of a run that is resumed. Goes last in the list of callbacks.
 
-    Args:
-        run: whose file it is.
-        cost: what counts the seconds of training that each row has.
-
-    Raises:
-        SegkdError: the file is there and cannot be read.
+    Validation, its pictures and its checkpoints are not counted: how often a run is validated changes nothing here.
     """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Seconds of training so far: loading, both models, the optimiser step."""
+        self.peak_memory: int | None = None
+        """Bytes: what the GPU held at most, or on a CPU the resident memory of the process; None where unknown."""
+        self._clock = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return seconds and memory."""
+        return {"seconds": self.seconds, "peak_memory": self.peak_memory}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.seconds, self.peak_memory = state_dict["seconds"], state_dict["peak_memory"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock; what the GPU held for a teacher that was trained before does not count."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._clock = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count one batch."""
+        self._count()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Count what a GPU has still to do."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if trainer.training:
+            self._count()
+        peak = peak_memory()
+        if peak is not None:
+            self.peak_memory = max(peak, self.peak_memory or 0)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock anew."""
+        self._clock = time.monotonic()
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes that this process has held so far: on the GPU, or where there is none in main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class MetricsFile(pl.Callback):
+    """Writes each validation to ``metrics.csv``; a resumed run goes on below what is there."""
 
     def __init__(self, run: Run, cost: Cost) -> None:
         self.path, self.cost = run.metrics, cost
@@ -43,7 +98,7 @@ class MetricsFile(pl.Callback):
         if not trainer.is_global_zero:
             return
         row: dict[str, Any] = {"step": trainer.global_step, "seconds": round(self.cost.seconds, 3)}
-        row |= {key: round(value, 6) for key, value in module.scalars().items()}
+        row |= {key: round(value, 6) for key, value in module.task.scalars(module.measured).items()}
         # A row of this step or a later one is from before the run stopped and was resumed.
         self._rows = [*(old for old in self._rows if int(old["step"]) < row["step"]), row]
         text = io.StringIO()
@@ -54,16 +109,11 @@ class MetricsFile(pl.Callback):
 
 
 class Pictures(pl.Callback):
-    """After each validation draws a few of its images; what is drawn of them is the task's, see `Task.boards`.
-
-    Args:
-        task: of the run.
-        dataset: the validation split; images spread over it are shown, the same ones each time.
-    """
+    """After each validation draws a few images spread over the split, the same ones each time, see `Task.boards`."""
 
     def __init__(self, task: Task, dataset: SeededDataset) -> None:
-        self.task, count = task, task.config.validation.pictures
-        indices = sorted({int(index) for index in np.linspace(0, len(dataset) - 1, count)})
+        self.task = task
+        indices = spread(list(range(len(dataset))), task.config.validation.pictures)
         self.items: list[dict[str, Any]] = [dataset[index] for index in indices]
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -82,13 +132,6 @@ class Watch(pl.Callback):
     """Shows step, time left, loss, score and images per second: a bar in a terminal, lines in a log.
 
     In a log there is a line at the start, after the first step, after each validation, and every half minute between.
-
-    Args:
-        name: of the run.
-        score: the measure that is shown.
-        console: where it is shown.
-        images: how many images are trained on.
-        validate_every: steps between two validations.
     """
 
     EVERY = 30.0
@@ -99,9 +142,7 @@ class Watch(pl.Callback):
         self.images, self.validate_every = images, validate_every
         self.bar: Progress | None = None
         self._clock: float | None = None
-        self._images = 0
-        self._begun_at = 0
-        self._next_line = 0.0
+        self._images, self._begun_at, self._next_line = 0, 0, 0.0
         self.speed: float | None = None
         """Images per second over all processes, since the last validation; None before the second batch."""
 
@@ -111,10 +152,11 @@ class Watch(pl.Callback):
             return
         self._begun_at, self._next_line = trainer.global_step, 0.0
         processes = f" x {trainer.world_size}" if trainer.world_size > 1 else ""
-        self._print(
-            f"training on {module.device}{processes}, {self.images} images, "
+        say(
+            self.console,
+            f"{self.name}: training on {module.device}{processes}, {self.images} images, "
             + (f"from step {self._begun_at} to {trainer.max_steps}" if self._begun_at else f"{trainer.max_steps} steps")
-            + f", validation every {self.validate_every}"
+            + f", validation every {self.validate_every}",
         )
         if has_bars(self.console):
             self.bar = progress_bar(self.console, CutColumn("values"))
@@ -144,16 +186,13 @@ class Watch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the error stands on a line of its own."""
-        self._close()
-
-    def _close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error stands on a line of its own."""
+        self.on_train_end(trainer, module)
 
     def _line(self, trainer: pl.Trainer, module: Any) -> None:
         """Write where the run stands, in the first process."""
@@ -162,13 +201,11 @@ class Watch(pl.Callback):
             return
         batch = module.config.data.batch_size * module.config.trainer.accumulate * trainer.world_size
         left = int((trainer.max_steps - trainer.global_step) * batch / self.speed) if self.speed else None
-        self._print(
-            f"step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}"
-            + ("" if left is None else f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
+        say(
+            self.console,
+            f"{self.name}: step {trainer.global_step}/{trainer.max_steps}  {self._values(module)}"
+            + ("" if left is None else f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"),
         )
-
-    def _print(self, text: str) -> None:
-        say(self.console, f"{self.name}: {text}")
 
     def _values(self, module: Any) -> str:
         score = self.score.shown(module.measured.get(self.score.key))

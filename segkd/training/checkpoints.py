@@ -41,43 +41,43 @@ class Checkpoints(pl.Callback):
     a validation: ``last.ckpt`` is then written, and says whether its validation is still to be done.
 
     Args:
-        run: where they go; a run that is resumed has its best validation there.
+        run: where they go.
         score: the measure that says which validation is best.
         every: steps between two ``last.ckpt``, besides those after a validation.
         validate_every: steps between two validations.
         ends: the last step of each stage, which is always validated.
 
     Attributes:
-        found: the checkpoint that training goes on from, and its content; None before the first.
+        path: of the checkpoint that training goes on from; None before the first.
+        content: what that holds.
+        step: that it was written after, 0 before the first.
         remark: what a person should know of it, or nothing.
+        is_restored: whether training has begun, so that all of it was taken back.
         files: takes checkpoints from Lightning's Trainer, which must have it as a plugin.
-        is_restored: whether training has begun, so that all of ``found`` was taken back.
-
-    Raises:
-        SegkdError: there are checkpoints, and none can be read.
+        best: what the best validation measured, and its ``step``; empty before the first.
+        pending: whether the last step was to be validated and is not yet.
     """
 
     def __init__(self, run: Run, score: Measure, every: int, validate_every: int, ends: Sequence[int]) -> None:
         self.run, self.score = run, score
         self.every, self.validate_every, self.ends = every, validate_every, ends
-        self.found, self.remark = find_checkpoint(run)
+        self.path, self.content, self.remark = find_checkpoint(run)
+        self.step: int = self.content.get("global_step", 0)
         self.best: dict[str, Any] = read_best(run.best, score.key) if run.best.is_file() else {}
-        """What the best validation measured, and its ``step``; empty before the first."""
-        self.files = _Taken()
-        self.pending: bool = self.found is not None and bool(_part(self.found[1], "callbacks.Checkpoints.pending"))
-        """Whether the last step was to be validated and is not yet."""
-        self._unvalidated: dict[str, Any] | None = None
+        self.pending = bool(_part(self.content, "callbacks.Checkpoints.pending"))
         self.is_restored = False
+        self.files = _Taken()
+        self._unvalidated: dict[str, Any] | None = None
         # A damaged file must not take the place of the one before it.
-        self._keep_last = self.found is not None and self.found[0] == run.last
-        self._seen = 0 if self.found is None else self.found[1]["global_step"]
+        self._keep_last = self.path == run.last
+        self._seen = self.step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the best validation measured, for `read_best`, and whether the last one is still to be done."""
+        """Return what a run that goes on needs."""
         return {"best": self.best, "pending": self.pending}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note that Lightning has taken back all that a checkpoint holds; do the validation that it was stopped in."""
+        """Do the validation that the run was stopped in; Lightning has taken back all that a checkpoint holds."""
         self.is_restored = True
         signals.claim()  # Lightning's own handler ends the run without a checkpoint
         if self.pending:
@@ -117,14 +117,12 @@ class Checkpoints(pl.Callback):
         """Write ``best.ckpt`` when the student is better than ever, and ``last.ckpt``."""
         assert isinstance(module, DistillModule)
         self.pending, self._unvalidated = False, None
-        if not self.best or self._is_better(module.measured[self.score.key], self.best[self.score.key]):
+        sign = 1 if self.score.higher_is_better else -1
+        if not self.best or sign * module.measured[self.score.key] > sign * self.best[self.score.key]:
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
         self._save(trainer, self.run.last)
         signals.raise_if_asked(self._asked(trainer))
-
-    def _is_better(self, new: float, old: float) -> bool:
-        return new > old if self.score.higher_is_better else new < old
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
         """Return the signal that asks for the end, the same in all processes, whichever of them it came to."""
@@ -158,11 +156,9 @@ class Checkpoints(pl.Callback):
 
     def best_is_last(self) -> None:
         """Make the best validation that of the last step, where its file was removed from a run that is at its end."""
-        assert self.found is not None
-        _, content = self.found
-        self.best = {"step": content["global_step"], **content["measured"]}
-        content["callbacks"]["Checkpoints"]["best"] = self.best
-        self._write(content, self.run.best)
+        self.best = {"step": self.step, **self.content["measured"]}
+        self.content["callbacks"]["Checkpoints"]["best"] = self.best
+        self._write(self.content, self.run.best)
 
     def _write(self, content: dict[str, Any], path: Path) -> None:
         buffer = io.BytesIO()
@@ -186,30 +182,22 @@ class _Taken(TorchCheckpointIO):
         self.content = checkpoint
 
 
-def find_checkpoint(run: Run) -> tuple[tuple[Path, dict[str, Any]] | None, str]:
-    """Return the last checkpoint that is whole with its content, None before the first; and a remark.
-
-    Raises:
-        SegkdError: there are checkpoints, and none can be read.
-    """
+def find_checkpoint(run: Run) -> tuple[Path | None, dict[str, Any], str]:
+    """Return the last checkpoint that is whole, what it holds, and a remark; None and nothing before the first."""
     if not run.begun:
-        return None, ""
+        return None, {}, ""
     try:
-        return (run.last, read_checkpoint(run.last)), ""
+        return run.last, read_checkpoint(run.last), ""
     except SegkdError as error:
         if not run.previous.is_file():
             raise
         content = read_checkpoint(run.previous)
         remark = f"{error}: the run goes on from {run.previous.name}, step {content['global_step']}"
-        return (run.previous, content), remark
+        return run.previous, content, remark
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint of a run holds.
-
-    Raises:
-        SegkdError: the file is missing, damaged or no checkpoint of ``segkd train``, or its weights are not finite.
-    """
+    """Return what a checkpoint of a run holds: one that is whole, of ``segkd train``, and with finite weights."""
     content: Any = read_content(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -228,18 +216,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_best(path: Path, score: str) -> dict[str, Any]:
-    """Return what the validation of a ``best.ckpt`` measured, and its ``step``.
-
-    Raises:
-        SegkdError: see `read_checkpoint`.
-    """
-    hint = f"; remove {path.name} to go on without it: the best validation from there on then counts"
+    """Return what the validation of a ``best.ckpt`` measured, and its ``step``; see `read_checkpoint`."""
     try:
         best: dict[str, Any] = read_checkpoint(path)["callbacks"]["Checkpoints"]["best"]
+        if not {"step", score} <= best.keys():
+            raise SegkdError(f"{path} is no checkpoint of 'segkd train': it does not say what was measured")
     except SegkdError as error:
-        raise SegkdError(f"{error}{hint}") from None
-    if not {"step", score} <= best.keys():
-        raise SegkdError(f"{path} is no checkpoint of 'segkd train': it does not say what was measured{hint}")
+        hint = f"remove {path.name} to go on without it: the best validation from there on then counts"
+        raise SegkdError(f"{error}; {hint}") from None
     return best
 
 

@@ -1,10 +1,16 @@
-"""What is measured of a model: the measures that a task has, and a model over a config's validation split."""
+"""What is measured of a model: the measures that a task has, and models over a config's validation split."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segkd.errors import SegkdError
+from segkd.training.config import check_named, load_config
+from segkd.training.run import Run
 from segkd.training.schema import Config
+from segkd.training.tasks import dataset_of, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +55,52 @@ class Measure:
         return format(self.factor * value, f"{sign}.{2 if self.unit == '%' else 3}f")
 
 
+def evaluate(
+    target: str,
+    overrides: Sequence[str] | Mapping[str, Any],
+    device: str | None = None,
+    console: "Console | None" = None,
+) -> dict[str, Any]:
+    """Measure the models of a run directory, or those of a config: teachers, and its student where it is trained.
+
+    Returns:
+        ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured, ``teachers`` by name
+        where there are several; ``name``, ``task`` and ``split``.
+
+    Raises:
+        SegkdError: there is nothing to measure, or no such device.
+    """
+    if Path(target).is_dir():
+        run = Run(target)
+        config = run.config(overrides)
+    else:
+        check_named(target)
+        config = load_config(target, overrides, build=False)
+        run = Run.of(config)
+    dataset_of(config)
+    # They load torch: a wrong key is told without waiting for that.
+    from segkd.common.devices import find_device
+    from segkd.training.teacher import TeachersOf, teacher_configs
+
+    place = device_of(config) if device is None else find_device(device)
+    task = task_of(config)
+    result: dict[str, Any] = {"name": config.name, "task": config.task}
+    result |= {"split": config.data.val_split, "classes": task.class_names}
+    configs, measured = teacher_configs(config), {}
+    if all(Run.of(own).finished for own in configs.values()):
+        teachers = TeachersOf(task, configs)
+        teachers.load(to_measure=True)
+        measured = {name: measure(task, each, name, place, console) for name, each in teachers.predicting.items()}
+    result |= measured if config.teachers is None else {"teachers": measured}
+    is_trained = run.student.is_dir()
+    if is_trained or config.student.checkpoint is not None:
+        student = task.load_student(run.student) if is_trained else task.student()
+        result["student"] = measure(task, student, "student", place, console)
+    if not measured and "student" not in result:
+        raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")
+    return result
+
+
 def measure(
     task: "Task",
     network: "Network",
@@ -56,17 +108,9 @@ def measure(
     device: "torch.device | None" = None,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
-    """Return what the task's metrics say of a model over the config's validation split.
+    """Return what the task's metrics say of a model, the student or a teacher by its name, over the validation split.
 
-    Args:
-        task: of the config.
-        network: the student or a teacher.
-        name: ``"student"``, or a teacher's.
-        device: where; what ``trainer.accelerator`` says unless given.
-        console: where progress is shown if it is a terminal; None for nowhere.
-
-    Raises:
-        SegkdError: there is no such device.
+    It runs where ``trainer.accelerator`` says unless a device is given. Of the console see `evaluate`.
     """
     import torch
     from pytorch_lightning.utilities import move_data_to_device
@@ -92,11 +136,7 @@ def seen_by(name: str, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def device_of(config: Config) -> "torch.device":
-    """Return the device that a config's ``trainer`` block names: the first, where it names several.
-
-    Raises:
-        SegkdError: there is no such device here.
-    """
+    """Return the device that a config's ``trainer`` block names, the first of several; raises where it is not here."""
     import torch
 
     from segkd.common.devices import find_device

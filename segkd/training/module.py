@@ -1,9 +1,10 @@
 """The Lightning module: one distilled step, one validation step, what is logged."""
 
 import bisect
+import itertools
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,22 +16,18 @@ from segkd import registry
 from segkd.distiller import Distiller, DistillOutput
 from segkd.errors import SegkdError
 from segkd.losses._rows import over_processes
+from segkd.network import Network
 from segkd.training.optim import make_optimizer, make_scheduler, parameter_groups
 from segkd.training.stages import ends_of
 from segkd.training.task import Task
 
 _STUDENT = "distiller.student."
 
+_NEVER = 2**62  # a step that no run comes to
+
 
 class DistillModule(pl.LightningModule):
-    """Trains a distiller by steps; the unit of every schedule is the optimiser step.
-
-    Args:
-        task: of the run.
-        distiller: what it trains.
-        later: of a run in stages, the distillers of those after the first, of the same student and teachers.
-        teachers: those of the run, by name.
-    """
+    """Trains a distiller by steps, in stages one after the other; the unit of every schedule is the optimiser step."""
 
     distiller: Distiller
 
@@ -40,40 +37,39 @@ class DistillModule(pl.LightningModule):
         super().__init__()
         self.task, self.config, self.distiller = task, task.config, distiller
         self.teachers = dict(teachers or {})  # no module's child: they are in neither parameters() nor state_dict()
-        self.distillers, self.ends, self.stage = [distiller, *later], [task.config.trainer.max_steps], 0
+        self.distillers, self.stage = [distiller, *later], 0
+        self.borders = [0, *(ends_of(task.config) if later else [task.config.trainer.max_steps])]
+        # Of every stage what it trains beside the student, whichever distiller is at work.
+        self._beside = [[each.connectors, each.losses] for each in self.distillers]
         if later:
-            self.ends = ends_of(task.config)
-            # Of every stage what it trains beside the student, whichever distiller is at work.
-            self.parts = nn.ModuleList(nn.ModuleList([each.connectors, each.losses]) for each in self.distillers)
+            self.parts = nn.ModuleList(map(nn.ModuleList, self._beside))
         self._checked_every: int | float | None = None
         self.metrics = task.metrics()
         self.latest_loss = float("nan")
         self.measured: dict[str, Any] = {}
         """What the last validation measured: what the task's metrics compute."""
-        # The step at which each value was first not finite, -1 while it is: kept on the device, read when logging.
+        # The step at which each value was first not finite: kept on the device, read when logging.
         self._first_bad: dict[str, Tensor] = {}
 
     @property
     def progress(self) -> float:
         """Share of the optimiser steps that are done, of those of the stage."""
-        first = self.ends[self.stage - 1] if self.stage else 0
-        return (self.global_step - first) / (self.ends[self.stage] - first)
+        first, last = self.borders[self.stage : self.stage + 2]
+        return (self.global_step - first) / (last - first)
 
     def enter(self, step: int) -> None:
         """Put the distiller of the stage to work that a step, counted from 0, belongs to."""
-        self.stage = min(bisect.bisect(self.ends, step), len(self.distillers) - 1)
+        self.stage = min(bisect.bisect(self.borders, step), len(self.distillers)) - 1
         self.distiller = self.distillers[self.stage]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin a stage: with its distiller, and its own course of the learning rate; the optimiser's state goes on."""
         if self._checked_every is not None:
             self.trainer.val_check_batch, self._checked_every = self._checked_every, None
-        if self.global_step in self.ends[:-1]:
+        if self.global_step in self.borders[1:-1]:
             self.enter(self.global_step)
             optimizer = self.trainer.optimizers[0]
-            fresh = self.configure_optimizers()
-            for old, new in zip(optimizer.param_groups, fresh["optimizer"].param_groups, strict=True):
-                old.update({key: value for key, value in new.items() if key != "params"})
+            _take_rates(optimizer.param_groups, self.configure_optimizers()["optimizer"])
             self.trainer.strategy.lr_scheduler_configs[0].scheduler = self._scheduler(optimizer)
 
     def networks(self) -> dict[str, Any]:
@@ -121,12 +117,12 @@ class DistillModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Have the end of a stage validated; that of the run is seen to elsewhere."""
-        if self.global_step in self.ends[:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
+        if self.global_step in self.borders[1:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
             self._checked_every, self.trainer.val_check_batch = self.trainer.val_check_batch, 1
 
     def _idle(self) -> list[nn.Parameter]:
-        others = [each for each in self.distillers if each is not self.distiller]
-        return [p for each in others for module in (each.connectors, each.losses) for p in module.parameters()]
+        others = [module for k, each in enumerate(self._beside) if k != self.stage for module in each]
+        return [parameter for module in others for parameter in module.parameters()]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -137,20 +133,18 @@ class DistillModule(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Give every process the first one's batch-norm statistics: what is measured is what is saved."""
-        if self.trainer.world_size > 1:
-            for buffer in self.distiller.student.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        for buffer in self.distiller.student.buffers() if self.trainer.world_size > 1 else ():
+            dist.broadcast(buffer, 0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Count the student's predictions."""
-        student: Any = self.distiller.student
-        self.task.count(self.metrics, student, batch)
+        self.task.count(self.metrics, cast(Network, self.distiller.student), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Sum the metrics over processes and log what they say."""
         self.measured = self.metrics.compute()
         self.metrics.reset()
-        values = {key: value for key, value in self.scalars().items() if value == value}
+        values = {key: value for key, value in self.task.scalars(self.measured).items() if value == value}
         score = f"val/{self.task.score.key}"
         if score in values:  # once more under what TensorBoard puts first: it orders groups by name, capitals before
             values[f"Overview/{score}"] = values[score]
@@ -166,11 +160,8 @@ class DistillModule(pl.LightningModule):
         self.measured = checkpoint["measured"]
         if len(self.distillers) > 1:
             self.enter(max(checkpoint["global_step"] - 1, 0))
-        if checkpoint.get("max_steps") != self.config.trainer.max_steps:
-            self._set_course(checkpoint)
-
-    def _set_course(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the learning rates and their schedule by what they are at this step in a run of this length."""
+        if checkpoint.get("max_steps") == self.config.trainer.max_steps:
+            return
         fresh = self.configure_optimizers()
         scheduler = fresh["lr_scheduler"]["scheduler"]
         with warnings.catch_warnings():
@@ -178,27 +169,21 @@ class DistillModule(pl.LightningModule):
             for _ in range(checkpoint["global_step"]):
                 scheduler.step()
         checkpoint["lr_schedulers"] = [scheduler.state_dict()]
-        groups = checkpoint["optimizer_states"][0]["param_groups"]
-        for old, new in zip(groups, fresh["optimizer"].param_groups, strict=True):
-            old.update({key: value for key, value in new.items() if key != "params"})
-
-    def scalars(self) -> dict[str, float]:
-        """Return what the last validation measured by the names under which it is logged; NaN for an absent class."""
-        return self.task.scalars(self.measured)
+        _take_rates(checkpoint["optimizer_states"][0]["param_groups"], fresh["optimizer"])
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the learning rate's course, stepped with it."""
         settings = self.config.optimizer
-        student: Any = self.distiller.student
-        modules = [student, *(m for each in self.distillers for m in (each.connectors, each.losses))]
+        student = cast(Network, self.distiller.student)
+        modules = [student, *itertools.chain(*self._beside)]
         encoders = registry.find("family", student.family).encoders if student.family else ("encoder",)
         optimizer = make_optimizer(parameter_groups(modules, settings, encoders), settings)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """Return the learning rate's course over the stage."""
-        steps = self.ends[self.stage] - (self.ends[self.stage - 1] if self.stage else 0)
-        return make_scheduler(optimizer, self.config.optimizer, steps)
+        first, last = self.borders[self.stage : self.stage + 2]
+        return make_scheduler(optimizer, self.config.optimizer, last - first)
 
     def stop_if_bad(self) -> None:
         """Raise `SegkdError` if a term was not finite, at the first such step; reads from the device."""
@@ -207,13 +192,11 @@ class DistillModule(pl.LightningModule):
         found = torch.stack(list(self._first_bad.values()))
         if dist.is_available() and dist.is_initialized():
             # Of all processes: one that stops alone would leave the others waiting for it.
-            found = torch.where(found < 0, torch.iinfo(found.dtype).max, found)
             dist.all_reduce(found, dist.ReduceOp.MIN)
-            found = torch.where(found == torch.iinfo(found.dtype).max, -1, found)
-        steps = {name: step for name, step in zip(self._first_bad, found.tolist(), strict=True) if step >= 0}
-        if not steps:
-            return
+        steps = dict(zip(self._first_bad, found.tolist(), strict=True))
         first = min(steps.values())
+        if first == _NEVER:
+            return
         names = [name for name, step in steps.items() if step == first and name != "loss"] or ["loss"]
         raise SegkdError(
             f"step {first}: the term {', '.join(map(repr, names))} is not finite, training stops: lower its weight or "
@@ -231,7 +214,7 @@ class DistillModule(pl.LightningModule):
         means = over_processes(torch.stack([value.float() for value in measured.values()]))
         values = dict(zip(measured, means.tolist(), strict=True))
         values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
-        if len(self.ends) > 1:
+        if len(self.distillers) > 1:
             values["stage"] = self.stage + 1
         for group in self.trainer.optimizers[0].param_groups:
             values[f"lr/{group['name']}"] = group["lr"]
@@ -248,9 +231,15 @@ class DistillModule(pl.LightningModule):
         # As they enter the loss: a finite value may overflow under its weight.
         weighted = {name: out.weights[name] * value for name, value in out.terms.items()}
         for name, value in {**weighted, "loss": out.loss.detach()}.items():
-            first = self._first_bad.get(name, torch.tensor(-1, device=value.device))
-            bad = ~torch.isfinite(value) & (first < 0)
+            first = self._first_bad.get(name, torch.tensor(_NEVER, device=value.device))
+            bad = ~torch.isfinite(value) & (first == _NEVER)
             self._first_bad[name] = torch.where(bad, self.global_step + 1, first)
+
+
+def _take_rates(groups: list[dict[str, Any]], fresh: torch.optim.Optimizer) -> None:
+    """Give the groups of an optimiser all settings of another's."""
+    for old, new in zip(groups, fresh.param_groups, strict=True):
+        old.update({key: value for key, value in new.items() if key != "params"})
 
 
 def draw_seed(seed: int, batch: int, rank: int) -> int:

@@ -13,31 +13,26 @@ from segkd.training.schema import Optimizer
 def parameter_groups(
     modules: Iterable[nn.Module], settings: Optimizer, encoders: Sequence[str] = ("encoder",)
 ) -> list[dict[str, Any]]:
-    """Return the groups ``encoder`` and ``head`` (all the rest) with their learning rates; an empty one is left out.
+    """Return the groups ``encoder`` (parts of these paths) and ``head`` (the rest); an empty one is left out.
 
     Where the settings treat biases apart, ``encoder_bias`` and ``head_bias`` hold those of convolutions and linear
     layers, with their own rate and weight decay.
-
-    Args:
-        modules: whose parameters are trained.
-        settings: of the optimiser.
-        encoders: paths of the parts that are pretrained, see `segkd.models.family.Family.encoders`.
     """
     decay = settings.weight_decay if settings.bias_weight_decay is None else settings.bias_weight_decay
     apart = settings.bias_lr_factor != 1 or decay != settings.weight_decay
     rates = {"encoder": settings.encoder_lr or settings.lr, "head": settings.lr}
-    groups: dict[str, dict[str, Any]] = {name: {"name": name, "params": [], "lr": rate} for name, rate in rates.items()}
-    for name, rate in rates.items():
-        own = {"lr": rate * settings.bias_lr_factor, "weight_decay": decay}
-        groups[f"{name}_bias"] = {"name": f"{name}_bias", "params": [], **own}
+    of_biases = {f"{name}_bias": rate * settings.bias_lr_factor for name, rate in rates.items()}
+    groups: dict[str, dict[str, Any]] = {name: {"lr": rate} for name, rate in rates.items()}
+    groups |= {name: {"lr": rate, "weight_decay": decay} for name, rate in of_biases.items()}
+    found: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for module in modules:
         for path, parameter in module.named_parameters():
             if parameter.requires_grad:
                 name = "encoder" if any(f".{part}." in f".{path}" for part in encoders) else "head"
                 if apart and _is_bias(module, path):
                     name = f"{name}_bias"
-                groups[name]["params"].append(parameter)
-    return [group for group in groups.values() if group["params"]]
+                found[name].append(parameter)
+    return [{"name": name, "params": found[name], **group} for name, group in groups.items() if found[name]]
 
 
 def _is_bias(module: nn.Module, path: str) -> bool:

@@ -1,6 +1,10 @@
-"""A run's result as the rows that a person reads."""
+"""A run's result: what was measured as the rows that a person reads, where it was made, and its file."""
 
+import contextlib
+import importlib.metadata
 import json
+import os
+import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +17,11 @@ from segkd.training.tasks import task_type
 if TYPE_CHECKING:
     from segkd.training.measure import Measure
 
+_OURS = ("segkd", "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "timm", "albumentations")
+
 
 def measures_of(result: Mapping[str, Any]) -> "tuple[Measure, ...]":
-    """Return what a result's task measures, the score first.
-
-    Raises:
-        SegkdError: it has none of the measures of a task.
-    """
+    """Return what a result's task measures, the score first; raises a SegkdError where it holds none of any task's."""
     if "task" in result:
         return task_type(result["task"]).measures
     # As version 0.1 wrote it.
@@ -37,19 +39,37 @@ def models_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def rows(result: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Yield a label and the value of each of `models_of`: the means, then each class.
-
-    Args:
-        result: what `segkd.training.train.train` or `segkd.training.evaluate.evaluate` returned.
-    """
+    """Yield a label and the value of each of `models_of`: the means, then each class."""
     models, measures = list(models_of(result).values()), measures_of(result)
     for measure in measures:
         if not measure.of_classes and measure.key in models[0]:
             yield measure.heading, [measure.shown(model[measure.key]) for model in models]
-    of_classes = next((measure for measure in measures if measure.of_classes), None)
-    for index, name in enumerate(result["classes"] if of_classes else ()):
-        assert of_classes is not None
-        yield f"  {name}", [of_classes.shown(model[of_classes.key][index]) for model in models]
+    for measure in [measure for measure in measures if measure.of_classes][:1]:
+        for index, name in enumerate(result["classes"]):
+            yield f"  {name}", [measure.shown(model[measure.key][index]) for model in models]
+
+
+def environment() -> dict[str, Any]:
+    """Return versions of what a result depends on, and the hardware: ``gpu`` is None where there is none."""
+    import torch
+
+    versions: dict[str, Any] = dict.fromkeys(_OURS)
+    for name in _OURS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    cpu = platform.processor() or platform.machine()
+    # As the system calls it: Python's own answer is empty on many a Linux.
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
+        cpu = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def check_writable(path: Path) -> None:
@@ -59,24 +79,18 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that programs read; what is not a number stands there as null.
+    """Write a file that programs read; what is not a number stands there as null."""
 
-    Raises:
-        SegkdError: it cannot be written.
-        DiskFull: there is no room for it.
-    """
+    def without_nan(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: without_nan(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [without_nan(value) for value in node]
+        return None if node != node else node
+
     try:
         write_text(path, json.dumps(without_nan(content), indent=2) + "\n")
     except DiskFull:
         raise
     except OSError as error:
         raise SegkdError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def without_nan(node: Any) -> Any:
-    """Return nested mappings and lists with None for each value that is not a number."""
-    if isinstance(node, dict):
-        return {key: without_nan(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [without_nan(value) for value in node]
-    return None if node != node else node

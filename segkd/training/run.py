@@ -18,19 +18,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segkd.common.files import is_disk_full, write_text
+from segkd.common.student import no_run
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config, same_dataset, whole
 from segkd.training.layers import leaves
-from segkd.training.results import without_nan
+from segkd.training.results import write_json
 from segkd.training.schema import Config
 
 
 class Run:
-    """The paths and the state of one run.
-
-    Args:
-        directory: of the run; nothing is made or read yet.
-    """
+    """The paths and the state of one run; nothing is made or read yet."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -63,39 +60,26 @@ class Run:
         return self.last.is_file() or self.previous.is_file()
 
     def config(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-        """Return the config that the run was started with, and changes to it, see `load_config`.
-
-        Raises:
-            SegkdError: this is no run directory, or its config cannot be read.
-        """
+        """Return the config that the run was started with, and changes to it, see `load_config`."""
         if not self.directory.exists():
-            from segkd.common.student import no_run  # here, since it loads torch
-
             raise no_run(self.directory)
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
         return load_config(str(self.config_file), overrides, build=False)
 
     def result(self) -> dict[str, Any]:
-        """Return what the finished run measured.
-
-        Raises:
-            SegkdError: it is not finished, or its result cannot be read.
-        """
+        """Return what the finished run measured."""
+        again = f"; remove {self.result_file.name}, and 'segkd train --resume {self.directory}' writes it again"
         try:
             result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise SegkdError(f"{self.result_file} cannot be read: {error}{self._again(self.result_file)}") from None
+            raise SegkdError(f"{self.result_file} cannot be read: {error}{again}") from None
         if not isinstance(result, dict):
-            raise SegkdError(f"{self.result_file} is no result of 'segkd train'{self._again(self.result_file)}")
+            raise SegkdError(f"{self.result_file} is no result of 'segkd train'{again}")
         return result
 
-    def rows(self) -> list[dict[str, str]]:
-        """Return the validations that ``metrics.csv`` holds, each as its columns' text.
-
-        Raises:
-            SegkdError: it cannot be read, or ends in the middle of a row.
-        """
+    def rows(self, *numbers: str) -> list[dict[str, str]]:
+        """Return the validations that ``metrics.csv`` holds, each as its columns' text, of these columns numbers."""
         try:
             text = self.metrics.read_bytes().decode()
             rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -103,6 +87,8 @@ class Run:
                 if None in row or None in row.values():
                     raise ValueError(f"a row has not one value for each column: {list(row.values())[:3]}")
                 int(row["step"])
+                for name in numbers:
+                    float(row[name] or "nan")
             if rows and not text.endswith("\n"):
                 raise ValueError("it ends in the middle of a row")
         except (OSError, KeyError, ValueError, csv.Error) as error:
@@ -124,7 +110,7 @@ class Run:
         """
         # One object for each path, which may be acquired again: a teacher's is held when its training begins.
         lock = FileLock(self._lock, is_singleton=True)
-        missing = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
+        made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             held = lock.acquire(timeout=0)
@@ -141,15 +127,12 @@ class Run:
             try:
                 yield
             finally:
-                self._leave_nothing(missing)
-
-    def _leave_nothing(self, made: Sequence[Path]) -> None:
-        """Take the lock's file and the folders that were made for it away, where no run was begun."""
-        if self.directory.is_dir() and list(self.directory.iterdir()) == [self._lock]:
-            self._lock.unlink()
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+                # Where no run was begun, the lock's file and the folders that were made for it go away again.
+                if self.directory.is_dir() and list(self.directory.iterdir()) == [self._lock]:
+                    self._lock.unlink()
+                    for folder in made:
+                        with contextlib.suppress(OSError):
+                            folder.rmdir()
 
     def check_free(self) -> None:
         """Raise unless a new run may be put here: nothing that is there is ever overwritten."""
@@ -172,11 +155,7 @@ class Run:
             )
 
     def create(self, config: Config) -> None:
-        """Make the directory and write the config into it.
-
-        Raises:
-            SegkdError: see `check_free`, or the directory cannot be written.
-        """
+        """Make the directory and write the config into it."""
         self.check_free()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -196,22 +175,65 @@ class Run:
         self.result_file.unlink(missing_ok=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write ``result.json``, which says that the run is finished; what is not a number stands there as null."""
-        write_text(self.result_file, json.dumps(without_nan(dict(result)), indent=2) + "\n")
+        """Write ``result.json``, which says that the run is finished."""
+        write_json(self.result_file, result)
 
-    def _again(self, file: Path) -> str:
-        return f"; remove {file.name}, and 'segkd train --resume {self.directory}' writes it again"
+
+HARMLESS = (
+    "trainer.max_steps",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.threads",
+    "trainer.log_every",
+    "trainer.checkpoint_every",
+    "validation.every",
+    "validation.batch_size",
+    "validation.pictures",
+    "data.root",
+    "data.workers",
+    "data.max_pixels",
+)
+"""What may change when a run goes on: how far, where and how it is computed, read, measured and logged. Anything else
+says what is learnt: half of it learnt otherwise would be no run that its config describes."""
+
+
+def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
+    """Return the config of a run that was begun with changes that it takes when it goes on.
+
+    Raises:
+        SegkdError: this is no run, a change would make it another (names the keys), or it is finished and not given
+            more ``trainer.max_steps``.
+    """
+    old, new = run.config(), run.config(overrides)
+    refused = [key for key in _differing(old, new) if key not in HARMLESS]
+    if refused:
+        raise SegkdError(
+            f"{run.directory} cannot go on with another {', '.join(refused)}: that would be another run; begin one "
+            f"with 'segkd train {run.config_file} name=... {refused[0]}=...' (it takes {', '.join(HARMLESS)})"
+        )
+    if run.finished and new.trainer.max_steps <= (steps := run.result()["steps"]):
+        raise SegkdError(
+            f"{run.directory} is finished, after {steps} steps: to go further give it more, such as "
+            f"'segkd train --resume {run.directory} trainer.max_steps={2 * steps}'"
+        )
+    return new
 
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:
     """Return the dotted keys in which two configs differ, where they are written and how many workers load left out."""
     left, right = settings(mine), settings(theirs)
-    harmless = ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels")
-    keys = sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
-    for key in [key for key in keys if key.endswith("data.dataset")]:
-        if same_dataset(str(left.get(key)), str(right.get(key))):
-            keys.remove(key)
-    return [key for key in keys if key not in harmless]
+
+    def counts(key: str) -> bool:
+        if key in ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels"):
+            return False
+        return not (key.endswith("data.dataset") and same_dataset(str(left.get(key)), str(right.get(key))))
+
+    return list(filter(counts, _differing(mine, theirs)))
+
+
+def _differing(mine: Config, theirs: Config) -> list[str]:
+    left, right = settings(mine), settings(theirs)
+    return sorted(key for key in {*left, *right} if left.get(key) != right.get(key))
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -147,12 +147,7 @@ class Task(ABC):
 
     @abstractmethod
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
-        """Draw an item of the validation split with its label, or with what a model predicts for it.
-
-        Args:
-            item: of `val_set`, without batch dimension.
-            network: None for the label.
-        """
+        """Draw an item of the validation split with its label, or with what a model predicts for it."""
 
     def adapter(self) -> "Adapter":
         """Return how a batch goes through the models."""
@@ -226,8 +221,7 @@ class Task(ABC):
     def student(self, weights: bool = True) -> "Network":
         """Return the student; the same seed gives the same weights, whatever teaches it.
 
-        Args:
-            weights: whether to load pretrained weights and checkpoint; False where others are loaded over them.
+        Without pretrained weights and checkpoint where others are loaded over them.
         """
         import torch
 
@@ -246,11 +240,7 @@ class Task(ABC):
         )
 
     def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
-        """Return the distiller that the config describes; without teachers it trains on the task loss alone.
-
-        Raises:
-            SegkdError: names the config and what does not fit.
-        """
+        """Return the distiller that the config describes; without teachers it trains on the task loss alone."""
         from segkd.distiller import Distiller
 
         distill = self.config.distill
@@ -272,10 +262,7 @@ class Task(ABC):
             raise SegkdError(f"{self.config.name}: distill: {error}") from None
 
     def scalars(self, measured: dict[str, Any]) -> dict[str, float]:
-        """Return what `metrics` computed by the names under which it is logged; NaN for what does not occur.
-
-        The measures are ``val/...``, those of the classes ``iou/...``, ``ap/...`` and such.
-        """
+        """Return what `metrics` computed by the names that it is logged under: ``val/miou``, of a class ``iou/sky``."""
         named = {f"val/{key}": value for key, value in measured.items() if not isinstance(value, list)}
         for key, values in measured.items():
             if isinstance(values, list):

@@ -15,12 +15,11 @@ from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
-from segkd.training.cost import environment
 from segkd.training.fit import Fit
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
-from segkd.training.resuming import resumed_config
-from segkd.training.run import Run, changed_keys
+from segkd.training.results import environment
+from segkd.training.run import Run, changed_keys, resumed_config
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
 from segkd.training.tasks import task_of
@@ -38,7 +37,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
     Returns:
         ``student`` (the best validation: its ``step`` and what the task's metrics compute), ``last`` (the same at the
         last step), ``teacher`` or None, ``teachers`` by name where there are several, ``task``, ``classes``,
-        ``split``, ``steps``, ``seconds`` and ``peak_memory`` (see `segkd.training.cost.Cost`), ``environment``
+        ``split``, ``steps``, ``seconds`` and ``peak_memory`` (see `segkd.training.callbacks.Cost`), ``environment``
         (versions and hardware), ``seed``, ``run``. A measure of what does not occur is None.
 
     Raises:
@@ -54,7 +53,7 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 @contextlib.contextmanager
 def _stops_named(run: Run) -> Iterator[None]:
     """Within this a signal or a full disk, wherever it is met, is one error that says how the run goes on."""
-    hook = threading.excepthook
+    hook, resume = threading.excepthook, f"go on with 'segkd train --resume {run.directory}'"
 
     def of_thread(arguments: threading.ExceptHookArgs) -> None:
         # TensorBoard's thread: the next write raises the same error here.
@@ -68,14 +67,12 @@ def _stops_named(run: Run) -> Iterator[None]:
         if not isinstance(error, DiskFull) and not is_disk_full(error):
             raise
         full = error if isinstance(error, DiskFull) else disk_full(Path(error.filename or run.directory / "events.out"))
-        if run.config_file.is_file():
-            full.way_on = f"free some, then go on with 'segkd train --resume {run.directory}'"
+        full.way_on = f"free some, then {resume}" if run.config_file.is_file() else full.way_on
         raise full from None
     except Interrupted as stop:
         if getattr(rank_zero_only, "rank", 0) != 0:  # the first process says it
             raise SystemExit(0) from None
-        begun = run.config_file.is_file()
-        stop.way_on = f"go on with 'segkd train --resume {run.directory}'" if begun else "the same command goes on"
+        stop.way_on = resume if run.config_file.is_file() else "the same command goes on"
         raise
     finally:
         threading.excepthook = hook
@@ -100,8 +97,12 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         for stage in stage_configs(config)
     ]
     fit = Fit(task, run, console)
-    if is_resumed:
-        _check_goes_on(run, config, fit.done)
+    if is_resumed and run.finished and fit.checkpoints.step == 0:
+        raise SegkdError(f"{run.directory} cannot go further: there is no {run.last}")
+    if is_resumed and fit.checkpoints.step >= config.trainer.max_steps != run.config().trainer.max_steps:
+        raise SegkdError(
+            f"{run.directory} has done {fit.checkpoints.step} steps: trainer.max_steps must be more, to go further"
+        )
     # Labels are read for these: what is wrong with them is known before anything is written.
     of_student = [f"the student: {student.note}"] if student.note else []
     remarks = [*of_student, *teachers.remarks, *task.remarks(fit.train_set), *task.remarks(fit.val_set)]
@@ -154,29 +155,12 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
 def resume(
     directory: str | Path, console: Console, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> dict[str, Any]:
-    """Go on with a run that was begun, exactly where its last checkpoint stands.
+    """Go on with the run in a directory, exactly where its last checkpoint stands; see `train` and `resumed_config`.
 
-    Args:
-        directory: of the run.
-        console: where progress is shown.
-        overrides: changes, see `segkd.training.resuming.resumed_config`. With other
-            ``trainer.max_steps`` the learning rate and all schedules go on as at this step of a run of that length.
-
-    Raises:
-        SegkdError: this is no run, it is finished, or it does not take such a change.
+    With other ``trainer.max_steps`` the learning rate and all schedules go on as at this step of a run of that length.
     """
-    run = Run(directory)
-    config = resumed_config(run, overrides)
-    # The run goes on in the directory that was named, wherever it was moved to.
-    return train(config, console, resume=run)
-
-
-def _check_goes_on(run: Run, config: Config, done: int) -> None:
-    """Raise where a run was given fewer steps than it has done, or a finished one has lost its checkpoint."""
-    if run.finished and done == 0:
-        raise SegkdError(f"{run.directory} cannot go further: there is no {run.last}")
-    if done >= config.trainer.max_steps != run.config().trainer.max_steps:
-        raise SegkdError(f"{run.directory} has done {done} steps: trainer.max_steps must be more, to go further")
+    run = Run(directory)  # the run goes on in the directory that was named, wherever it was moved to
+    return train(resumed_config(run, overrides), console, resume=run)
 
 
 def _have_teacher(config: Config, own: Config, console: Console, is_first: bool) -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segkd.comparison.statistics import Difference, mean_std, paired_difference
-from segkd.errors import SegkdError
+from segkd.comparison.tables import Difference, mean_std, paired_difference
 
 
 def test_mean_and_deviation_of_a_sample():
@@ -20,7 +19,6 @@ def test_the_interval_of_three_pairs():
     assert found.mean == 2.0
     assert found.low == pytest.approx(2 - half, abs=1e-6)
     assert found.high == pytest.approx(2 + half, abs=1e-6)
-    assert found.pairs == 3
     assert not found.is_clear
 
 
@@ -42,16 +40,10 @@ def test_what_both_share_falls_out():
 
 def test_one_pair_has_no_interval():
     found = paired_difference([0.6], [0.5])
-    assert found == Difference(pytest.approx(0.1), None, None, 1)
+    assert found == Difference(pytest.approx(0.1), None, None)
     assert not found.is_clear
 
 
 @pytest.mark.parametrize(("low", "high", "clear"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False)])
 def test_an_interval_is_clear_on_one_side_of_zero(low: float, high: float, clear: bool):
-    assert Difference((low + high) / 2, low, high, 3).is_clear is clear
-
-
-@pytest.mark.parametrize(("one", "other"), [([], []), ([1.0], [1.0, 2.0])])
-def test_lists_that_do_not_pair(one: list[float], other: list[float]):
-    with pytest.raises(SegkdError, match=f"got {len(one)} and {len(other)}"):
-        paired_difference(one, other)
+    assert Difference((low + high) / 2, low, high).is_clear is clear

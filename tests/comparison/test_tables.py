@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from segkd.comparison.records import Method, find_baseline, group, read_records
-from segkd.comparison.statistics import Difference
 from segkd.comparison.tables import (
+    Difference,
     class_table,
     config_table,
     cost_table,
@@ -208,9 +208,9 @@ def test_spread(values: list[float | None], text: str):
 @pytest.mark.parametrize(
     ("difference", "text"),
     [
-        (Difference(0.01, -0.02, 0.04, 3), "+1.00 [-2.00, +4.00]"),
-        (Difference(-0.01, None, None, 1), "-1.00"),
-        (Difference(float("nan"), None, None, 1), "-"),
+        (Difference(0.01, -0.02, 0.04), "+1.00 [-2.00, +4.00]"),
+        (Difference(-0.01, None, None), "-1.00"),
+        (Difference(float("nan"), None, None), "-"),
         (None, "-"),
     ],
 )

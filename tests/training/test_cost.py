@@ -8,7 +8,8 @@ import pytest
 import torch
 from experiments import cut_at, segkd, train
 
-from segkd.training.cost import Cost, environment, peak_memory
+from segkd.training.callbacks import Cost, peak_memory
+from segkd.training.results import environment
 
 
 @pytest.fixture

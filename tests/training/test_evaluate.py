@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from experiments import refused, segkd
 
-from segkd.training.evaluate import evaluate
+from segkd.training.measure import evaluate
 
 
 def test_a_run_measures_what_it_recorded(trained: Path):

@@ -12,7 +12,7 @@ from experiments import rows, scalars, train, weights
 from PIL import Image
 
 from segkd.distiller import Distiller
-from segkd.training.evaluate import evaluate
+from segkd.training.measure import evaluate
 
 pytestmark = pytest.mark.slow
 

@@ -52,11 +52,7 @@ class SegmentationTask(Task):
         return MaskSpec
 
     def remarks(self, dataset: "SeededDataset") -> list[str]:
-        """Return what a person should know of a split before the run, the weights of the classes among it.
-
-        Raises:
-            SegkdError: nothing can be learnt from its labels, or one of them cannot be read.
-        """
+        """Return what a person should know of a split before the run, the weights of the classes among it."""
         told = super().remarks(dataset)
         if "class_weights" in vars(self) and dataset.samples.split == self.config.data.train_split:
             shown = ", ".join(f"{n} {w:.2f}" for n, w in zip(self.class_names, self.class_weights, strict=True))
@@ -84,11 +80,7 @@ class SegmentationTask(Task):
 
     @functools.cached_property
     def class_weights(self) -> list[float]:
-        """Return a weight for each class, from how often it occurs in up to 1000 masks spread over the training split.
-
-        Raises:
-            SegkdError: no pixel of them is labelled, or one cannot be read.
-        """
+        """Return a weight for each class, from how often it occurs in up to 1000 masks of the training split."""
         from segkd.data.check import class_shares
         from segkd.segmentation.task_losses import class_weights
 

@@ -19,7 +19,7 @@ from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.detection.schema import DetectionConfig
 from segkd.training.detection.task import DetectionTask
-from segkd.training.evaluate import evaluate
+from segkd.training.measure import evaluate
 from segkd.training.teacher import TeacherOf
 
 
