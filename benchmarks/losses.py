@@ -10,6 +10,7 @@ of the process's peak resident memory, each formulation in a fresh process (Linu
 
 import argparse
 import gc
+import math
 import multiprocessing
 import platform
 import sys
@@ -34,6 +35,7 @@ WARM_UP = 2
 STREETS: Shape = (4, 19, 129, 129)
 MANY_CLASSES: Shape = (2, 150, 129, 129)
 FULL_SIZE: Shape = (8, 11, 240, 320)
+CAMVID: Shape = (4, 11, 240, 320)
 
 
 def plain_icsd(student: Tensor, teacher: Tensor) -> Tensor:
@@ -95,8 +97,10 @@ CASES: list[tuple[str, Shape]] = [
     *((name, STREETS) for name in FORMULATIONS),
     ("ICSD", MANY_CLASSES),
     ("ICSD", FULL_SIZE),
-    ("PixelKD", FULL_SIZE),
+    *((name, FULL_SIZE) for name in ("PixelKD", "CWD", "PKD")),
+    *((name, CAMVID) for name in ("CWD", "PKD")),
 ]
+AREAS: list[Shape] = [(4, 11, 60, 80), (4, 11, 120, 160), (4, 11, 240, 320), (4, 11, 480, 640)]
 GROWTH: list[Shape] = [STREETS, (4, 19, 258, 129), MANY_CLASSES, (1, 1000, 65, 65), (1, 3000, 20, 20)]
 
 
@@ -219,6 +223,16 @@ def growth(device: str, threads: int) -> Iterable[str]:
         yield f"| {batch}x{classes}x{height}x{width} | {peak:.0f} | {unit:.1f} | {peak / unit:.1f} |"
 
 
+def over_area(device: str, repeats: int, seconds: float) -> Iterable[str]:
+    yield "| loss | " + " | ".join(f"{'x'.join(map(str, shape))}, ms" for shape in AREAS) + " | slope |"
+    yield "|---|" + "---:|" * (len(AREAS) + 1)
+    for name, (_, loss) in FORMULATIONS.items():
+        calls = [partial(step, loss, *inputs(shape, device)) for shape in AREAS]
+        taken = [min(each) for each in times(calls, device, repeats, seconds)]
+        slope = math.log(taken[-1] / taken[0]) / math.log(AREAS[-1][2] * AREAS[-1][3] / (AREAS[0][2] * AREAS[0][3]))
+        yield f"| {name} | " + " | ".join(f"{each:.2f}" for each in taken) + f" | {slope:.2f} |"
+
+
 def machine(device: str, threads: int) -> str:
     if device == "cuda":
         chip = torch.cuda.get_device_name()
@@ -254,6 +268,10 @@ def main() -> None:
         (
             "ICSD's peak memory: a bounded ratio means that it grows with C*h*w + C*C, never with C*C*h*w",
             growth(args.device, args.threads),
+        ),
+        (
+            "Time over the area of the map; a slope of 1 on logarithmic scales is in proportion",
+            over_area(args.device, args.repeats, args.seconds),
         ),
     ]
     lines: list[str] = []

@@ -2,14 +2,8 @@
 
 from torch import Tensor
 
-from segkd.losses._common import (
-    check_pair,
-    check_temperature,
-    full_precision,
-    masked_log_softmax,
-    soften,
-    valid_pixels,
-)
+from segkd.losses._common import check_pair, check_temperature, valid_pixels
+from segkd.losses._kl import KL
 from segkd.losses.base import Loss
 
 
@@ -56,10 +50,7 @@ class CWD(Loss):
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
         valid = valid_pixels(target, self.ignore_index, student)
-        mask = None if valid is None else valid.flatten(1)[:, None]
-        with full_precision(student, teacher) as (s, t):
-            log_s = masked_log_softmax(soften(s.flatten(2), self.temperature), mask, dim=-1)
-            log_t = masked_log_softmax(soften(t.flatten(2), self.temperature), mask, dim=-1)
-            batch, channels = student.shape[:2]
-            # Where a pixel is left out both logarithms are 0, and so is the product.
-            return (log_t.exp() * (log_t - log_s)).sum() * (self.temperature**2 / (batch * channels))
+        # A row for each channel of each image.
+        rows = (x.flatten(2).flatten(0, 1) for x in (student, teacher))
+        kl: Tensor = KL.apply(*rows, self.temperature, None if valid is None else valid.flatten(1))
+        return kl.sum() * (self.temperature**2 / len(kl))

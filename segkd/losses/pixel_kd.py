@@ -1,64 +1,10 @@
 """Pixel-wise knowledge distillation: the Hinton loss at each pixel."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from segkd.losses._common import check_pair, check_temperature, full_precision, share_of_all, soften, valid_pixels
+from segkd.losses._common import check_pair, check_temperature, share_of_all, valid_pixels
+from segkd.losses._kl import KL
 from segkd.losses.base import Loss
-
-
-class _PixelKL(torch.autograd.Function):
-    """KL(softmax(t) || softmax(s)) over dim 1, its slope taken along: p_s - p_t, and p_t * (log p_t - log p_s - KL).
-
-    Plain autograd gives the same numbers with twice as many temporaries of the map's size and keeps two for backward
-    where one will do; at full resolution, fetching that memory is most of what the loss costs. For the same reason the
-    images are taken one by one: the temporaries of a single one are small enough to be used again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Return (B, h, w) from logits (B, C, h, w), in full precision."""
-        kind = torch.promote_types(student.dtype, torch.float32)
-        kl = student.new_empty((student.shape[0], *student.shape[2:]), dtype=kind)
-        slope_s = torch.empty_like(student, dtype=kind) if ctx.needs_input_grad[0] else None
-        slope_t = torch.empty_like(teacher, dtype=kind) if ctx.needs_input_grad[1] else None
-        for image in range(student.shape[0]):
-            log_s, log_t = (
-                F.log_softmax(soften(logits[image].to(kind), temperature), dim=0) for logits in (student, teacher)
-            )
-            p_t = log_t.exp()
-            of_classes = log_t.sub_(log_s).mul_(p_t)
-            kl[image] = of_classes.sum(0)
-            if slope_s is not None:
-                torch.sub(log_s.exp_(), p_t, out=slope_s[image])
-            if slope_t is not None:
-                torch.sub(of_classes, p_t.mul_(kl[image]), out=slope_t[image])
-        # The logits are the models' own, which are alive anyway.
-        ctx.save_for_backward(student, teacher, slope_s, slope_t)
-        ctx.temperature = temperature
-        return kl
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of both logits."""
-        student, teacher, *slopes = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: they are to be differentiated themselves
-            found = _slopes(student, teacher, ctx.temperature)
-            slopes = [None if slope is None else plain for slope, plain in zip(slopes, found, strict=True)]
-        grad = soften(grad, ctx.temperature)[:, None]
-        pairs = zip(slopes, (student, teacher), strict=True)
-        return *(None if slope is None else (slope * grad).to(logits.dtype) for slope, logits in pairs), None
-
-
-def _slopes(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return what `_PixelKL` multiplies the gradients by, in a form that autograd can follow."""
-    with full_precision(student, teacher) as (s, t):
-        log_s, log_t = soften(s, temperature).log_softmax(1), soften(t, temperature).log_softmax(1)
-        p_t, difference = log_t.exp(), log_t - log_s
-        return log_s.exp() - p_t, p_t * (difference - (p_t * difference).sum(1, keepdim=True))
 
 
 def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -74,7 +20,7 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
     """
     check_temperature(temperature)
     check_pair("pixel_kl", student, teacher)
-    kl: Tensor = _PixelKL.apply(student, teacher, temperature)
+    kl: Tensor = KL.apply(student, teacher, temperature, None)
     return kl
 
 

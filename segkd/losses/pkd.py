@@ -1,11 +1,17 @@
 """PKD: Pearson-correlation feature distillation (Cao et al., arXiv 2207.02039)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision, resize
+from segkd.losses._kl import parts
 from segkd.losses.base import Loss
+
+EPS = 1e-6
+"""Added to each standard deviation."""
 
 
 def deviation(centred: Tensor) -> Tensor:
@@ -23,7 +29,7 @@ def deviation(centred: Tensor) -> Tensor:
     return torch.where(varies, variance, 1.0).sqrt() * varies
 
 
-def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
+def standardize(features: Tensor, eps: float = EPS) -> Tensor:
     """Return (x - mean) / (std + eps) of each channel over B*h*w, with the unbiased standard deviation.
 
     A constant channel becomes zeros and passes no gradient: 1 / eps would make it a million times the others'. With one
@@ -37,6 +43,58 @@ def standardize(features: Tensor, eps: float = 1e-6) -> Tensor:
         centred = x - x.mean((0, 2, 3), keepdim=True)
         std = deviation(centred)
         return centred * torch.where(std > 0, 1 / (std + eps), 0.0)
+
+
+class _Difference(torch.autograd.Function):
+    """Half the mean squared difference of `standardize` of two maps, the slope taken along.
+
+    With x centred, a = 1 / (std + eps) and d the difference, of which d / n is the loss's gradient, that of the map is
+    a * d / n less its mean and less what the deviation takes: x * a^2 * sum(d * x) / (n * (m - 1) * std). A few
+    channels at a time: plain autograd has five temporaries of the map's size, which cost more to fetch than to compute.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return a scalar from two maps (B, C, h, w) of float32 or float64."""
+        slopes = [
+            torch.empty_like(x) if wanted else None
+            for x, wanted in zip((student, teacher), ctx.needs_input_grad, strict=True)
+        ]
+        less_one = max(student.numel() // student.shape[1] - 1, 1)
+        total = student.new_zeros(())
+        for channels in parts(student.transpose(0, 1)):
+            sides = []
+            for map_ in (student, teacher):
+                x = map_[:, channels]
+                x = x - x.mean((0, 2, 3), keepdim=True)
+                std = deviation(x)
+                sides.append((x, std, torch.where(std > 0, 1 / (std + EPS), 0.0)))
+            (s, _, scale_s), (t, _, scale_t) = sides
+            d = (s * scale_s).sub_(t * scale_t)
+            total += d.square().sum()
+            for slope, (x, std, scale), sign in zip(slopes, sides, (1, -1), strict=True):
+                if slope is None:
+                    continue
+                along = (d * x).sum((0, 2, 3), keepdim=True) * scale.square() / (std * less_one)
+                of_map = (d * scale).sub_(x.mul_(torch.where(std > 0, along, 0.0)))
+                slope[:, channels] = of_map.sub_(of_map.mean((0, 2, 3), keepdim=True)).mul_(sign / student.numel())
+        ctx.save_for_backward(student, teacher, *slopes)
+        return total * (0.5 / student.numel())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both maps."""
+        student, teacher, *slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: they are to be differentiated themselves
+            wanted = [x for x, slope in zip((student, teacher), slopes, strict=True) if slope is not None]
+            found = iter(torch.autograd.grad(_plain(student, teacher), wanted, create_graph=True))
+            slopes = [None if slope is None else next(found) for slope in slopes]
+        return tuple(None if slope is None else slope * grad for slope in slopes)
+
+
+def _plain(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return what `_Difference` does, in a form that autograd can follow."""
+    return 0.5 * (standardize(student) - standardize(teacher)).square().mean()
 
 
 class PKD(Loss):
@@ -80,4 +138,5 @@ class PKD(Loss):
             )
         with full_precision(student, teacher) as (s, t):
             height, width = t.shape[2:]
-            return 0.5 * (standardize(resize(s, (height, width))) - standardize(t)).square().mean()
+            loss: Tensor = _Difference.apply(resize(s, (height, width)), t)
+            return loss
