@@ -4,65 +4,28 @@
 something else subclasses it and overrides what differs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from segkd.class_map import map_classes, merged_classes
 from segkd.errors import SegkdError
-from segkd.losses._common import class_ids, resize, share_of_all
-from segkd.preprocess import Preprocess
+from segkd.losses._common import class_ids
+from segkd.network import Network, Preprocess, map_classes, merged_classes
+from segkd.outputs import of_images, read_auxiliary, read_logits
+from segkd.step import Step
+from segkd.supervision import Supervision
+from segkd.taps import Taps, uncompiled
 from segkd.term import Term
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, in the units of the raw image (0 to 1)."""
 
 
-def read_logits(output: Any) -> Tensor:
-    """Return the logits (B, C, h, w) of what a model returned.
-
-    Reads a tensor, an object with ``.logits`` (transformers), a mapping with ``"out"`` (torchvision) or ``"logits"``,
-    and a tuple or list whose first entry is the logits.
-
-    Raises:
-        SegkdError: none of these.
-    """
-    found = output
-    if not isinstance(output, Tensor):
-        if isinstance(getattr(output, "logits", None), Tensor):
-            found = output.logits
-        elif isinstance(output, Mapping):
-            found = output.get("out", output.get("logits"))
-        elif isinstance(output, (tuple, list)) and output:
-            found = output[0]
-    if not isinstance(found, Tensor) or found.dim() != 4:
-        shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
-        raise SegkdError(
-            f"cannot read logits (B, C, H, W) from a {type(output).__name__}{shape}: a model returns a tensor, a "
-            "mapping with 'out' or 'logits', a tuple that starts with the logits, or an object with .logits"
-        )
-    return found
-
-
-def read_auxiliary(output: Any) -> Tensor | None:
-    """Return the auxiliary head's logits (B, C, h, w) of what a model returned, or None when there are none.
-
-    Reads a mapping's ``"aux"``, an object's ``.aux_logits``, and a 4-dimensional second entry of a tuple or list.
-    """
-    found: Any = None
-    if isinstance(output, Mapping):
-        found = output.get("aux")
-    elif isinstance(output, (tuple, list)):
-        found = output[1] if len(output) > 1 else None
-    elif not isinstance(output, Tensor):
-        found = getattr(output, "aux_logits", None)
-    return found if isinstance(found, Tensor) and found.dim() == 4 else None
-
-
-class Adapter(nn.Module):
-    """Runs models that map images to logits and takes their losses at label size.
+class Adapter(Supervision):
+    """Runs models that map images to logits and takes their losses at label size, see `Supervision`.
 
     Args:
         student_normalization: (mean, std) that the given images were normalised with. Needed with the next one only.
@@ -82,6 +45,9 @@ class Adapter(nn.Module):
     needs_task_loss: ClassVar[bool] = True
     """Whether the distiller must be given a task loss; False where the models bring their own."""
 
+    scale: Tensor | None
+    shift: Tensor | None
+
     def __init__(
         self,
         student_normalization: Normalization | None = None,
@@ -92,8 +58,6 @@ class Adapter(nn.Module):
         super().__init__()
         self.auxiliary_weight = auxiliary_weight
         self.class_map = None if class_map is None else merged_classes(class_map)
-        self.scale: Tensor | None
-        self.shift: Tensor | None
         self.register_buffer("scale", None, persistent=False)
         self.register_buffer("shift", None, persistent=False)
         if teacher_normalization is not None:
@@ -128,14 +92,6 @@ class Adapter(nn.Module):
             SegkdError: they do not fit together.
         """
 
-    def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
-        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.
-
-        Labels of any integer type become int64, as torch's losses want them.
-        """
-        target = class_ids(target) if isinstance(target, Tensor) else target
-        return images, self.renormalize(images), target
-
     def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
         """Return a batch's target without what it says of images that have no label: here that all is ignored.
 
@@ -149,15 +105,13 @@ class Adapter(nn.Module):
             return target
         return torch.where(labelled.to(target.device)[:, None, None], class_ids(target), ignore_index)
 
-    def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
-        """Return what the student returned, and the target, of some images of the batch alone.
+    def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
+        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.
 
-        Args:
-            output: of all images.
-            target: likewise.
-            index: (N,) numbers of images.
+        Labels of any integer type become int64, as torch's losses want them.
         """
-        return _of_images(output, index), _of_images(target, index)
+        for_teacher = images if self.scale is None else self.renormalize(images)
+        return images, for_teacher, class_ids(target) if isinstance(target, Tensor) else target
 
     def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
         """Return what the model of one side, ``"student"`` or ``"teacher"``, returns for its inputs."""
@@ -169,14 +123,10 @@ class Adapter(nn.Module):
         One tensor here: ``"logits"`` or ``"aux"``, the teacher's in the student's classes. An adapter may return a
         list, paired with the other side's by position, a mapping, paired by key, or anything that its losses read.
         """
-        if name == "logits":
-            logits = read_logits(output)
-        else:
-            auxiliary = read_auxiliary(output)
-            if auxiliary is None:
-                raise SegkdError(f"a term reads 'aux', but the {side} returns no auxiliary logits")
-            logits = auxiliary
-        return self.map_classes(logits) if side == "teacher" else logits
+        found = read_logits(output) if name == "logits" else read_auxiliary(output)
+        if found is None:
+            raise SegkdError(f"a term reads 'aux', but the {side} returns no auxiliary logits")
+        return found if self.class_map is None or side == "student" else self.map_classes(found)
 
     def has_auxiliary(self, output: Any) -> bool:
         """Return whether a model's output holds auxiliary logits."""
@@ -186,99 +136,127 @@ class Adapter(nn.Module):
         """Return the teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w)."""
         return logits if self.class_map is None else map_classes(logits, self.class_map)
 
-    def label_size(self, target: Tensor) -> tuple[int, int]:
-        """Return (H, W) of the labels."""
-        return target.shape[-2], target.shape[-1]
-
-    def task_loss(
-        self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None, weights: Tensor | None
-    ) -> Tensor | dict[str, Tensor]:
-        """Return the student's task loss at label size: a scalar, or named parts whose sum it is.
+    def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
+        """Return what the student returned, and the target, of some images of the batch alone.
 
         Args:
-            output: what the student returned.
-            target: (B, H, W) labels.
-            loss: the task loss; unreduced, (B, H, W), where ``weights`` are given; None where models bring their own.
-            weights: (B, H, W) normalised pixel weights, or None.
+            output: of all images.
+            target: likewise.
+            index: (N,) numbers of images.
         """
-        assert loss is not None
-        logits = read_logits(output)
-        if target.dim() != 3 or target.shape[0] != logits.shape[0]:
-            raise SegkdError(f"labels must be (B, H, W) with B={logits.shape[0]}, got {tuple(target.shape)}")
-        size = self.label_size(target)
-        if weights is None:
-            return mean_over_labelled(loss, resize(logits, size), target)
-        value = loss(resize(logits, size), target)
-        if value.shape != weights.shape:
-            raise SegkdError(
-                f"pixel_weighting needs the task loss of each pixel, {tuple(weights.shape)}: with reduction='none' "
-                f"{type(loss).__name__} gave {tuple(value.shape)}"
-            )
-        return (value * weights).sum()
-
-    def auxiliary_loss(
-        self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None
-    ) -> Tensor | None:
-        """Return the task loss of the student's auxiliary logits times its weight, or None when there are none."""
-        auxiliary = read_auxiliary(output) if self.auxiliary_weight else None
-        if auxiliary is None:
-            return None
-        value = self.task_loss(auxiliary, target, loss, None)
-        assert isinstance(value, Tensor)
-        return self.auxiliary_weight * value
+        return of_images(output, index), of_images(target, index)
 
     def example(self, model: nn.Module, size: int) -> Any:
         """Return an input to try the model with: zeros (1, C, size, size) as its first convolution takes them."""
+        parameter = next(model.parameters(), torch.zeros(()))
         preprocess = getattr(model, "preprocess", None)
         if isinstance(preprocess, Preprocess):
             sides = preprocess.size or [-(-size // preprocess.multiple) * preprocess.multiple] * 2
-            return torch.zeros(1, preprocess.channels, *sides).to(next(model.parameters(), torch.zeros(())))
+            return torch.zeros(1, preprocess.channels, *sides).to(parameter)
         first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-        parameter = next(model.parameters(), None)
-        channels = first.in_channels if first is not None else 3
-        zeros = torch.zeros(1, channels, size, size)
-        return zeros if parameter is None else zeros.to(parameter)
+        return torch.zeros(1, 3 if first is None else first.in_channels, size, size).to(parameter)
 
 
-def mean_over_labelled(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
-    """Return a task loss; where it is a mean over the labelled pixels, that over those of all processes.
+class Live:
+    """A model that runs on each batch; nothing in it is kept but what is read. As a teacher it runs without gradient.
 
     Args:
-        loss: a mean over the pixels that it does not ignore, as torch's losses are: its ``reduction`` is ``"mean"`` and
-            it has an ``ignore_index``. Any other is taken as it is.
-        logits: (B, C, H, W) at label size.
-        target: (B, H, W) labels.
+        module: any module; of a `Network` the logits are read in the student's classes, and tokens as maps.
+        adapter: runs it; the distiller gives its own.
+        side: ``"student"`` or ``"teacher"``, see `Adapter`.
+        owner: how error messages call it.
     """
-    count = _count(loss, target)
-    if count is None:
-        value: Tensor = loss(logits, target)
-        return value
-    # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
-    # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
-    target = torch.where(count > 0, target, loss.ignore_index)
-    return torch.where(count > 0, loss(logits, target), 0.0) * share_of_all(count)
+
+    def __init__(
+        self, module: nn.Module, adapter: Adapter | None = None, side: str = "teacher", owner: str = "teacher"
+    ) -> None:
+        self.module, self.adapter, self.side, self.owner = module, adapter or Adapter(), side, owner
+        self.taps = Taps(module, ())
+        given = uncompiled(module)
+        self.network = given if isinstance(given, Network) else None
+
+    def offers(self, reads: Collection[str]) -> Mapping[str, Any]:
+        """Hook the modules among the places.
+
+        Raises:
+            SegkdError: a place names no module, see `Taps`.
+        """
+        self.taps.remove()
+        self.taps = Taps(self.module, (place for place in reads if place not in self.adapter.outputs), self.owner)
+        return dict.fromkeys(reads)
+
+    def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
+        """Run the model on the step's images and return what is at each place, without gradient."""
+        with torch.no_grad():
+            return self.read(self.run(step.images), reads)
+
+    def run(self, inputs: Any, model: nn.Module | None = None) -> dict[str, Any]:
+        """Return what the model, or another form of it, returns, at ``""``, and the tensors that its modules gave."""
+        found: dict[str, Any] = {path: [] for path in self.taps.paths}
+        self.taps.found.update(found)
+        try:
+            return {"": self.adapter.run(self.side, self.module if model is None else model, inputs), **found}
+        finally:
+            self.taps.found.clear()
+
+    def read(self, found: dict[str, Any], reads: Collection[str]) -> dict[str, Any]:
+        """Return what a run gave at each place; ``"aux"`` is left out where there is none."""
+        for place in reads:
+            if place not in self.adapter.outputs:
+                if self.network is not None:
+                    found[place] = [self.network.as_map(x) for x in found[place]]
+            elif place != "aux" or self.adapter.has_auxiliary(found[""]):
+                found[place] = self.adapter.read(self.side, place, found[""])
+                if self.network is not None and self.network.class_map and place in ("logits", "aux"):
+                    found[place] = self.network.map_classes(found[place])
+        return found
 
 
-def _of_images(value: Any, index: Tensor) -> Any:
-    """Return some images' part of what holds tensors (B, ...) of a batch."""
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)] if value.dim() else value
-    if isinstance(value, Mapping):
-        return {key: _of_images(of, index) for key, of in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_of_images(of, index) for of in value]
-    if isinstance(getattr(value, "logits", None), Tensor):
-        return {"out": _of_images(value.logits, index), "aux": _of_images(getattr(value, "aux_logits", None), index)}
-    return value
+@dataclass
+class Labelled:
+    """What the models gave of the labelled images alone.
+
+    Attributes:
+        output: the student's; of one image where none is labelled.
+        target: of these; None where no label means anything to the task loss.
+        logits: the student's, the teacher's and its auxiliary ones, for a pixel weighting: each None where not read.
+        index: numbers of the images, (N,); None: all.
+        count: of all images of the batch, where an index is given.
+        is_any: whether any is labelled.
+    """
+
+    output: Any
+    target: Any
+    logits: list[Tensor | None]
+    index: Tensor | None = None
+    count: int = 0
+    is_any: bool = True
 
 
-def _count(loss: Any, target: Tensor) -> Tensor | None:
-    """Return how many pixels count, or the sum of their weights, in a loss that averages over those; else None."""
-    ignored = getattr(loss, "ignore_index", None)
-    if not isinstance(ignored, int) or getattr(loss, "reduction", "") != "mean":
-        return None
-    counted, of_classes = target != ignored, getattr(loss, "weight", None)
-    if isinstance(of_classes, Tensor) and of_classes.dim() == 1:
-        # A label that is no class is the loss's to refuse.
-        return (counted * of_classes[target.clamp(0, len(of_classes) - 1)]).sum()
-    return counted.sum()
+def labelled_images(
+    adapter: Adapter, step: Step, student: Mapping[str, Any], teacher: Mapping[str, Any], ignore_index: Any
+) -> Labelled:
+    """Return what was read of the labelled images.
+
+    Args:
+        adapter: of the distiller.
+        step: the batch.
+        student: what was read of the student; its logits too with pixel weighting.
+        teacher: likewise of the teacher that the weighting reads; empty without.
+        ignore_index: of the task loss.
+    """
+    output, target = student[""], step.target
+    logits = [student.get("logits"), teacher.get("logits"), teacher.get("aux")]
+    if step.labelled is None:
+        return Labelled(output, target, logits)
+    index, count = step.labelled.nonzero()[:, 0], len(step.labelled)
+    is_any = len(index) > 0
+    if not is_any:
+        if adapter.needs_task_loss and not isinstance(ignore_index, int):
+            return Labelled(output, None, logits)
+        # One image stands for none: its labels are ignored, and every process counts what all of them count.
+        index = torch.zeros_like(step.labelled[:1], dtype=torch.long)
+    if len(index) == count:
+        return Labelled(output, target, logits, is_any=is_any)
+    output, target = adapter.select(output, target, index)
+    return Labelled(output, target, [None if x is None else x[index] for x in logits], index, count, is_any)

@@ -3,23 +3,22 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segkd.adapter import Adapter
+from segkd.adapter import Adapter, Live, labelled_images
 from segkd.errors import SegkdError, nearest
 from segkd.reads import Route, evaluate, route, teacher_named
 from segkd.schedules import Schedule
-from segkd.step import Step, View
-from segkd.supervision import PixelLoss, check_labelled, supervised
-from segkd.taps import Tapped
+from segkd.step import Step, View, check_labelled
+from segkd.supervision import supervised
 from segkd.teachers import Teacher, given_outputs, named_teachers, offered
 from segkd.term import Term, named_terms
 from segkd.trial import Trial, check_classes
-from segkd.weighting.base import PixelWeighting
+from segkd.weighting.base import PixelLoss, PixelWeighting
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Distiller(nn.Module):
             raise SegkdError("these models need a task_loss, such as torch.nn.CrossEntropyLoss(ignore_index=255)")
         self.student, self.task_loss, self.pixel_weighting = student, task_loss, pixel_weighting
         self.teachers = named_teachers(teacher, student, self.adapter)
-        self._student = Tapped("student", student, self.adapter, "student")
+        self._student = Live(student, self.adapter, "student", "student")
         self.pixels = None if pixel_weighting is None else PixelLoss(task_loss, pixel_weighting)
         self._routes, self._weigher = self._plan()
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
@@ -162,31 +161,32 @@ class Distiller(nn.Module):
             SegkdError: progress is missing or not a number, or a shape does not fit.
         """
         progress = self._check_progress(progress)
+        given = {} if teacher is None else self._given(teacher, images)
+        ignored = getattr(self.task_loss, "ignore_index", None)
         if labelled is not None:
             check_labelled(labelled, images, target)
-            target = self.adapter.hide(images, target, labelled, getattr(self.task_loss, "ignore_index", None))
-        given = {} if teacher is None else self._given(teacher, images)
+            target = self.adapter.hide(images, target, labelled, ignored)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
-        for_teacher = for_teacher if teacher_images is None else teacher_images
         step = Step(images, target, labelled, views, progress)
+        of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
         # Teachers first, so that their passing activations are gone before the student's, which stay for backward.
-        of_teacher = Step(for_teacher, target, labelled, views, progress)
         taught = {
             name: given[name] if name in given else each(of_teacher, self._reads[name])
             for name, each in self.teachers.items()
         }
-        student = self._student.run(for_student, self._reads_student)
+        student = self._student.read(self._student.run(for_student), self._reads_student)
 
         if target is None:
             device = next((parameter.device for parameter in self.student.parameters()), None)
             parts, pixel_weights = {"main": torch.zeros((), device=device)}, None
         else:
-            weigher = {} if self._weigher is None else taught[self._weigher]
-            parts, pixel_weights = supervised(self.adapter, self.task_loss, self.pixels, step, student, weigher)
+            weigher, weighed = {} if self._weigher is None else taught[self._weigher], None
+            with_labels = labelled_images(self.adapter, step, student, weigher, ignored)
+            if self.pixels is not None and with_labels.target is not None:
+                weighed = self.pixels.weights(with_labels.logits, with_labels.target, progress)
+            parts, pixel_weights = supervised(self.adapter, self.task_loss, self.pixels, with_labels, weighed)
         values: dict[str, Tensor] = {"task": functools.reduce(torch.add, parts.values())}
-        for name, term in self.terms.items():
-            where = self._routes[name]
-            values[name] = evaluate(name, term, where, self.connectors, self.adapter, step, student, taught)
+        values |= evaluate(self.terms, self._routes, self.connectors, self.adapter, step, student, taught)
 
         weights = {
             name: (self.task_weight if name == "task" else self.terms[name].weight)
@@ -214,9 +214,9 @@ class Distiller(nn.Module):
 
     def detach_hooks(self) -> None:
         """Take the feature hooks off all models, once distillation is over."""
-        for tapped in (self._student, *(getattr(teacher, "tapped", None) for teacher in self.teachers.values())):
-            if tapped is not None:
-                tapped.taps.remove()
+        for model in (self._student, *self.teachers.values()):
+            if isinstance(model, Live):
+                model.taps.remove()
 
     def _models(self) -> dict[str, nn.Module | None]:
         """Return each teacher's module by name; None of one that is not live."""
@@ -247,7 +247,7 @@ class Distiller(nn.Module):
 
     def _prepare(self, example: Any) -> None:
         """Hook the models, run them once on an example, make the connectors and check what the terms read."""
-        self._student.listen(self._reads_student)
+        self._student.offers(self._reads_student)
         offers = {name: offered(name, teacher, self._reads[name]) for name, teacher in self.teachers.items()}
         for name, term in self.terms.items():
             for of in self._routes[name].teachers:

@@ -1,20 +1,138 @@
 """A model that knows its own input and classes: student and teacher, measured, saved, opened and exported alike."""
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from segkd.class_map import map_classes, merged_classes
-from segkd.preprocess import Preprocess
+from segkd.errors import SegkdError
 
 #: By task, what makes results for a person of images, see `Network.predict`.
 PREDICTORS = {"segmentation": "segkd.segmentation.predict:predict", "detection": "segkd.detection.predict:predict"}
 
 #: For a dense task of one's own.
 _MAPS = "segkd.segmentation.predict:predict_maps"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How raw images become what a model takes.
+
+    Args:
+        mean: of each channel, in units of ``white``; as many as the model has channels.
+        std: likewise, each above 0.
+        white: what a white pixel is before the mean is taken off: 1 for most models, 255 for some.
+        size: (height, width) that images are resized to before the model sees them; None keeps their own.
+        multiple: what height and width must be multiples of; 1 for a model of any size.
+
+    Raises:
+        SegkdError: mean and std differ in length, or a deviation or ``white`` is not above 0.
+    """
+
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    white: float = 1.0
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # a list, as a file holds it, is taken too
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise SegkdError(
+                f"mean and std have one value for each channel, got {list(self.mean)} and {list(self.std)}"
+            )
+        if not all(value > 0 for value in (*self.std, self.white)):
+            raise SegkdError(f"std and white must be above 0, got {list(self.std)} and {self.white}")
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has."""
+        return len(self.mean)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images as the model takes them.
+
+        Args:
+            images: (B, channels, H, W), or one of them without B: uint8, or floating point in [0, 1].
+
+        Raises:
+            SegkdError: another number of channels.
+        """
+        if images.shape[-3] != self.channels:
+            raise SegkdError(f"the model takes images of {self.channels} channels, got {tuple(images.shape)}")
+        if images.dtype == torch.uint8:
+            values = images.float() if self.white == 255 else images.float() / (255 / self.white)
+        else:
+            values = images if self.white == 1 else images * self.white
+        if not any(self.mean) and self.std == (1.0,) * self.channels:
+            return values
+        mean, std = _on_device(self.mean, self.std, values.device, values.dtype)
+        return (values - mean) / std
+
+
+def unit(images: Tensor) -> Tensor:
+    """Return images, uint8 or floating point in [0, 1], as floating point in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@functools.cache
+def _on_device(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation as (channels, 1, 1), made once: a copy to a GPU in each step would wait for it."""
+    of_mean, of_std = (torch.tensor(of, device=device, dtype=dtype).view(-1, 1, 1) for of in (mean, std))
+    return of_mean, of_std
+
+
+class ClassMap(NamedTuple):
+    """Which of a teacher's classes make up each of the student's.
+
+    Attributes:
+        groups: of each class of the student those of the teacher.
+        total: how many classes the teacher has.
+    """
+
+    groups: list[list[int]]
+    total: int
+
+
+def merged_classes(class_map: Sequence[int | None]) -> ClassMap:
+    """Return a class map by the student's classes.
+
+    Args:
+        class_map: for each class of the teacher that of the student, or None.
+
+    Raises:
+        SegkdError: a class of the student is left without one.
+    """
+    classes = {student for student in class_map if student is not None}
+    missing = sorted(set(range(max(classes, default=-1) + 1)) - classes)
+    if not classes or missing or min(classes) < 0:
+        raise SegkdError(
+            f"class_map must give each student class at least one teacher class; missing: {missing or 'all'}"
+        )
+    groups = [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
+    return ClassMap(groups, len(class_map))
+
+
+def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
+    """Return a teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w).
+
+    Raises:
+        SegkdError: the map is of another number of classes.
+    """
+    if class_map.total != logits.shape[1]:
+        raise SegkdError(
+            f"class_map has {class_map.total} entries, the teacher {logits.shape[1]} classes: one for each"
+        )
+    # The logarithm of a sum of probabilities: merged classes keep their joint share.
+    return torch.stack([logits[:, group].logsumexp(1) for group in class_map.groups], 1)
 
 
 class Network(nn.Module):

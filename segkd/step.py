@@ -1,10 +1,12 @@
 """What one batch is, for a loss or a teacher that needs more than what is compared."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
+
+from segkd.errors import SegkdError
 
 View = tuple[int, int]
 """Key of one view of an image, (epoch, index): the same key is the same crop, flip and colours."""
@@ -27,6 +29,17 @@ class Step:
 
     images: Any
     target: Any = None
-    labelled: "Tensor | None" = None
+    labelled: Tensor | None = None
     views: list[View] | None = None
     progress: float = 0.0
+
+
+def check_labelled(labelled: Any, images: Any, target: Any) -> None:
+    """Raise unless this says of each image whether it has a label, and there are labels."""
+    count = len(images) if isinstance(images, (Tensor, list, tuple)) else None
+    is_one_each = isinstance(labelled, Tensor) and labelled.dim() == 1 and len(labelled) == (count or len(labelled))
+    if not is_one_each or labelled.dtype != torch.bool:
+        given = f"{labelled.dtype} {tuple(labelled.shape)}" if isinstance(labelled, Tensor) else repr(labelled)
+        raise SegkdError(f"labelled must be a bool tensor ({'B' if count is None else count},), got {given}")
+    if target is None:
+        raise SegkdError("labelled says which images have labels, but there is no target")

@@ -8,12 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from segkd.adapter import Adapter, read_logits
+from segkd.adapter import Adapter, Live
 from segkd.errors import SegkdError, nearest
 from segkd.losses._common import full_precision, resize
 from segkd.network import Network
+from segkd.outputs import read_logits, tensors_of
 from segkd.step import Step
-from segkd.taps import Tapped, tensors_of, uncompiled
+from segkd.taps import Taps, uncompiled
 
 Shapes = Mapping[str, Any]
 """Of each place the shape of one image's tensor, such as (C, h, w): in a list or mapping where there are several; None
@@ -43,28 +44,6 @@ class Teacher(Protocol):
         the whole mapping where it is missing.
         """
         ...
-
-
-class Live:
-    """A model that runs on each batch, without gradient; nothing in it is kept but what is read.
-
-    Args:
-        module: any module, or a `Network`.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.tapped = Tapped("teacher", module, Adapter(), "teacher")
-
-    def offers(self, reads: Collection[str]) -> Shapes:
-        """Hook the modules among the places."""
-        self.tapped.listen(reads)
-        return dict.fromkeys(reads)
-
-    def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
-        """Run the model on the step's images."""
-        with torch.no_grad():
-            return self.tapped.run(step.images, reads)
 
 
 class Given:
@@ -154,8 +133,8 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
             module.eval().requires_grad_(False)
         if isinstance(teacher, Live):
             teacher = copy.copy(teacher)  # which another distiller may have too
-            owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
-            teacher.tapped = Tapped("teacher", teacher.module, adapter, owner)
+            teacher.adapter, teacher.taps = adapter, Taps(teacher.module, ())
+            teacher.owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
         teachers[name] = teacher
     return teachers
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segkd.adapter import Live
 from segkd.connectors import make_connector
 from segkd.errors import SegkdError
-from segkd.reads import Route, is_map, read
-from segkd.taps import Tapped, tensors_of, uncompiled
+from segkd.outputs import is_map, tensors_of
+from segkd.reads import Route, read
+from segkd.taps import uncompiled
 from segkd.term import Term
 
 _SCORES = ("logits", "aux")
@@ -40,28 +42,20 @@ class Trial:
         example: an input that the models accept; None tries zeros.
     """
 
-    def __init__(self, student: Tapped, reads: Collection[str], example: Any) -> None:
+    def __init__(self, student: Live, reads: Collection[str], example: Any) -> None:
         self.adapter, self.example = student.adapter, example
         self.failures: dict[str, str] = {}
         self.student = self._run("", student, reads)
         self.teachers: dict[str, dict[str, Any]] = {}
 
     def teach(self, name: str, teacher: Any, reads: Collection[str], shapes: Mapping[str, Any]) -> None:
-        """Try out a teacher too; of one that is no live model the shapes are taken.
-
-        Args:
-            name: of the teacher.
-            teacher: the teacher.
-            reads: what is read of it.
-            shapes: what it offered.
-        """
-        tapped = getattr(teacher, "tapped", None)
-        if isinstance(tapped, Tapped):
-            self.teachers[name] = self._run(name, tapped, reads)
-        else:
-            self.teachers[name] = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
-            if any(place not in self.teachers[name] for place in reads):
-                self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
+        """Try out a teacher too; of one that is no live model the shapes that it offered are taken."""
+        if isinstance(teacher, Live):
+            self.teachers[name] = self._run(name, teacher, reads)
+            return
+        self.teachers[name] = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
+        if any(place not in self.teachers[name] for place in reads):
+            self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
 
     def shapes(self) -> dict[str, dict[str, Any]]:
         """Return what was found of each teacher's shapes, by place."""
@@ -75,71 +69,65 @@ class Trial:
         return next((self.failures[name] for name in ("", *teachers) if name in self.failures), "")
 
     @torch.no_grad()
-    def _run(self, name: str, tapped: Tapped, reads: Collection[str]) -> dict[str, Any]:
-        model = uncompiled(tapped.model)  # nothing is compiled for this
+    def _run(self, name: str, live: Live, reads: Collection[str]) -> dict[str, Any]:
+        model = uncompiled(live.module)  # nothing is compiled for this
         try:
             with undisturbed(model):
-                output = self._output(model, tapped)
+                found = self._found(live, model)
         except Exception as error:
             if self.example is not None:
                 raise
             # Zeros need not suit every model: what cannot be tried out is checked at the first step.
             reason = str(error).strip().partition("\n")[0]
             self.failures[name] = (
-                f"the {tapped.owner} does not take zeros ({type(error).__name__}: {reason}): give example=<input>"
+                f"the {live.owner} does not take zeros ({type(error).__name__}: {reason}): give example=<input>"
             )
             return {}
-        return tapped.collect(output, reads)
+        return live.read(found, reads)
 
-    def _output(self, model: nn.Module, tapped: Tapped) -> Any:
+    def _found(self, live: Live, model: nn.Module) -> dict[str, Any]:
         if self.example is not None:
-            return tapped.output(model, self.adapter.inputs(self.example)[tapped.side == "teacher"])
+            return live.run(self.adapter.inputs(self.example)[live.side == "teacher"], model)
         try:
-            return tapped.output(model, self.adapter.example(model, 64))
+            return live.run(self.adapter.example(model, 64), model)
         except Exception:  # a model of any make: the next size is the judge
-            return tapped.output(model, self.adapter.example(model, 224))
+            return live.run(self.adapter.example(model, 224), model)
 
     def connector(self, name: str, term: Term, where: Route) -> nn.Module | None:
-        """Return the connector that a term needs, once what it reads fits together.
+        """Return the connector that a term needs, once what it reads fits together: of lists one for each pair.
 
         Raises:
             SegkdError: it does not.
         """
-        failure = self.failure(where.teachers)
-        if any(where.lists):
-            return self._connectors(name, term, where, failure)
-        if failure:
-            if term.connector is not None and not isinstance(term.connector, nn.Module):
+        given, count, is_list = term.connector, len(where.student), any(where.lists)
+        is_made = given is not None and not isinstance(given, nn.Module)
+        if is_list:
+            if given is None:  # whether these fit is the loss's own affair
+                return None
+            if count != len(where.teacher):
+                raise SegkdError(
+                    f"term {name!r}: connectors map place to place, and it reads {count} of the student and "
+                    f"{len(where.teacher)} of the teacher"
+                )
+            if not is_made:
+                if not isinstance(given, nn.ModuleList) or len(given) != count:
+                    raise SegkdError(f"term {name!r} reads {count} places: its connectors are a ModuleList of {count}")
+                return given
+        if failure := self.failure(where.teachers):
+            if is_made:
                 raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
-            return term.connector
+            return given  # type: ignore[return-value]
         found = read(name, term, where, self.student, self.teachers, self.adapter)
-        check_maps(name, term, found)
-        pairs = [(s, t) for s, t in found if is_map(s) and is_map(t)]
-        if term.connector is None and not getattr(term.loss, "any_channels", False):
-            check_channels(name, term, pairs)
-        if term.connector is None or isinstance(term.connector, nn.Module):
-            return term.connector
-        return _made(name, term, pairs)
-
-    def _connectors(self, name: str, term: Term, where: Route, failure: str) -> nn.Module | None:
-        """Return one connector for each pair of places; whether others fit is the loss's own affair."""
-        count = len(where.student)
-        if term.connector is None:
-            return None
-        if count != len(where.teacher):
-            raise SegkdError(
-                f"term {name!r}: connectors map place to place, and it reads {count} of the student and "
-                f"{len(where.teacher)} of the teacher"
-            )
-        if isinstance(term.connector, nn.Module):
-            if not isinstance(term.connector, nn.ModuleList) or len(term.connector) != count:
-                raise SegkdError(f"term {name!r} reads {count} places: its connectors are a ModuleList of {count}")
-            return term.connector
-        if failure:
-            raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
-        ((s, t),) = read(name, term, where, self.student, self.teachers, self.adapter)
-        check_maps(name, term, zip(s, t, strict=True))
-        return nn.ModuleList(_made(name, term, [pair]) for pair in zip(s, t, strict=True))
+        pairs = [pair for s, t in found for pair in zip(s, t, strict=True)]
+        # What one's own loss takes is not known: it may be the tokens (B, N, C) of a transformer.
+        if is_made or type(term.loss).__module__.startswith("segkd.losses"):
+            check_maps(name, term, pairs)
+        maps = [(s, t) for s, t in pairs if is_map(s) and is_map(t)]
+        if given is None and not getattr(term.loss, "any_channels", False):
+            check_channels(name, term, maps)
+        if not is_made:
+            return given  # type: ignore[return-value]
+        return nn.ModuleList(_made(name, term, [pair]) for pair in pairs) if is_list else _made(name, term, maps)
 
 
 def _like(shape: Any) -> Any:
@@ -162,13 +150,7 @@ def _made(name: str, term: Term, pairs: list[tuple[Tensor, Tensor]]) -> nn.Modul
 
 
 def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) -> None:
-    """Raise where a term that compares maps reads a tensor that is none, such as the tokens (B, N, C) of a transformer.
-
-    Those are terms with a connector and the losses of this package; what one's own loss takes is not known.
-    """
-    is_made = term.connector is not None and not isinstance(term.connector, nn.Module)
-    if not is_made and not type(term.loss).__module__.startswith("segkd.losses"):
-        return
+    """Raise where one of the two is a tensor but no map."""
     for pair in pairs:
         for side, path, value in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
             if isinstance(value, Tensor) and value.dim() != 4:

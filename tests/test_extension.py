@@ -72,7 +72,7 @@ MODELS = '''
 from torch import nn
 
 from segkd.models.family import Built, Family, ModelBlock
-from segkd.preprocess import Preprocess
+from segkd.network import Preprocess
 
 
 class Width(ModelBlock):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segkd.errors import SegkdError
-from segkd.preprocess import Preprocess
+from segkd.network import Preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

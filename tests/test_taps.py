@@ -31,9 +31,9 @@ IMAGE = torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
 def test_captures_the_output_with_its_graph(net: Net) -> None:
     taps = Taps(net, ["encoder.0"])
-    with taps.recording():
+    with taps.recording() as found:
         net(IMAGE)
-    (output,) = taps.outputs("encoder.0")
+    (output,) = found["encoder.0"]
     torch.testing.assert_close(output, net.encoder[0](IMAGE), rtol=0, atol=0)
     output.sum().backward()
     assert net.encoder[0].weight.grad is not None
@@ -41,32 +41,30 @@ def test_captures_the_output_with_its_graph(net: Net) -> None:
 
 def test_a_module_that_runs_twice_has_both_outputs_in_order(net: Net) -> None:
     taps = Taps(net, ["head", "encoder"])
-    with taps.recording():
+    with taps.recording() as found:
         net(IMAGE)
-    first, second = taps.outputs("head")
+    first, second = found["head"]
     torch.testing.assert_close(second, net.head(first), rtol=0, atol=0)
-    assert len(taps.outputs("encoder")) == 1
+    assert len(found["encoder"]) == 1
 
 
 def test_what_runs_outside_adds_nothing(net: Net) -> None:
     taps = Taps(net, ["head"])
     net(IMAGE)
-    assert taps.outputs("head") == []
-    with taps.recording():
+    with taps.recording() as found:
         net(IMAGE)
     net.head(torch.zeros(1, 4, 2, 2))
-    assert len(taps.outputs("head")) == 2
+    assert len(found["head"]) == 2
 
 
-def test_each_recording_starts_anew_and_clear_forgets(net: Net) -> None:
+def test_each_recording_starts_anew_and_nothing_is_kept(net: Net) -> None:
     taps = Taps(net, ["encoder"])
     for scale in (1, 2):
-        with taps.recording():
+        with taps.recording() as found:
             net(IMAGE * scale)
-    (output,) = taps.outputs("encoder")
+    (output,) = found["encoder"]
     torch.testing.assert_close(output, net.encoder(IMAGE * 2), rtol=0, atol=0)
-    taps.clear()
-    assert taps.outputs("encoder") == []
+    assert not taps.found
 
 
 def test_an_error_in_the_model_ends_the_recording(net: Net) -> None:
@@ -74,7 +72,7 @@ def test_an_error_in_the_model_ends_the_recording(net: Net) -> None:
     with pytest.raises(RuntimeError), taps.recording():
         net(torch.zeros(1, 7, 5, 5))
     net(IMAGE)
-    assert taps.outputs("encoder") == []
+    assert not taps.found
 
 
 def test_the_model_gives_the_same_and_keeps_its_names(net: Net) -> None:
@@ -94,38 +92,37 @@ def test_remove_takes_the_hooks_off(net: Net) -> None:
 
 def test_two_taps_on_one_model_do_not_mix(net: Net) -> None:
     one, other = Taps(net, ["encoder"]), Taps(net, ["encoder"])
-    with one.recording():
+    with one.recording() as found:
         net(IMAGE)
-    assert len(one.outputs("encoder")) == 1
-    assert other.outputs("encoder") == []
+    assert len(found["encoder"]) == 1
+    assert not other.found
 
 
 def test_a_tapped_model_can_be_copied_and_pickled(net: Net) -> None:
     taps = Taps(net, ["encoder"])
     with taps.recording():
         net(IMAGE)
-    taps.clear()
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         torch.testing.assert_close(twin(IMAGE), net(IMAGE))
 
 
 def test_a_shared_module_has_every_name(net: Net) -> None:
     taps = Taps(net, ["head", "same_head"])
-    with taps.recording():
+    with taps.recording() as found:
         net(IMAGE)
-    assert len(taps.outputs("head")) == len(taps.outputs("same_head")) == 2
+    assert len(found["head"]) == len(found["same_head"]) == 2
 
 
 def test_a_compiled_model_is_read_through(net: Net) -> None:
     compiled = torch.compile(net, backend="eager")
     taps = Taps(compiled, ["encoder.0"])
     for scale in (1, 2):
-        with taps.recording():
+        with taps.recording() as found:
             compiled(IMAGE * scale)
-        (output,) = taps.outputs("encoder.0")
+        (output,) = found["encoder.0"]
         torch.testing.assert_close(output, net.encoder[0](IMAGE * scale), rtol=0, atol=0)
         compiled(IMAGE)
-        assert len(taps.outputs("encoder.0")) == 1
+        assert len(found["encoder.0"]) == 1
 
 
 @pytest.mark.parametrize(

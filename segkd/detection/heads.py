@@ -65,9 +65,9 @@ class DenseHead:
         paths = {(of, blocks): f"{self.towers[of]}.{self.step * blocks - 1}" for of, blocks in keep}
         taps = Taps(self.head, (path for (_, index), path in paths.items() if index))
         try:
-            with taps.recording():
+            with taps.recording() as found:
                 predictions = self.head(list(maps))
-            kept = {place: taps.outputs(path) if place[1] else list(maps) for place, path in paths.items()}
+            kept = {place: found[path] if place[1] else list(maps) for place, path in paths.items()}
         finally:
             taps.remove()
         return predictions, kept

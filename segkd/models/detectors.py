@@ -41,7 +41,7 @@ class Detectors(Family):
     def build(cls, block: DetectorBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
         """Return a detector, see `segkd.detection.models.build_detector`; it always has to be told its classes."""
         from segkd.detection.models import build_detector
-        from segkd.preprocess import Preprocess
+        from segkd.network import Preprocess
 
         given = block.normalization
         sizes = {key: value for key in ("min_size", "max_size") if (value := getattr(block, key)) is not None}

@@ -14,7 +14,7 @@ from segkd.common.values import PathText
 if TYPE_CHECKING:  # a config is checked before torch is loaded
     from torch import nn
 
-    from segkd.preprocess import Preprocess
+    from segkd.network import Preprocess
 
 
 Triple = tuple[float, float, float]

@@ -50,7 +50,7 @@ class Python(Family):
         from torch import nn
 
         from segkd import registry
-        from segkd.preprocess import Preprocess
+        from segkd.network import Preprocess
 
         if not block.build:
             raise SegkdError("build is missing: package.module:name of what makes the module")

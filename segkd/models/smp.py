@@ -42,7 +42,7 @@ class SMP(Family):
     @classmethod
     def build(cls, block: SMPBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
         """Return a model, see `build_model`; it always has to be told its classes."""
-        from segkd.preprocess import Preprocess
+        from segkd.network import Preprocess
 
         module = build_model(
             block.arch,

@@ -33,7 +33,7 @@ class Timm(Family):
         """See `Family.build`; classes are passed over."""
         from segkd.common.networks import check_timm, timm_normalization
         from segkd.models.maps import Taken
-        from segkd.preprocess import Preprocess
+        from segkd.network import Preprocess
 
         check_timm(f"tu-{block.arch}", "network")  # as the names of encoders have it
         module, takes_any = _made(block, block.weights if weights else None)

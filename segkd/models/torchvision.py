@@ -47,7 +47,7 @@ class Torchvision(Family):
         import torchvision
         from torchvision.models import segmentation
 
-        from segkd.preprocess import Preprocess
+        from segkd.network import Preprocess
 
         names = torchvision.models.list_models(module=segmentation)
         if block.arch not in names:

@@ -8,7 +8,7 @@ from typing import Any
 
 from segkd.common.description import read_description
 from segkd.errors import SegkdError, nearest
-from segkd.preprocess import Preprocess
+from segkd.network import Preprocess
 
 # Types whose positions are those of one image size, or that take all images for square ones.
 _FIXED = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.errors import SegkdError, nearest
-from segkd.preprocess import Preprocess
+from segkd.network import Preprocess
 from segkd.segmentation.strips import Rows, Size, strips
 
 BAND = 32

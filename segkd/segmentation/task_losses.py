@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segkd.adapter import mean_over_labelled
 from segkd.errors import SegkdError, nearest
 from segkd.losses._common import class_ids, full_precision, share_of_all
+from segkd.supervision import mean_over_labelled
 
 
 def class_weights(counts: Sequence[float] | np.ndarray) -> list[float]:

@@ -95,9 +95,10 @@ class DistillModule(pl.LightningModule):
         """Run the distiller on one batch."""
         # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
         torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
+        progress = self.progress
         out: DistillOutput = self.distiller(
             *self.task.inputs(batch),
-            progress=self.progress,
+            progress=progress,
             labelled=batch.get("labelled"),
             teacher_images=batch.get("image_teacher"),
         )

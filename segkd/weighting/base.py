@@ -1,6 +1,8 @@
 """What a pixel weighting is: weights on the task loss of each pixel, from the logits of both models and the labels."""
 
-from typing import NamedTuple, Protocol
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -66,3 +68,40 @@ def over_valid(weights: Tensor, valid: Tensor) -> PixelWeights:
     weights = torch.where(valid, weights.detach() if weights.is_floating_point() else weights.float(), 0.0)
     count = valid.sum()
     return PixelWeights(weights, weights * (share_of_all(count) / count.clamp(min=1)))
+
+
+class PixelLoss:
+    """A task loss of single pixels, and what weighs them.
+
+    Args:
+        task_loss: with a ``reduction`` attribute, as torch's have.
+        weighting: see `PixelWeighting`.
+
+    Raises:
+        SegkdError: the task loss has no such attribute.
+    """
+
+    def __init__(self, task_loss: Any, weighting: PixelWeighting) -> None:
+        if not hasattr(task_loss, "reduction"):
+            raise SegkdError(
+                f"pixel_weighting needs a task loss with a 'reduction' attribute, {type(task_loss).__name__} has none"
+            )
+        self.unreduced, self.weighting = copy.copy(task_loss), weighting
+        self.unreduced.reduction = "none"
+        self.ignore_index = getattr(weighting, "ignore_index", getattr(task_loss, "ignore_index", None))
+
+    def check_auxiliary(self, auxiliary: Tensor | None) -> None:
+        """Raise where the teacher has no auxiliary logits and the weighting needs them."""
+        if auxiliary is None and getattr(self.weighting, "needs_auxiliary", False):
+            says = "pixel_weighting needs a teacher with an auxiliary head"
+            raise SegkdError(getattr(self.weighting, "NO_AUXILIARY", says))
+
+    def weights(self, logits: Sequence[Tensor | None], target: Tensor, progress: float) -> PixelWeights:
+        """Return the weights of a batch, of the student's, the teacher's and its auxiliary logits."""
+        student, teacher, auxiliary = logits
+        assert student is not None
+        self.check_auxiliary(auxiliary)
+        given = self.weighting(student.detach(), teacher, auxiliary, target, progress)
+        if isinstance(given, PixelWeights):
+            return given
+        return over_valid(given, valid_labels(target, student.shape[1], self.ignore_index))

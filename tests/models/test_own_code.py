@@ -13,8 +13,7 @@ import segkd
 from segkd.errors import SegkdError
 from segkd.models.family import Built, Family, ModelBlock
 from segkd.models.saved import OwnCode
-from segkd.network import Network
-from segkd.preprocess import Preprocess
+from segkd.network import Network, Preprocess
 
 
 class Block(ModelBlock):

@@ -67,7 +67,7 @@ class SegmentationTask(Task):
 
     def inputs(self, batch: dict[str, Any]) -> "tuple[Tensor, Tensor]":
         """Return images (B, 3, H, W) in [0, 1], and labels (B, H, W)."""
-        from segkd.preprocess import unit
+        from segkd.network import unit
 
         return unit(batch["image"]), batch["mask"]
 
@@ -185,7 +185,7 @@ class SegmentationTask(Task):
 
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
         """Draw the label, or what a model predicts at the label's size, in the classes' colours."""
-        from segkd.preprocess import unit
+        from segkd.network import unit
 
         classes = item["mask"]
         if network is not None:
