@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segkd.adapter import Adapter, Live, labelled_images
 from segkd.errors import SegkdError, nearest
-from segkd.reads import Route, evaluate, route, teacher_named
+from segkd.reads import evaluate, route, teacher_named
 from segkd.schedules import Schedule
 from segkd.step import Step, View, check_labelled
 from segkd.supervision import supervised
@@ -117,7 +117,7 @@ class Distiller(nn.Module):
         self.teachers = named_teachers(teacher, student, self.adapter)
         self._student = Live(student, self.adapter, "student", "student")
         self.pixels = None if pixel_weighting is None else PixelLoss(task_loss, pixel_weighting)
-        self._routes, self._weigher = self._plan()
+        self._plan()
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
         self.connectors = nn.ModuleDict()
         try:
@@ -225,25 +225,19 @@ class Distiller(nn.Module):
     def _live(self) -> list[nn.Module]:
         return [module for module in self._models().values() if module is not None]
 
-    def _plan(self) -> tuple[dict[str, Route], str | None]:
-        """Return where each term reads, and the name of the teacher that the pixel weighting reads; None: it does not.
-
-        What is read of each model is kept as ``_reads_student`` and, by teacher, ``_reads``.
-        """
+    def _plan(self) -> None:
+        """Set where each term reads, which teacher the pixel weighting reads, and all that is read of each model."""
         weighting = self.pixel_weighting
-        asked = getattr(weighting, "teacher", "" if self.teachers else None) if weighting is not None else None
+        asked = None if weighting is None else getattr(weighting, "teacher", "" if self.teachers else None)
         if not self.teachers and (self.terms or asked is not None):
             raise SegkdError(f"no teacher is given, but {next(iter(self.terms), 'pixel_weighting')!r} reads one")
-        routes = {name: route(name, term, self.teachers) for name, term in self.terms.items()}
-        weigher = None if asked is None else teacher_named("pixel_weighting", asked, self.teachers)
-        logits = [] if weighting is None else ["logits"]
-        of_student = [place for where in routes.values() for place in where.student]
-        self._reads_student = tuple(dict.fromkeys([*of_student, *logits]))
-        self._reads = {}
-        for name in self.teachers:
-            places = [place for where in routes.values() for of, place in where.teacher if of == name]
-            self._reads[name] = tuple(dict.fromkeys([*places, *(("logits", "aux") if name == weigher else ())]))
-        return routes, weigher
+        self._routes = {name: route(name, term, self.teachers) for name, term in self.terms.items()}
+        self._weigher = None if asked is None else teacher_named("pixel_weighting", asked, self.teachers)
+        student = [place for where in self._routes.values() for place in where.student]
+        self._reads_student = tuple(dict.fromkeys([*student, *([] if weighting is None else ["logits"])]))
+        teacher = [pair for where in self._routes.values() for pair in where.teacher]
+        teacher += [] if self._weigher is None else [(self._weigher, "logits"), (self._weigher, "aux")]
+        self._reads = {name: tuple(dict.fromkeys(p for of, p in teacher if of == name)) for name in self.teachers}
 
     def _prepare(self, example: Any) -> None:
         """Hook the models, run them once on an example, make the connectors and check what the terms read."""
@@ -253,9 +247,9 @@ class Distiller(nn.Module):
             for of in self._routes[name].teachers:
                 if getattr(term.loss, "needs_live", False) and self._models()[of] is None:
                     raise SegkdError(f"{_needs_live(name, term)}, and {of!r} is a {type(self.teachers[of]).__name__}")
-        modules = self._models()
-        self.adapter.prepare(self.student, self.teacher if modules.keys() <= {"teacher"} else modules, self.terms)
-        self._shapes = {}
+        alone = self.teachers.keys() <= {"teacher"}
+        self.adapter.prepare(self.student, self.teacher if alone else self._models(), self.terms)
+        self._shapes: dict[str, dict[str, Any]] = {}
         if not (self.terms or self.pixels):
             return
         trial = Trial(self._student, self._reads_student, example)

@@ -91,22 +91,14 @@ def _on_device(
 
 
 class ClassMap(NamedTuple):
-    """Which of a teacher's classes make up each of the student's.
-
-    Attributes:
-        groups: of each class of the student those of the teacher.
-        total: how many classes the teacher has.
-    """
+    """Which of a teacher's classes make up each of the student's, and how many it has."""
 
     groups: list[list[int]]
     total: int
 
 
 def merged_classes(class_map: Sequence[int | None]) -> ClassMap:
-    """Return a class map by the student's classes.
-
-    Args:
-        class_map: for each class of the teacher that of the student, or None.
+    """Return a class map, for each class of the teacher that of the student or None, by the student's classes.
 
     Raises:
         SegkdError: a class of the student is left without one.
@@ -144,11 +136,7 @@ class Network(nn.Module):
     Args:
         module: maps normalised images to what `segkd.adapter.read_logits` reads, to features, or, a detector, a list of
             images (and, in training, their targets) to what torchvision's detectors return.
-        mean: of each channel, see `Preprocess`.
-        std: likewise.
-        white: likewise.
-        size: likewise.
-        multiple: likewise.
+        mean, std, white, size, multiple: of its images, see `Preprocess`.
         classes: names in the order of the logits; none for a model whose features alone are read.
         class_map: of a teacher of other classes: for each of its own the student's, or None. Its logits are read in
             the student's classes then, see `map_classes`.
@@ -190,7 +178,7 @@ class Network(nn.Module):
         self.task, self.recorded = task, dict(recorded or {})
         self.family, self.settings, self.note = family, dict(settings or {}), note
         self._as_map, self._predictor = as_map, predictor
-        self._seen: tuple[int, int] = (0, 0)
+        self._seen = (0, 0)
 
     def forward(self, images: Any, *further: Any) -> Any:
         """Return what the module returns for raw images.
@@ -215,12 +203,11 @@ class Network(nn.Module):
     @property
     def info(self) -> dict[str, Any]:
         """What is recorded with the model, as JSON: task, classes, mean, std, size, and what it was given besides."""
-        seen = {"mean": list(self.preprocess.mean), "std": list(self.preprocess.std)}
-        if self.preprocess.white != 1:
-            seen["white"] = self.preprocess.white  # type: ignore[assignment]
-        size = None if self.preprocess.size is None else list(self.preprocess.size)
-        named = {"classes": self.classes} if self.classes else {}
-        return {"task": self.task, **named, **seen, "size": size, **self.recorded}
+        images, named = self.preprocess, {"classes": self.classes} if self.classes else {}
+        seen = {"mean": list(images.mean), "std": list(images.std)}
+        white = {} if images.white == 1 else {"white": images.white}
+        size = None if images.size is None else list(images.size)
+        return {"task": self.task, **named, **seen, **white, "size": size, **self.recorded}
 
     def predict(self, images: Any, **options: Any) -> Any:
         """Return what the model finds in one image or in several.
@@ -267,5 +254,4 @@ class Network(nn.Module):
 
     def predict_batch(self, images: Sequence[Any], **options: Any) -> list[Any]:
         """Return what is found in several images: `predict` by its name of version 0.1."""
-        found: list[Any] = self.predict(list(images), **options)
-        return found
+        return self.predict(list(images), **options)

@@ -104,16 +104,7 @@ class Average(nn.Module):
 
 
 def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str, Teacher]:
-    """Return the teachers by name; a single one is called ``"teacher"``.
-
-    Args:
-        given: None, a module, a `Teacher`, or a mapping of names to these.
-        student: with which none may share parameters.
-        adapter: runs the live ones.
-
-    Raises:
-        SegkdError: something else, a name that is none, or a teacher that is partly the student.
-    """
+    """Return the teachers by name, ready to teach; a single one that was given without is called ``"teacher"``."""
     if isinstance(given, (list, tuple, set, nn.ModuleList)):
         raise SegkdError("several teachers are given by name: {'big': big, 'small': small}, not as a list")
     if isinstance(given, nn.ModuleDict):
@@ -129,7 +120,9 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
             raise SegkdError(f"a teacher is a module or a segkd.teachers.Teacher, {name!r} is a {_kind(teacher)}")
         module = getattr(teacher, "module", None)
         if isinstance(module, nn.Module):
-            _check_apart(module, student)
+            theirs = {id(parameter) for parameter in module.parameters()}
+            if module is student or any(id(parameter) in theirs for parameter in student.parameters()):
+                raise SegkdError("student and teacher share parameters: freezing the teacher would freeze the student")
             module.eval().requires_grad_(False)
         if isinstance(teacher, Live):
             teacher = copy.copy(teacher)  # which another distiller may have too
@@ -140,11 +133,7 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
 
 
 def offered(name: str, teacher: Teacher, reads: Collection[str]) -> Shapes:
-    """Return what a teacher offers of these places.
-
-    Raises:
-        SegkdError: it lacks one.
-    """
+    """Return what a teacher offers of these places, of which it may lack the auxiliary logits alone."""
     offers: Any = teacher.offers(reads)
     offers = offers if isinstance(offers, Mapping) else dict.fromkeys(reads if offers in (None, True) else offers or ())
     for place in reads:
@@ -156,18 +145,7 @@ def offered(name: str, teacher: Teacher, reads: Collection[str]) -> Shapes:
 def given_outputs(
     given: Any, teachers: Mapping[str, Teacher], reads: Mapping[str, Collection[str]], shapes: Shapes, images: Any
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what was given of each teacher, once it is what the terms read.
-
-    Args:
-        given: by place, of the only teacher; by name, then by place, of several.
-        teachers: by name.
-        reads: of each teacher its places.
-        shapes: of each teacher, as far as they are known.
-        images: of the batch.
-
-    Raises:
-        SegkdError: a place is missing, or is none of that batch or of another shape.
-    """
+    """Return what was given of each teacher by name, once it is what the terms read; of the only one by place."""
     if not teachers:
         raise SegkdError("this distiller has no teacher to give the outputs of: make it with segkd.teachers.Given()")
     if not isinstance(given, Mapping):
@@ -194,7 +172,9 @@ def given_outputs(
 
 def _check_given(what: str, value: Any, shape: Any, images: Any) -> None:
     """Raise unless a given output belongs to the batch and has the dimensions and channels that are known of it."""
-    found, expected = tensors_of(value), _shapes_of(shape)
+    found = tensors_of(value)
+    known = list(shape.values()) if isinstance(shape, Mapping) else shape
+    expected = known if isinstance(known, list) else [] if known is None else [known]
     if not found:
         raise SegkdError(f"{what} must be a tensor, or a list or mapping of them, got a {_kind(value)}")
     if expected and len(expected) != len(found):
@@ -204,18 +184,6 @@ def _check_given(what: str, value: Any, shape: Any, images: Any) -> None:
         if x.dim() < 1 or x.shape[0] != count or (known and (x.dim() - 1, x.shape[1]) != (len(known), known[0])):
             sides = [str(known[0]), *"hw"[: len(known) - 1]] if known else ["..."]
             raise SegkdError(f"{what} must be ({count}, {', '.join(sides)}), got {tuple(x.shape)}")
-
-
-def _shapes_of(shape: Any) -> list[Any]:
-    if isinstance(shape, Mapping):
-        return list(shape.values())
-    return shape if isinstance(shape, list) else [] if shape is None else [shape]
-
-
-def _check_apart(teacher: nn.Module, student: nn.Module) -> None:
-    theirs = {id(parameter) for parameter in teacher.parameters()}
-    if teacher is student or any(id(parameter) in theirs for parameter in student.parameters()):
-        raise SegkdError("student and teacher share parameters: freezing the teacher would freeze the student")
 
 
 def _shown(reads: Iterable[str]) -> str:

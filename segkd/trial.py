@@ -34,13 +34,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class Trial:
-    """What the models gave for one image.
-
-    Args:
-        student: the student.
-        reads: what is read of it.
-        example: an input that the models accept; None tries zeros.
-    """
+    """What the models gave for one image: an example that they accept, or, where there is none, zeros."""
 
     def __init__(self, student: Live, reads: Collection[str], example: Any) -> None:
         self.adapter, self.example = student.adapter, example
@@ -58,7 +52,7 @@ class Trial:
             self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
 
     def shapes(self) -> dict[str, dict[str, Any]]:
-        """Return what was found of each teacher's shapes, by place."""
+        """Return the shapes of what each teacher gave, by place."""
         return {
             name: {place: [tuple(x.shape[1:]) for x in tensors_of(value)] for place, value in found.items()}
             for name, found in self.teachers.items()
@@ -94,11 +88,7 @@ class Trial:
             return live.run(self.adapter.example(model, 224), model)
 
     def connector(self, name: str, term: Term, where: Route) -> nn.Module | None:
-        """Return the connector that a term needs, once what it reads fits together: of lists one for each pair.
-
-        Raises:
-            SegkdError: it does not.
-        """
+        """Return the connector that a term needs, once what it reads fits together: of lists one for each pair."""
         given, count, is_list = term.connector, len(where.student), any(where.lists)
         is_made = given is not None and not isinstance(given, nn.Module)
         if is_list:
@@ -121,10 +111,24 @@ class Trial:
         pairs = [pair for s, t in found for pair in zip(s, t, strict=True)]
         # What one's own loss takes is not known: it may be the tokens (B, N, C) of a transformer.
         if is_made or type(term.loss).__module__.startswith("segkd.losses"):
-            check_maps(name, term, pairs)
+            for pair in pairs:
+                for side, path, x in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
+                    if isinstance(x, Tensor) and x.dim() != 4:
+                        raise SegkdError(
+                            f"term {name!r}: the {side}'s module {path!r} gives {tuple(x.shape)}, not a map "
+                            "(B, C, H, W): read a module whose output is one"
+                        )
         maps = [(s, t) for s, t in pairs if is_map(s) and is_map(t)]
         if given is None and not getattr(term.loss, "any_channels", False):
-            check_channels(name, term, maps)
+            is_score = term.student in _SCORES and str(term.teacher).rpartition(":")[2] in _SCORES
+            for s, t in maps:
+                if is_score:
+                    check_classes(f"term {name!r}", s, t)
+                elif s.shape[1] != t.shape[1]:
+                    raise SegkdError(
+                        f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
+                        f"{term.teacher!r} has {t.shape[1]}: give connector='conv1x1'"
+                    )
         if not is_made:
             return given  # type: ignore[return-value]
         return nn.ModuleList(_made(name, term, [pair]) for pair in pairs) if is_list else _made(name, term, maps)
@@ -147,29 +151,6 @@ def _made(name: str, term: Term, pairs: list[tuple[Tensor, Tensor]]) -> nn.Modul
     ((of_student, of_teacher),) = channels
     assert term.connector is not None
     return make_connector(term.connector, of_student, of_teacher).to(pairs[0][0])
-
-
-def check_maps(name: str, term: Term, pairs: Iterable[tuple[object, object]]) -> None:
-    """Raise where one of the two is a tensor but no map."""
-    for pair in pairs:
-        for side, path, value in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
-            if isinstance(value, Tensor) and value.dim() != 4:
-                raise SegkdError(
-                    f"term {name!r}: the {side}'s module {path!r} gives {tuple(value.shape)}, not a map (B, C, H, W): "
-                    "read a module whose output is one"
-                )
-
-
-def check_channels(name: str, term: Term, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Raise unless the maps that a term without connector compares have the same channels, pair by pair."""
-    for s, t in pairs:
-        if term.student in _SCORES and str(term.teacher).rpartition(":")[2] in _SCORES:
-            check_classes(f"term {name!r}", s, t)
-        elif s.shape[1] != t.shape[1]:
-            raise SegkdError(
-                f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
-                f"{term.teacher!r} has {t.shape[1]}: give connector='conv1x1'"
-            )
 
 
 def check_classes(where: str, student: Tensor, teacher: Tensor) -> None:
