@@ -96,10 +96,10 @@ class Adapter(Supervision):
         """Return a batch's target without what it says of images that have no label: here that all is ignored.
 
         Args:
-            images: as they were given.
-            target: likewise.
+            images: as they were given, as is the target.
+            target: stays as it is where the task loss has no ``ignore_index``.
             labelled: (B,) bool.
-            ignore_index: the task loss's; None: labels stay as they are.
+            ignore_index: the task loss's.
         """
         if ignore_index is None or not isinstance(target, Tensor) or target.dim() != 3:
             return target
@@ -137,13 +137,7 @@ class Adapter(Supervision):
         return logits if self.class_map is None else map_classes(logits, self.class_map)
 
     def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
-        """Return what the student returned, and the target, of some images of the batch alone.
-
-        Args:
-            output: of all images.
-            target: likewise.
-            index: (N,) numbers of images.
-        """
+        """Return what the student returned, and the target, of the images (N,) of the batch alone."""
         return of_images(output, index), of_images(target, index)
 
     def example(self, model: nn.Module, size: int) -> Any:
@@ -176,11 +170,7 @@ class Live:
         self.network = given if isinstance(given, Network) else None
 
     def offers(self, reads: Collection[str]) -> Mapping[str, Any]:
-        """Hook the modules among the places.
-
-        Raises:
-            SegkdError: a place names no module, see `Taps`.
-        """
+        """Hook the modules among the places."""
         self.taps.remove()
         self.taps = Taps(self.module, (place for place in reads if place not in self.adapter.outputs), self.owner)
         return dict.fromkeys(reads)
@@ -214,21 +204,15 @@ class Live:
 
 @dataclass
 class Labelled:
-    """What the models gave of the labelled images alone.
-
-    Attributes:
-        output: the student's; of one image where none is labelled.
-        target: of these; None where no label means anything to the task loss.
-        logits: the student's, the teacher's and its auxiliary ones, for a pixel weighting: each None where not read.
-        index: numbers of the images, (N,); None: all.
-        count: of all images of the batch, where an index is given.
-        is_any: whether any is labelled.
-    """
+    """What the student and a pixel weighting's teacher gave of the labelled images alone, or of one where none is."""
 
     output: Any
     target: Any
+    """None where no label means anything to the task loss."""
     logits: list[Tensor | None]
+    """The student's, the teacher's and its auxiliary ones: each None where it was not read."""
     index: Tensor | None = None
+    """Numbers of the images, (N,), of ``count`` in all; None: all."""
     count: int = 0
     is_any: bool = True
 
@@ -236,15 +220,7 @@ class Labelled:
 def labelled_images(
     adapter: Adapter, step: Step, student: Mapping[str, Any], teacher: Mapping[str, Any], ignore_index: Any
 ) -> Labelled:
-    """Return what was read of the labelled images.
-
-    Args:
-        adapter: of the distiller.
-        step: the batch.
-        student: what was read of the student; its logits too with pixel weighting.
-        teacher: likewise of the teacher that the weighting reads; empty without.
-        ignore_index: of the task loss.
-    """
+    """Return what was read of the labelled images, with the task loss's ``ignore_index``."""
     output, target = student[""], step.target
     logits = [student.get("logits"), teacher.get("logits"), teacher.get("aux")]
     if step.labelled is None:

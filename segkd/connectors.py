@@ -12,12 +12,7 @@ Connector = str | nn.Module | Callable[[int, int], nn.Module]
 
 
 class Conv1x1(nn.Conv2d):
-    """A 1x1 convolution without bias.
-
-    Args:
-        student_channels: channels of the student's features.
-        teacher_channels: channels that come out.
-    """
+    """A 1x1 convolution without bias, of the student's number of channels and the teacher's."""
 
     name = "conv1x1"
     title = "1x1 convolution without bias"
@@ -53,13 +48,7 @@ class MLP(nn.Sequential):
 
 
 def make_connector(connector: Connector, student_channels: int, teacher_channels: int) -> nn.Module:
-    """Return the module that maps student features to the teacher's channels.
-
-    Args:
-        connector: the name of one (``"conv1x1"`` or ``"mlp"``), a module, or a function or class that is called with
-            both numbers of channels and returns a module.
-        student_channels: channels of the student's features.
-        teacher_channels: channels that come out.
+    """Return the module that maps student features to the teacher's channels, see `Connector`.
 
     Raises:
         SegkdError: the name does not exist, or what is called returns no module or raises.

@@ -18,17 +18,13 @@ Found = Mapping[str, Any]
 
 
 class Route(NamedTuple):
-    """Where a term reads.
-
-    Attributes:
-        student: places of the student.
-        teacher: pairs of a teacher's name and a place of it.
-        lists: whether the loss gets lists of the student and of the teacher.
-    """
+    """Where a term reads."""
 
     student: list[str]
     teacher: list[tuple[str, str]]
+    """Pairs of a teacher's name and a place of it."""
     lists: tuple[bool, bool]
+    """Whether the loss gets lists of the student and of the teacher."""
 
     @property
     def teachers(self) -> set[str]:
@@ -37,11 +33,7 @@ class Route(NamedTuple):
 
 
 def route(name: str, term: Term, teachers: Collection[str]) -> Route:
-    """Return where a term reads, of these teachers.
-
-    Raises:
-        SegkdError: a teacher has another name, or it does not say which of several it reads.
-    """
+    """Return where a term reads, of these teachers."""
     student, teacher = ([side] if isinstance(side, str) else side for side in (term.student, term.teacher))
     pairs = []
     for place in teacher:
@@ -55,11 +47,7 @@ def route(name: str, term: Term, teachers: Collection[str]) -> Route:
 
 
 def teacher_named(where: str, name: str, teachers: Collection[str], place: str = "logits") -> str:
-    """Return the name of the teacher that is meant: of the only one where none is said.
-
-    Raises:
-        SegkdError: there is no such teacher, or there are several and none is said.
-    """
+    """Return the name of the teacher that is meant: of the only one where none is said."""
     if name and name not in teachers:
         raise SegkdError(f"{where}: there is no teacher {name!r}, {nearest(name, teachers)}")
     if not name and len(teachers) != 1:
@@ -71,11 +59,7 @@ def teacher_named(where: str, name: str, teachers: Collection[str], place: str =
 def read(
     name: str, term: Term, where: Route, student: Found, teachers: Mapping[str, Found], adapter: Adapter
 ) -> list[tuple[list[Any], list[Any]]]:
-    """Return what a term compares, pair by pair, each in a list of one; of lists of places one pair of lists.
-
-    Raises:
-        SegkdError: nothing is there, or it does not pair.
-    """
+    """Return what a term compares, pair by pair, each in a list of one; of lists of places one pair of lists."""
     found = [(place, "student", student) for place in where.student]
     found += [(place, "teacher", teachers[of]) for of, place in where.teacher]
     values = []

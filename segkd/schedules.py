@@ -43,7 +43,7 @@ class Linear:
     stages: int | None = None
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(factor) and factor >= 0 for factor in (self.start, self.end)):
+        if not all(0 <= factor < math.inf for factor in (self.start, self.end)):
             raise SegkdError(
                 f"a linear schedule needs finite start and end of at least 0, got {self.start} and {self.end}"
             )

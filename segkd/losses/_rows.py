@@ -17,17 +17,9 @@ def check_rows(name: str, student: Tensor, teacher: Tensor) -> None:
 
 
 def weighted_sum(rows: Tensor, weight: Tensor | float | None, avg_factor: Tensor | float) -> Tensor:
-    """Return the sum of rows times weight, over ``avg_factor``.
-
-    Args:
-        rows: (...), the loss of each row.
-        weight: a number, or a tensor that broadcasts to the rows' shape; None is 1.
-        avg_factor: a number or a scalar tensor, above 0.
-
-    Raises:
-        SegkdError: the weight does not broadcast to the rows: (N, 1) against (N,) would weigh each row N times.
-    """
+    """Return the sum of rows (...) times weight, over ``avg_factor``; a weight of None is 1."""
     if weight is not None:
+        # (N, 1) against (N,) would weigh each row N times.
         if isinstance(weight, Tensor) and not _broadcasts(weight.shape, rows.shape):
             raise SegkdError(f"the weight must broadcast to {tuple(rows.shape)}, got {tuple(weight.shape)}")
         rows = rows * weight

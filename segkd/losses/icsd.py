@@ -21,12 +21,6 @@ from segkd.losses.base import Loss
 Variant = Literal["paper", "released"]
 
 
-def _distribution(z: Tensor, valid: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-    """Return log p and p, the softmax of z along ``dim`` over the valid entries; both are 0 on the others."""
-    log_p = masked_log_softmax(z, valid, dim)
-    return log_p, log_p.exp() if valid is None else log_p.exp() * valid
-
-
 class _Divergences(torch.autograd.Function):
     """KL between all pairs of rows of softmax(z), with the gradient written out.
 
@@ -92,16 +86,13 @@ def released_similarity(logits: Tensor, temperature: float = 1.0, valid: Tensor 
 
     The softmax runs over the rows (H) only, the whole batch is one pool, the upper triangle is mirrored and each row
     is divided by its L2 norm. Unlike the released code it stays finite once the softmax underflows: the logarithm is
-    taken before the exponential.
-
-    Args:
-        logits: (B, C, h, w).
-        temperature: divides the logits, above 0.
-        valid: (B, h, w) bool; positions that are False are left out.
+    taken before the exponential. Arguments are those of `inter_class_similarity`.
     """
     check_temperature(temperature)
     with full_precision(logits) as (z,):
-        log_p, p = _distribution(soften(z, temperature), None if valid is None else valid[:, None], dim=2)
+        keep = None if valid is None else valid[:, None]
+        log_p = masked_log_softmax(soften(z, temperature), keep, dim=2)
+        p = log_p.exp() if keep is None else log_p.exp() * keep
         log_p, p = (x.transpose(0, 1).flatten(1) for x in (log_p, p))
         pooled = ((p * log_p).sum(1)[None, :] - p @ p.T) / logits.shape[0]
         mirrored = pooled.triu() + pooled.triu(1).T

@@ -57,11 +57,7 @@ def valid_labels(target: Tensor, classes: int, ignore_index: int | None) -> Tens
 
 
 def over_valid(weights: Tensor, valid: Tensor) -> PixelWeights:
-    """Return the weights (B, H, W) where labels are valid, over the number of these.
-
-    Raises:
-        SegkdError: another shape than the labels'.
-    """
+    """Return the weights (B, H, W) where labels are valid, over the number of these."""
     if not isinstance(weights, Tensor) or weights.shape != valid.shape:
         shape = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise SegkdError(f"pixel_weighting must give the labels' shape {tuple(valid.shape)}, got {shape}")
@@ -71,15 +67,7 @@ def over_valid(weights: Tensor, valid: Tensor) -> PixelWeights:
 
 
 class PixelLoss:
-    """A task loss of single pixels, and what weighs them.
-
-    Args:
-        task_loss: with a ``reduction`` attribute, as torch's have.
-        weighting: see `PixelWeighting`.
-
-    Raises:
-        SegkdError: the task loss has no such attribute.
-    """
+    """A task loss of single pixels, with a ``reduction`` attribute as torch's have, and what weighs them."""
 
     def __init__(self, task_loss: Any, weighting: PixelWeighting) -> None:
         if not hasattr(task_loss, "reduction"):

@@ -1,5 +1,6 @@
 """RDD: relative-difficulty weights on the task loss of each pixel (Liang et al., arXiv 2407.03719)."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -35,8 +36,7 @@ def teacher_full_difficulty(
     Raises:
         SegkdError: shapes differ or the variant does not exist.
     """
-    if variant not in get_args(Variant):
-        raise SegkdError(f"rdd has no variant {variant!r}, {nearest(variant, get_args(Variant))}")
+    _check_choice("variant", variant, get_args(Variant))
     if logits.shape != aux_logits.shape:
         raise SegkdError(
             f"rdd expects the teacher's two heads in one shape, got {tuple(logits.shape)} and {tuple(aux_logits.shape)}"
@@ -50,13 +50,7 @@ def teacher_full_difficulty(
 
 
 def true_class_probability(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return the softmax probability of the true class at each pixel, 1 where ``valid`` is False.
-
-    Args:
-        logits: (B, C, H, W) at label size.
-        target: (B, H, W) class ids.
-        valid: (B, H, W) bool.
-    """
+    """Return the softmax probability of the true class (B, H, W) of logits at label size, 1 where it is not valid."""
     with torch.no_grad(), full_precision(logits) as (z,):
         index = target.masked_fill(~valid, 0).long()
         # Image by image: a whole batch's probabilities at label size are memory that has to be fetched anew each step.
@@ -127,6 +121,11 @@ def _check(threshold: float, min_kept: int, combine: str) -> None:
         raise SegkdError(f"rdd cannot combine by {combine!r}, {nearest(combine, get_args(Combine))}")
 
 
+def _check_choice(key: str, value: object, valid: Sequence[object]) -> None:
+    if value not in valid:
+        raise SegkdError(f"rdd has no {key} {value!r}, {nearest(value, valid)}")
+
+
 class RelativeDifficulty(nn.Module):
     """Relative difficulty distillation: early on weigh easy pixels, later keep the hard ones worth learning.
 
@@ -193,14 +192,10 @@ class RelativeDifficulty(nn.Module):
         _check(threshold, min_kept, combine)
         if not 0 <= switch <= 1:
             raise SegkdError(f"rdd's switch is a progress in [0, 1], got {switch}")
-        for key, value, valid in (
-            ("variant", variant, get_args(Variant)),
-            ("transition", transition, ("hard", "linear")),
-            ("normalize", normalize, (None, *get_args(Normalize))),
-            ("without_auxiliary", without_auxiliary, ("error", "second_stage")),
-        ):
-            if value not in valid:
-                raise SegkdError(f"rdd has no {key} {value!r}, {nearest(value, valid)}")
+        _check_choice("variant", variant, get_args(Variant))
+        _check_choice("transition", transition, ("hard", "linear"))
+        _check_choice("normalize", normalize, (None, *get_args(Normalize)))
+        _check_choice("without_auxiliary", without_auxiliary, ("error", "second_stage"))
         self.threshold, self.switch, self.min_kept, self.combine = threshold, switch, min_kept, combine
         self.variant, self.transition, self.normalize = variant, transition, normalize
         self.without_auxiliary, self.ignore_index, self.teacher = without_auxiliary, ignore_index, teacher
@@ -214,15 +209,7 @@ class RelativeDifficulty(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, auxiliary: Tensor | None, target: Tensor, progress: float
     ) -> PixelWeights:
-        """Return the weights of a batch.
-
-        Args:
-            student: (B, C, h, w) logits of any size, as are the teacher's.
-            teacher: (B, C, h', w'), the main head.
-            auxiliary: the teacher's auxiliary head, or None when it has none.
-            target: (B, H, W) labels.
-            progress: of training, in [0, 1].
-        """
+        """Return the weights of a batch, see `PixelWeighting`."""
         if auxiliary is None and self.needs_auxiliary:
             raise SegkdError(self.NO_AUXILIARY)
         if auxiliary is None:
@@ -253,14 +240,9 @@ class RelativeDifficulty(nn.Module):
     def _second(self, student: Tensor, teacher: Tensor, target: Tensor) -> PixelWeights:
         size, aligned = (target.shape[1], target.shape[2]), self.variant == "released"
         with torch.no_grad():
+            logits = resize(student, size, aligned), resize(teacher, size, aligned)
             kept = teacher_student_difficulty(
-                resize(student, size, aligned),
-                resize(teacher, size, aligned),
-                target,
-                self.threshold,
-                self.min_kept,
-                self.combine,
-                self.ignore_index,
+                *logits, target, self.threshold, self.min_kept, self.combine, self.ignore_index
             )
         valid = valid_labels(target, student.shape[1], self.ignore_index)
         return self._scale(kept.float(), valid, "valid" if self.variant == "paper" else "kept")
