@@ -94,7 +94,12 @@ def check(
         config = read_config(data, overrides)
         dataset, root, extra = dataset_of(config), config.data.root, config.data.unlabelled
     else:
-        changes = _changes(overrides or [])
+        for text in overrides or []:
+            if not text.startswith(("data.root=", "data.max_pixels=")):
+                raise SegkdError(
+                    f"of a data set without a config only data.root and data.max_pixels can be changed, got {text!r}"
+                )
+        changes = dict(text.split("=", 1) for text in overrides or [])
         root = changes.get("data.root")
         if "data.max_pixels" in changes:
             dataset = dataset.limited(whole_number(changes["data.max_pixels"]))
@@ -105,16 +110,6 @@ def check(
     say(console, str(report))
     if report.problems:
         raise SegkdError(f"{len(report.problems)} problem(s) in data set {dataset.name!r}")
-
-
-def _changes(overrides: list[str]) -> dict[str, str]:
-    """Return by their keys the changes to a data set that no config names."""
-    for text in overrides:
-        if not text.startswith(("data.root=", "data.max_pixels=")):
-            raise SegkdError(
-                f"of a data set without a config only data.root and data.max_pixels can be changed, got {text!r}"
-            )
-    return {key: value for key, _, value in (text.partition("=") for text in overrides)}
 
 
 def show(

@@ -100,13 +100,8 @@ class Run:
     def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Keep other processes from making or training this run; what holds it lets go however it ends.
 
-        The directory is made if absent. Where this process holds the run already, it goes on holding it.
-
-        Args:
-            waiting: called once if another process has the run, which is then waited for.
-
-        Raises:
-            SegkdError: another process has it, and `waiting` is not given; or the directory cannot be written.
+        The directory is made if absent. Where this process holds the run already, it goes on holding it. If another
+        has it, `waiting` is called and that one waited for; without it a `SegkdError` says so.
         """
         # One object for each path, which may be acquired again: a teacher's is held when its training begins.
         lock = FileLock(self._lock, is_singleton=True)
@@ -198,11 +193,9 @@ says what is learnt: half of it learnt otherwise would be no run that its config
 
 
 def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
-    """Return the config of a run that was begun with changes that it takes when it goes on.
+    """Return the config of a run that was begun with changes that it takes when it goes on, else raise.
 
-    Raises:
-        SegkdError: this is no run, a change would make it another (names the keys), or it is finished and not given
-            more ``trainer.max_steps``.
+    A finished one must be given more ``trainer.max_steps``.
     """
     old, new = run.config(), run.config(overrides)
     refused = [key for key in _differing(old, new) if key not in HARMLESS]

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from segkd.adapter import Adapter, read_logits
+from segkd.adapter import read_logits
 from segkd.common.pictures import Picture, comparison_grid
 from segkd.data.dataset import SeededDataset
 from segkd.data.description import DatasetSpec
@@ -124,10 +124,6 @@ class DepthTask(Task):
         """Return images (B, 3, H, W) in [0, 1], and depth (B, H, W)."""
         return batch["image"].float() / 255, batch["depth"]
 
-    def adapter(self) -> Adapter:
-        """Return the core's own."""
-        return Adapter()
-
     def task_loss(self) -> L1:
         """Return the mean difference in metres."""
         return L1()
@@ -136,10 +132,9 @@ class DepthTask(Task):
         """Return the error in metres."""
         return RMSE(**options)
 
-    def count(self, metrics: Metric, network: Network, batch: dict[str, Any]) -> None:
-        """Count a model's depths."""
-        images, target = self.inputs(batch)
-        metrics.update(read_logits(network(images)), target)
+    def predict(self, network: Network, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return a model's depths."""
+        return read_logits(network(images))
 
     def boards(self, module: DistillModule, items: list[dict[str, Any]]) -> dict[str, Picture]:
         """Return input, depth and what each model says of it."""
@@ -159,6 +154,6 @@ class DepthTask(Task):
         depth = item["depth"]
         if network is not None:
             images, _ = self.inputs(Scenes.collate([item]))
-            depth = read_logits(network(images))[0, 0].cpu()
+            depth = self.predict(network, images)[0, 0].cpu()
         grey = (depth.clamp(0, FARTHEST) / FARTHEST * 255).byte().numpy()
         return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)[..., ::-1])
