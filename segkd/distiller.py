@@ -254,7 +254,7 @@ class Distiller(nn.Module):
             return
         trial = Trial(self._student, self._reads_student, example)
         for name, teacher in self.teachers.items():
-            trial.teach(name, teacher, self._reads[name], offers[name])
+            self._shapes[name] = trial.teach(name, teacher, self._reads[name], offers[name])
         for name, term in self.terms.items():
             connector = trial.connector(name, term, self._routes[name])
             if connector is not None:
@@ -264,7 +264,6 @@ class Distiller(nn.Module):
             if self.pixels is not None:
                 self.pixels.check_auxiliary(taught.get("aux"))
             check_classes("pixel_weighting", trial.student["logits"], taught["logits"])
-        self._shapes = trial.shapes()
 
     def _check_progress(self, progress: float | None) -> float:
         if progress is None:

@@ -97,8 +97,11 @@ def supervised(
 
     Where images have no label the loss is that of the others; where none has one it is 0.
     """
-    if images.target is None:  # what follows the logits gets a gradient all the same
-        return {"main": sum_of_nothing(images.output)}, None
+    if images.target is None:
+        # 0 that depends on what the student returned: in a distributed run every parameter needs a gradient.
+        of_objects = [getattr(images.output, name, None) for name in ("logits", "aux_logits")]
+        ends = [x.flatten()[:0].float().sum() for x in tensors_of(images.output) or tensors_of(of_objects)]
+        return {"main": torch.stack(ends).sum() if ends else torch.zeros(())}, None
     loss, scaled = (task_loss, None) if pixels is None or weights is None else (pixels.unreduced, weights.scaled)
     value = adapter.task_loss(images.output, images.target, loss, scaled)
     parts = {"main": value} if isinstance(value, Tensor) else value
@@ -109,9 +112,3 @@ def supervised(
         of_all = shown.new_zeros(images.count, *shown.shape[1:])
         shown = of_all.index_copy(0, images.index.to(shown.device), shown)
     return (parts if images.is_any else {name: 0 * part for name, part in parts.items()}), shown
-
-
-def sum_of_nothing(output: Any) -> Tensor:
-    """Return 0 that depends on a model's output: in a distributed run every parameter needs a gradient."""
-    tensors = tensors_of(output) or tensors_of([getattr(output, name, None) for name in ("logits", "aux_logits")])
-    return torch.stack([x.flatten()[:0].float().sum() for x in tensors]).sum() if tensors else torch.zeros(())

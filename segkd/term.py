@@ -69,19 +69,11 @@ class Term:
 
 
 def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[str, Term]:
-    """Return the terms by name, in their order.
-
-    Args:
-        terms: a mapping, or (name, term) pairs.
-
-    Raises:
-        SegkdError: a name is used twice, is ``"task"`` or cannot name a module; or something is no `Term`.
-    """
+    """Return the terms by name, in their order."""
     from torch import nn
 
-    pairs = list(terms.items() if isinstance(terms, Mapping) else terms)
     named: dict[str, Term] = {}
-    for name, term in pairs:
+    for name, term in terms.items() if isinstance(terms, Mapping) else terms:
         if name in named:
             raise SegkdError(f"the term name {name!r} is used twice")
         if name == "task":

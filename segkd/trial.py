@@ -42,21 +42,16 @@ class Trial:
         self.student = self._run("", student, reads)
         self.teachers: dict[str, dict[str, Any]] = {}
 
-    def teach(self, name: str, teacher: Any, reads: Collection[str], shapes: Mapping[str, Any]) -> None:
-        """Try out a teacher too; of one that is no live model the shapes that it offered are taken."""
+    def teach(self, name: str, teacher: Any, reads: Collection[str], shapes: Mapping[str, Any]) -> dict[str, Any]:
+        """Try out a teacher too, or take the shapes that it offered; return what is known of these by place."""
         if isinstance(teacher, Live):
-            self.teachers[name] = self._run(name, teacher, reads)
-            return
-        self.teachers[name] = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
-        if any(place not in self.teachers[name] for place in reads):
-            self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
-
-    def shapes(self) -> dict[str, dict[str, Any]]:
-        """Return the shapes of what each teacher gave, by place."""
-        return {
-            name: {place: [tuple(x.shape[1:]) for x in tensors_of(value)] for place, value in found.items()}
-            for name, found in self.teachers.items()
-        }
+            found = self._run(name, teacher, reads)
+        else:
+            found = {place: _like(shape) for place, shape in shapes.items() if shape is not None}
+            if any(place not in found for place in reads):
+                self.failures[name] = f"the shapes of the teacher {name!r} are not known: give a module as connector"
+        self.teachers[name] = found
+        return {place: [tuple(x.shape[1:]) for x in tensors_of(value)] for place, value in found.items()}
 
     def failure(self, teachers: Iterable[str]) -> str:
         """Return why nothing is known of the student or of one of these teachers; empty if all is well."""
