@@ -52,7 +52,7 @@ class Shelf:
         config = load_config(path)
         options = self._smaller(config)
         if config.teacher is not None and config.teacher.config is not None:
-            own = self._smaller(load_config(config.teacher.config, beside=resource_dir("configs")))
+            own = self._smaller(load_config(config.teacher.config))
             options += [f"teacher.overrides.{option}" for option in own]
         elif config.teacher is not None:
             weights = self.folder / f"{name}.safetensors"

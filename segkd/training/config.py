@@ -18,7 +18,7 @@ from segkd.common.student import no_run
 from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
-from segkd.training.layers import Layer, command_line, keywords, layers_of, merge, plain, read_layers, source
+from segkd.training.layers import Layer, changes_of, merge, plain, read_layers, source, where
 from segkd.training.schema import Config
 from segkd.training.tasks import config_type, models_in, names_code
 
@@ -77,7 +77,6 @@ def load_config(
     name: str | Mapping[str, Any],
     overrides: Sequence[str] | Mapping[str, Any] = (),
     changes: Mapping[str, Any] | None = None,
-    beside: Path | None = None,
     build: bool = True,
 ) -> Config:
     """Read, merge and check a config.
@@ -86,7 +85,6 @@ def load_config(
         name: see `find_config`; or what such a file would hold.
         overrides: ``key.path=value`` texts, values as in YAML; or values by key, blocks nested or keys dotted.
         changes: further changes, nested as in the file; the overrides win.
-        beside: the folder of the config that names this one.
         build: whether the methods are made once, to try their options' ranges and what is the user's own: that loads
             torch, and imports what the config names.
 
@@ -95,19 +93,19 @@ def load_config(
     """
     if isinstance(name, Mapping):
         path = Path("the config")
-        layers = layers_of(path, plain(name))
+        layers = read_layers(path, plain(name))
     else:
-        path = find_config(name, beside)
+        path = find_config(name)
         layers = read_layers(path)
     if changes:
         layers.append(Layer("teacher.overrides", dict(changes), Path()))
-    layers += keywords(overrides) if isinstance(overrides, Mapping) else command_line(overrides)
+    layers += changes_of(overrides)
     merged = merge(layers)
     _place_paths(merged, path, layers)
     folders = _python_path(merged, layers)
     if code := names_code(merged):
         registry.look_in(*folders)
-    schema = config_type(merged, lambda keys: source(keys, layers).name)
+    schema = config_type(merged, lambda keys: where(keys, layers))
     try:
         config: Config = schema.model_validate(merged)
     except ValidationError as error:
@@ -115,21 +113,14 @@ def load_config(
     if code or config.names_code():
         registry.look_in(*folders)
         config = config.model_copy(update={"python_path": folders})
-    _check_places(config, layers, own=False)
-    if build:
-        for keys, make in config.parts():
-            try:
-                make()
-            except SegkdError as error:
-                raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {lower(str(error))}") from None
-        _check_places(config, layers, own=True)
+    for keys, make in config.parts() if build else ():
+        try:
+            make()
+        except SegkdError as error:
+            raise SegkdError(f"{where(keys, layers)}: {lower(str(error))}") from None
+    for keys, problem in config.distill.misplaced(config.task, config.places, own=build) if config.places else ():
+        raise SegkdError(f"{where(keys, layers)}: {problem}")
     return config
-
-
-def _check_places(config: Config, layers: list[Layer], own: bool) -> None:
-    """Raise where a method reads what the models of another task return."""
-    for keys, problem in config.distill.misplaced(config.task, config.places, own) if config.places else ():
-        raise SegkdError(f"{source(keys, layers).name}: {'.'.join(keys)}: {problem}")
 
 
 def _python_path(merged: dict[str, Any], layers: list[Layer]) -> list[str]:
@@ -189,8 +180,7 @@ def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> Non
         except SegkdError as error:
             # An absolute one is a run's, perhaps of another machine: `teacher_configs` asks for it where it is needed.
             if not Path(teacher["config"]).is_absolute():
-                where = source([*keys, "config"], layers).name
-                raise SegkdError(f"{where}: {'.'.join(keys)}.config: {error}") from None
+                raise SegkdError(f"{where([*keys, 'config'], layers)}: {error}") from None
         else:
             # A shipped config keeps its name, so that a run's config.yaml holds on another machine.
             is_shipped = found.resolve().parent == resource_dir("configs").resolve()
@@ -217,17 +207,17 @@ def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer]
     if first["type"] == "missing" and names and isinstance(nodes[-2], list):
         names.pop()  # an item of a list: the list is too short
         first["input"] = nodes[-2]
-    where, dotted = source(names, layers).name, ".".join(names)
+    file, dotted = source(names, layers).name, ".".join(names)
     # The name of a term may be any, and all items of a list have the same keys.
     known = ("NAME" if before == "terms" else name for before, name in itertools.pairwise(["", *names]))
     path, fields = tuple(name for name in known if not name.isdecimal()), _fields(schema)
     if first["type"] == "extra_forbidden":
-        return f"{where}: there is no key {shortened(dotted)!r}, {_nearest_key(path, fields)}"
+        return f"{file}: there is no key {shortened(dotted)!r}, {_nearest_key(path, fields)}"
     if first["type"] == "missing" and not isinstance(first["input"], list):
-        return f"{where}: the key {dotted!r} is missing"
+        return f"{file}: the key {dotted!r} is missing"
     field = fields.get(path)
     text = complaint(first, field, None if field is None else _block(field.annotation))
-    return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
+    return f"{file}: {dotted}: {text}" if dotted else f"{file}: {text}"
 
 
 def _nearest_key(path: tuple[str, ...], fields: dict[tuple[str, ...], FieldInfo]) -> str:

@@ -119,14 +119,11 @@ class Distill(Block):
         """Return the blocks of the terms by name."""
         return {name: block for name, block in (self.terms or {}).items() if block is not None}
 
-    def scheduled(self) -> list[str]:
-        """Return the terms that have a schedule, as far as is known before one of the user's is imported."""
-        return [
-            named
-            for term, name, options in self._schedules()
-            if term or ":" not in name
-            for named in ([term] if term else make("schedule", name, options))
-        ]
+    def scheduled(self) -> Iterator[str]:
+        """Yield the terms that have a schedule, as far as is known before one of the user's is imported."""
+        for term, name, options in self._schedules():
+            if term or ":" not in name:
+                yield from [term] if term else make("schedule", name, options)
 
     def names_code(self) -> bool:
         """Whether anything of the user's own is named."""
@@ -143,10 +140,10 @@ class Distill(Block):
     def misplaced(self, task: str, places: Collection[str], own: bool) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield what reads another task's than these places: its keys in a config, and what is wrong.
 
-        Either among losses of the user's own, which are imported for that, or among this package's.
+        Losses of the user's own, which are imported for that, are looked at only if ``own``.
         """
         for name, block in self.named_terms().items():
-            if (":" in block.loss) == own and (problem := block.misplaced(task, places)):
+            if (own or ":" not in block.loss) and (problem := block.misplaced(task, places)):
                 yield ("distill", "terms", name), problem
         if self.pixel_weighting and "logits" not in places:
             yield ("distill", "pixel_weighting"), f"weighs pixels by their logits, which {task} does not have"

@@ -30,22 +30,18 @@ class Layer(NamedTuple):
     """What paths in it are relative to."""
 
 
-def read_layers(path: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return a file's bases, in order, then the file itself."""
+def read_layers(path: Path, content: Any = _ABSENT, seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """Return a file's bases, in order, then the file itself, or what is given in its place."""
     if path.resolve() in seen:
         raise SegkdError(f"{path}: its bases go round in a circle")
-    return layers_of(path, read_yaml(path), seen)
-
-
-def layers_of(path: Path, content: Any, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return the bases of what a file holds, then that itself."""
+    content = read_yaml(path) if content is _ABSENT else content
     if not isinstance(content, dict):
         raise SegkdError(f"{path} must hold keys and values, got {type(content).__name__}")
     _check_keys(str(path), content)
     bases = content.pop("base", [])
     layers: list[Layer] = []
     for base in bases if isinstance(bases, list) else [] if bases is None else [bases]:
-        layers += read_layers(_base(path, base), (*seen, path.resolve()))
+        layers += read_layers(_base(path, base), seen=(*seen, path.resolve()))
         if len(layers) > MAX_FILES:
             raise SegkdError(f"{path}: base: more than {MAX_FILES} files make this config")
     return [*layers, Layer(str(path), content, path.parent)]
@@ -65,25 +61,6 @@ def _base(path: Path, base: Any) -> Path:
     return beside
 
 
-def command_line(overrides: Sequence[str]) -> list[Layer]:
-    """Return the changes of ``key.path=value`` texts; a later one wins."""
-    changes: list[tuple[str, Any]] = []
-    for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not path.strip():
-            raise SegkdError(f"an override is key.path=value, got {text[:100]!r}")
-        try:
-            changes.append((path.strip(), "" if not value else parse_yaml(value)))
-        except SegkdError as error:
-            raise SegkdError(f"the command line: {path}{error}") from None
-    return _changes("the command line", changes)
-
-
-def keywords(overrides: Mapping[str, Any]) -> list[Layer]:
-    """Return the changes of keyword arguments: values or blocks by key, or by dotted key."""
-    return _changes("the keywords", [(key, plain(value)) for key, value in overrides.items()])
-
-
 def plain(value: Any) -> Any:
     """Return what a program wrote as a YAML file would hold it: paths as text, tuples as lists."""
     if isinstance(value, Mapping):
@@ -93,24 +70,35 @@ def plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _changes(name: str, changes: Sequence[tuple[str, Any]]) -> list[Layer]:
-    """Return layers of changes by dotted key.
+def changes_of(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
+    """Return the changes of ``key.path=value`` texts, or of values or blocks by key or dotted key; a later one wins.
 
     Blocks that are emptied (``student.options={}``) come first, so that ``student.options.x=1`` can go beside.
     """
+    name = "the keywords" if isinstance(overrides, Mapping) else "the command line"
     keys: dict[str, Any] = {}
     emptied: dict[str, Any] = {}
-    for path, given in changes:
+    for path, given in overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides):
         parts = path.split(".")
         if not all(parts):
             raise SegkdError(f"{name}: {path!r}: a key between two dots is missing")
-        change = given
+        change = plain(given)
         for part in reversed(parts):
             change = {part: change}
         keys = overlay(keys, change)
         emptied = overlay(emptied, change) if given == {} else emptied
     _check_keys(name, keys)
     return [Layer(name, layer, Path()) for layer in (emptied, keys)]
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise SegkdError(f"an override is key.path=value, got {text[:100]!r}")
+    try:
+        return path.strip(), parse_yaml(value) if value else ""
+    except SegkdError as error:
+        raise SegkdError(f"the command line: {path}{error}") from None
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -204,6 +192,11 @@ def source(keys: Sequence[str], layers: Sequence[Layer]) -> Layer:
             if node is not _ABSENT:
                 return layer
     return next(layer for layer in reversed(layers) if layer.name not in ("the command line", "the keywords"))
+
+
+def where(keys: Sequence[str], layers: Sequence[Layer]) -> str:
+    """Return which layer says something, and under which keys: how messages begin."""
+    return f"{source(keys, layers).name}: {'.'.join(keys)}"
 
 
 def _check_keys(name: str, node: Any, path: str = "") -> None:

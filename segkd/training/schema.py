@@ -193,8 +193,6 @@ class Config(Block):
 
     places: ClassVar[tuple[str, ...]] = ()
     """What terms can read of what the task's models return; any other name is a module's path."""
-    teacher_type: ClassVar[type[TeacherBlock]] = TeacherBlock
-    """What is said of a teacher whatever its family."""
 
     task: str = Field(description="what is trained")
     name: RunName = Field(description="of the run directory")

@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _OF_STUDENTS = ("encoder_weights", "backbone_weights", "auxiliary_weight", "norm")
 
 
-def task_type(name: Any, where: str = "the config") -> "type[Task]":
+def task_type(name: Any, where: str = "the config: task") -> "type[Task]":
     """Return the task of a name; raises a SegkdError where there is none."""
     try:
         if not isinstance(name, str):
@@ -33,7 +33,7 @@ def task_type(name: Any, where: str = "the config") -> "type[Task]":
         if not hasattr(found, "config_type"):
             raise SegkdError(f"{name!r} is no class that derives from segkd.training.task.Task")
     except SegkdError as error:
-        raise SegkdError(f"{where}: task: {error}") from None
+        raise SegkdError(f"{where}: {error}") from None
     return found
 
 
@@ -75,22 +75,22 @@ def names_code(content: Mapping[str, Any]) -> bool:
     return any(isinstance(name, str) and ":" in name for name in (content.get("task"), *named))
 
 
-def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] = lambda keys: "the config") -> Any:
+def config_type(content: dict[str, Any], where: Callable[[Sequence[str]], str] = ".".join) -> Any:
     """Return the class of the config that has this content, and write into it which families its models are of.
 
-    What it says is as yet unchecked; ``source`` names the file that says what stands under some keys, for messages.
+    What it says is as yet unchecked; ``where`` returns how messages name the place of some keys.
 
     Raises:
         SegkdError: there is no such task or family (with the nearest), a family has no models for the task, or a
             teacher has a name that no key has.
     """
-    task = task_type(content.get("task", "segmentation"), source(["task"]))
+    task = task_type(content.get("task", "segmentation"), where(["task"]))
     several = content.get("teachers")
     for name in several if isinstance(several, dict) else ():
         if not str(name).isidentifier() or name == "student":
             raise SegkdError(
-                f"{source(['teachers'])}: teachers: a teacher's name is letters, digits and _, other than 'student', "
-                f"got {str(name)!r:.80}"
+                f"{where(['teachers'])}: a teacher's name is letters, digits and _, other than 'student', got "
+                f"{str(name)!r:.80}"
             )
     families: dict[tuple[str, ...], str | None] = {("student",): task.family, ("teacher",): task.family}
     families |= {("teachers", name): task.family for name in (several if isinstance(several, dict) else ())}
@@ -102,7 +102,7 @@ def config_type(content: dict[str, Any], source: Callable[[Sequence[str]], str] 
         try:
             _check_family(name, task.name, is_student=keys == ("student",))
         except SegkdError as error:
-            raise SegkdError(f"{source([*keys, 'family'])}: {'.'.join(keys)}.family: {error}") from None
+            raise SegkdError(f"{where([*keys, 'family'])}: {error}") from None
         families[keys] = block["family"] = name
     return _config_type(task, tuple(families.items()))
 
@@ -149,7 +149,8 @@ def _config_type(task: "type[Task]", families: tuple[tuple[tuple[str, ...], Any]
 @functools.cache
 def _teacher_type(config: type[Config], family: str) -> type[TeacherBlock]:
     """Return the block of a teacher of a family: what describes such a model is optional, since a run says it too."""
-    base, fields = config.teacher_type, _family(family).block.model_fields
+    base = get_args(config.model_fields["teacher"].annotation)[0]
+    fields = _family(family).block.model_fields
     own = {name: field for name, field in fields.items() if name not in (*base.model_fields, *_OF_STUDENTS)}
     required = tuple(name for name, field in own.items() if field.is_required())
     optional: dict[str, Any] = {name: (field.annotation, field) for name, field in own.items()}

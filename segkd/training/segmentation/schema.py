@@ -60,7 +60,6 @@ class SegmentationConfig(schema.Config):
     """A whole experiment."""
 
     places: ClassVar[tuple[str, ...]] = ("logits", "aux")
-    teacher_type: ClassVar[type[schema.TeacherBlock]] = SegmentationTeacher
 
     task: Literal["segmentation"] = Field("segmentation", description="what is trained")
     data: SegmentationData
