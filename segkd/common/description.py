@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from segkd.common.paths import check_regular
 from segkd.common.plain import complaint, written
-from segkd.common.values import Pixels, fits_memory
+from segkd.common.values import Above0, Pixels, fits_memory
 from segkd.errors import SegkdError, nearest
 
 # A description of 6,000 classes with their colours has an eighth of this.
@@ -61,7 +61,6 @@ NetworkName = Annotated[str, Field(max_length=200), AfterValidator(_is_name)]
 NumClasses = Annotated[int, Field(ge=1, le=2**16)]
 _Size = Annotated[list[Pixels], Field(min_length=2, max_length=2), AfterValidator(fits_memory)]
 _Byte = Annotated[int, Field(ge=0, le=255)]
-_Above0 = Annotated[float, Field(gt=0)]
 
 # Of what is recorded beside the model. Other keys are let through: nothing is built of them.
 _INFO: dict[str, Any] = {
@@ -69,20 +68,15 @@ _INFO: dict[str, Any] = {
     "colors": list[Annotated[list[_Byte], Field(min_length=3, max_length=3)]],
     "ignore_index": _Byte | None,
     "mean": Annotated[list[float], Field(min_length=1, max_length=64)],
-    "std": Annotated[list[_Above0], Field(min_length=1, max_length=64)],
-    "white": _Above0,
+    "std": Annotated[list[Above0], Field(min_length=1, max_length=64)],
+    "white": Above0,
     "size": _Size | None,
     "window": Pixels | _Size | None,
 }
 
 
 def read_description(file: Path) -> dict[str, Any]:
-    """Return what a ``config.json`` holds; what its keys mean is for `check_keys` to see.
-
-    Raises:
-        ValueError: it is no JSON of keys and values, larger than any student's, or holds a number that is not finite.
-        OSError: it cannot be read.
-    """
+    """Return what a ``config.json`` holds, or raise ValueError or OSError; what its keys mean is for `check_keys`."""
     check_regular(file, "it")
     if not file.exists():
         raise SegkdError("there is no such file")
@@ -124,17 +118,11 @@ def check_value(key: str, value: Any, kind: Any) -> None:
 
 
 def check_info(info: Any, key: str, tasks: Sequence[str], classes: int) -> dict[str, Any]:
-    """Return what is recorded beside a model, checked.
-
-    Args:
-        info: see `segkd.network.Network`.
-        key: where it stands, for messages.
-        tasks: those that the model can be of.
-        classes: how many the model tells apart, without background.
+    """Return what is recorded under a key beside a model, see `segkd.network.Network`, checked.
 
     Raises:
-        SegkdError: a value of another type or out of its range, as many names or colours as there are no classes, an
-            ignore_index that is a class, or another task.
+        SegkdError: a value of another type or out of its range, not as many names or colours as classes, an
+            ignore_index that is a class, or none of the tasks that the model can be of.
     """
     if not isinstance(info, dict):
         raise SegkdError(f"{key}: expected keys and values, got {written(info)}")
@@ -145,9 +133,8 @@ def check_info(info: Any, key: str, tasks: Sequence[str], classes: int) -> dict[
         raise SegkdError(f"{key}.task: expected {' or '.join(map(repr, tasks))}, got {written(info['task'])}")
     for name in ("classes", "colors"):
         if name in info and len(info[name]) != classes:
-            raise SegkdError(
-                f"{key}.{name}: expected {classes}, one for each class of the model, got {len(info[name])}"
-            )
+            expected = f"expected {classes}, one for each class of the model"
+            raise SegkdError(f"{key}.{name}: {expected}, got {len(info[name])}")
     if (ignored := info.get("ignore_index")) is not None and ignored < classes:
         raise SegkdError(f"{key}.ignore_index: {ignored} is also one of the model's {classes} classes")
     return info

@@ -23,12 +23,9 @@ def replacing(path: Path, *, size: int | None = None, sync: bool = True, scratch
 
     Args:
         path: the file; its folder must exist.
-        size: how many bytes are written, where that is known beforehand: for the message.
+        size: how many bytes are written, where that is known beforehand: for the message of `DiskFull`.
         sync: wait until the bytes are on the disk, so that a power cut leaves either the old file or the new one.
         scratch: where to write first, on the same disk; ``.tmp.<name>`` beside `path` unless given.
-
-    Raises:
-        DiskFull: there is no room for it.
     """
     scratch = scratch or path.with_name(f".tmp.{path.name}")
     try:

@@ -39,13 +39,10 @@ class Photo(NamedTuple):
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Read an image upright, a camera's orientation tag applied, with what a person should know of it.
-
-    Of 16-bit RGB the upper eight bits are taken, alpha is left out.
+    """Read an image upright, a camera's orientation tag applied; of 16-bit RGB the upper eight bits, without alpha.
 
     Raises:
-        SegkdError: missing, truncated or unknown file, one with more than 8 bits a channel, or one of more than
-            ``max_pixels`` pixels.
+        SegkdError: a missing, broken or unknown file, more than 8 bits a channel, or more than ``max_pixels`` pixels.
     """
     image, tag, left, converted = open_image(path, "image", max_pixels)
     if image.mode not in COLOUR_MODES:
@@ -54,11 +51,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
 
 def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
-    """Open a file with all its pixels.
-
-    Raises:
-        SegkdError: missing, truncated or unknown file, or too large a one; it is called ``kind``, such as ``"mask"``.
-    """
+    """Open a file with all its pixels; errors call it by its ``kind``, such as ``"mask"``."""
     check_regular(path, kind)
     try:
         with open_file(path) as image:

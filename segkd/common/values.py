@@ -12,6 +12,8 @@ from segkd.common.plain import written
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Natural = Annotated[int, Field(ge=0, le=2**31 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
+Above0 = Annotated[float, Field(gt=0)]
+AtLeast0 = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, AfterValidator(plain_path)]
 Pixels = Annotated[int, Field(ge=1, le=32768)]

@@ -10,10 +10,10 @@ import yaml
 from segkd.common.paths import check_regular
 from segkd.errors import SegkdError
 
+# The most keys and values of a config; the longest shipped one has about a hundred.
 MAX_VALUES = 5_000
-"""The most keys and values of a config; the longest shipped one has about a hundred."""
+# How deep lists and mappings may stand in each other.
 MAX_DEPTH = 30
-"""How deep lists and mappings may stand in each other."""
 MAX_BYTES = 10_000_000
 
 # libyaml where there is one, which reads ten times faster.
@@ -107,8 +107,8 @@ class _Walk:
         if node in self.open:
             raise SegkdError(f"{where} refers to itself")
         if node.tag not in _TAGS:
-            shown = node.tag.replace("tag:yaml.org,2002:", "!!")
-            raise SegkdError(f": cannot be read as YAML: {_line(node)}: the tag {shown} is not read here")
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise SegkdError(f": cannot be read as YAML: {_line(node)}: the tag {tag} is not read here")
         self.open.add(node)
         size, depth = 1, 0
         for child, name in _children(node, f"{path}." if path else ""):
@@ -127,15 +127,15 @@ def _children(node: yaml.Node, path: str) -> Iterator[tuple[yaml.Node, str]]:
     """Yield what a node holds, keys as well as values, each with the dotted key that leads to it."""
     if isinstance(node, yaml.SequenceNode):
         yield from ((child, f"{path}{index}") for index, child in enumerate(node.value))
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], str] = {}
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         name = f"{path}{key.value}"
         if not isinstance(key, yaml.ScalarNode):
             raise SegkdError(f": {_line(key)}: a list or mapping cannot be a key")
         if (key.tag, key.value) in seen and not key.tag.endswith(":merge"):
             first = seen[key.tag, key.value]
-            raise SegkdError(f": {_line(key)}: the key {name!r} stands twice, first in line {first}")
-        seen[key.tag, key.value] = key.start_mark.line + 1
+            raise SegkdError(f": {_line(key)}: the key {name!r} stands twice, first in {first}")
+        seen[key.tag, key.value] = _line(key)
         yield from ((key, name), (value, name))
 
 

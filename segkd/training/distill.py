@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from segkd.common.plain import Block
+from segkd.common.values import AtLeast0
 from segkd.errors import SegkdError
 from segkd.registry import own_name, thing, things
 from segkd.schedules import Schedule
@@ -26,7 +27,7 @@ class TermBlock(Block):
     """One distillation term; keys that are not listed here are the loss's own options."""
 
     loss: str = Field(description="name of a loss, see below, or package.module:Name of one's own")
-    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the loss")
+    weight: AtLeast0 = Field(1.0, description="multiplies the loss")
     student: str | list[str] = Field(
         "", description="what it reads; default what the loss says, else logits; of a list the loss gets a list"
     )
@@ -91,7 +92,7 @@ class Distill(Block):
     terms: dict[str, TermBlock | None] | None = Field(
         None, description="named terms; null takes one out that a base names, or all of them"
     )
-    task_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss")
+    task_weight: AtLeast0 = Field(1.0, description="multiplies the task loss")
     schedule: NamedBlocks = Field(
         None,
         description="{alw: {rise: [...], fall: [...]}}, or for each named term {linear: {start: ..., end: ...}}; "

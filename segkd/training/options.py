@@ -21,11 +21,7 @@ from segkd.registry import KINDS, Thing, said, thing
 
 
 def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a thing, each of its type: all that can be known before it is made.
-
-    Raises:
-        SegkdError: no such option (with the nearest), one that is missing, or a value of another type.
-    """
+    """Return the options of a thing, each of its type, or raise a SegkdError: all that is known before it is made."""
     where, known = f"{KINDS[thing.kind].noun} {thing.name!r}", thing.options()
     if options and thing.header is None:
         raise SegkdError(f"{where} is an object, used as it is: it takes no options, got {', '.join(options)}")

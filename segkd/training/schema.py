@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
-from segkd.common.values import BatchSize, Count, Devices, Natural, PathText, RunName, Share
+from segkd.common.values import Above0, AtLeast0, BatchSize, Count, Devices, Natural, PathText, RunName, Share
 from segkd.errors import nearest
 from segkd.models.family import ModelBlock
 from segkd.training.distill import Distill, OptionalDistill, TermBlock
@@ -107,7 +107,7 @@ class AverageBlock(Block):
     """The mean of what other entries of ``teachers`` predict."""
 
     average: Annotated[list[str], Field(min_length=1)] = Field(description="names of other entries of teachers")
-    weights: list[Annotated[float, Field(gt=0)]] | None = Field(None, description="of each; default all alike")
+    weights: list[Above0] | None = Field(None, description="of each; default all alike")
 
     @model_validator(mode="after")
     def _a_weight_for_each(self) -> "AverageBlock":
@@ -138,22 +138,18 @@ class Optimizer(Block):
     """The optimiser, and the learning rate's course."""
 
     name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
-    lr: Annotated[float, Field(gt=0)] = Field(0.01, description="of the decoder, heads and connectors")
-    encoder_lr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of the encoder, or of the backbone below the FPN; default lr"
-    )
+    lr: Above0 = Field(0.01, description="of the decoder, heads and connectors")
+    encoder_lr: Above0 | None = Field(None, description="of the encoder, or of the backbone below the FPN; default lr")
     momentum: Share = Field(0.9, description="of sgd")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of all parameters")
-    bias_lr_factor: Annotated[float, Field(gt=0)] = Field(
+    weight_decay: AtLeast0 = Field(1e-4, description="of all parameters")
+    bias_lr_factor: Above0 = Field(
         1.0, description="multiplies the rate of the biases of convolutions and linear layers, not of norms"
     )
-    bias_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="of those biases; default weight_decay"
-    )
+    bias_weight_decay: AtLeast0 | None = Field(None, description="of those biases; default weight_decay")
     schedule: Literal["poly", "cosine", "onecycle", "multistep"] = Field(
         "poly", description="the learning rate's course over the steps"
     )
-    power: Annotated[float, Field(gt=0)] = Field(0.9, description="of poly")
+    power: Above0 = Field(0.9, description="of poly")
     milestones: list[Count] = Field(
         default_factory=list, description="of multistep: after these steps a tenth of the rate before"
     )
@@ -179,7 +175,7 @@ class Trainer(Block):
     strategy: str = Field("auto", description="such as ddp")
     sync_batchnorm: bool = Field(True, description="batch statistics over all processes, on GPUs")
     accumulate: Count = Field(1, description="batches per optimiser step")
-    gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="largest gradient norm")
+    gradient_clip: Above0 | None = Field(None, description="largest gradient norm")
     checkpoint_every: Count | None = Field(
         None, description="steps between two checkpoints; one is also written after each validation"
     )

@@ -1,12 +1,12 @@
 """Training in stages: each has a number of steps, what it distils, and how much the labels count in it."""
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from segkd.common.plain import Block
-from segkd.common.values import Count
+from segkd.common.values import AtLeast0, Count
 from segkd.errors import SegkdError
 from segkd.training.distill import Distill, OptionalDistill
 
@@ -21,7 +21,7 @@ class Stage(Block):
     distill: OptionalDistill = Field(
         Distill(), description="what it distils, default the config's distill; null: it learns from the labels alone"
     )
-    task: Annotated[float, Field(ge=0)] = Field(1.0, description="multiplies the task loss; 0: only terms teach")
+    task: AtLeast0 = Field(1.0, description="multiplies the task loss; 0: only terms teach")
 
 
 def filled(content: Any) -> Any:

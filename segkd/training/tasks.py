@@ -81,8 +81,7 @@ def config_type(content: dict[str, Any], where: Callable[[Sequence[str]], str] =
     What it says is as yet unchecked; ``where`` returns how messages name the place of some keys.
 
     Raises:
-        SegkdError: there is no such task or family (with the nearest), a family has no models for the task, or a
-            teacher has a name that no key has.
+        SegkdError: there is no such task or family, or a family has no models for the task.
     """
     task = task_type(content.get("task", "segmentation"), where(["task"]))
     several = content.get("teachers")

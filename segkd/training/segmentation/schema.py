@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from segkd.common.plain import Block
-from segkd.common.values import Count, HeightWidth, Scale
+from segkd.common.values import Above0, Count, HeightWidth, Scale
 from segkd.errors import SegkdError
 from segkd.models.smp import SMPBlock
 from segkd.registry import find, thing
@@ -35,7 +35,7 @@ class AuxiliaryFit(Block):
     """How ``teacher.auxiliary: fit`` trains a head on the frozen teacher."""
 
     steps: Count = Field(300, description="optimiser steps")
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="learning rate")
+    lr: Above0 = Field(1e-3, description="learning rate")
 
 
 class SegmentationTeacher(schema.TeacherBlock):
@@ -109,9 +109,6 @@ def build_task_loss(
         blocks: as in the config.
         ignore_index: label that all of them leave out.
         class_weights: called where a config says ``weight: auto``.
-
-    Raises:
-        SegkdError: there is no such task loss or option, or a value is out of range.
     """
     from segkd.segmentation.task_losses import OfSmp, Sum
 
@@ -132,13 +129,12 @@ def build_task_loss(
 def _parts(blocks: Blocks) -> list[tuple[str, float, dict[str, Any]]]:
     """Return name, scale and options of each loss that is not taken out."""
     parts = []
-    for name, block in blocks.items():
-        if block is not None:
-            options = dict(block)
-            scale = options.pop("scale", 1.0)
+    for name, options in blocks.items():
+        if options is not None:
+            scale = options.get("scale", 1.0)
             if isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0:
                 raise SegkdError(f"{name}: scale must be a number above 0, got {scale!r}")
-            parts.append((name, float(scale), options))
+            parts.append((name, float(scale), {key: value for key, value in options.items() if key != "scale"}))
     return parts
 
 
