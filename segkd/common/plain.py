@@ -102,15 +102,13 @@ def _expected(error: Mapping[str, Any], description: str, block: type[BaseModel]
     if kind in _LIMITS:
         word, key = _LIMITS[kind]
         return f"{word} {int(context[key]) if float(context[key]).is_integer() else context[key]}"
-    if kind == "finite_number":
-        return f"a finite number{context.get('place', '')}"
-    if kind == "no_bool":
-        return str(context["expected"])
-    if kind == "string_pattern_mismatch":
-        return "letters, digits, _, - and ., no other character first than a letter, digit or _"
-    if kind == "string_too_long":
-        return f"at most {context['max_length']} characters"
-    return _NOUNS.get(kind.split("_")[0])
+    texts = {
+        "finite_number": f"a finite number{context.get('place', '')}",
+        "no_bool": context.get("expected"),
+        "string_pattern_mismatch": "letters, digits, _, - and ., no other character first than a letter, digit or _",
+        "string_too_long": f"at most {context.get('max_length')} characters",
+    }
+    return texts.get(kind) or _NOUNS.get(kind.split("_")[0])
 
 
 def lower(text: str) -> str:

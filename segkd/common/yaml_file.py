@@ -63,10 +63,9 @@ def parse_yaml(text: str, most: int = MAX_VALUES) -> Any:
         _count(text, most)
         loader = _Loader(text)
         node = loader.get_single_node()
-        if node is None:
-            return None
-        _Walk(most).measure(node, "")
-        return loader.construct_document(node)
+        if node is not None:
+            _check(node, most)
+        return None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
@@ -91,36 +90,33 @@ def _count(text: str, most: int) -> None:
             raise SegkdError(f": {_line(event)}: more than {most} keys and values")
 
 
-class _Walk:
-    """Goes through what the text says, each node once, and knows how large it is with its aliases written out."""
+def _check(root: yaml.Node, most: int) -> None:
+    """Raise where what the text says is too large or too deep with its aliases written out; each node is met once."""
+    sizes: dict[yaml.Node, tuple[int, int] | None] = {}
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.sizes: dict[yaml.Node, tuple[int, int]] = {}
-        self.open: set[yaml.Node] = set()
-
-    def measure(self, node: yaml.Node, path: str) -> tuple[int, int]:
+    def measure(node: yaml.Node, path: str) -> tuple[int, int]:
         """Return how many values a node stands for, and how deep; path is the dotted key that leads to it."""
-        if node in self.sizes:
-            return self.sizes[node]
         where = f": {_line(node)}: {path or 'the file'}"
-        if node in self.open:
-            raise SegkdError(f"{where} refers to itself")
+        if node in sizes:
+            if (known := sizes[node]) is None:
+                raise SegkdError(f"{where} refers to itself")
+            return known
         if node.tag not in _TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise SegkdError(f": cannot be read as YAML: {_line(node)}: the tag {tag} is not read here")
-        self.open.add(node)
+        sizes[node] = None
         size, depth = 1, 0
         for child, name in _children(node, f"{path}." if path else ""):
-            of_child, deep = self.measure(child, name)
+            of_child, deep = measure(child, name)
             size, depth = size + of_child, max(depth, deep + 1)
-            if size > self.most:
-                raise SegkdError(f"{where} has more than {self.most} keys and values")
+            if size > most:
+                raise SegkdError(f"{where} has more than {most} keys and values")
             if depth > MAX_DEPTH:
                 raise SegkdError(f"{where} nests more than {MAX_DEPTH} deep")
-        self.open.remove(node)
-        self.sizes[node] = size, depth
+        sizes[node] = size, depth
         return size, depth
+
+    measure(root, "")
 
 
 def _children(node: yaml.Node, path: str) -> Iterator[tuple[yaml.Node, str]]:

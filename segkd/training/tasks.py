@@ -10,6 +10,7 @@ from pydantic import create_model
 from pydantic.fields import FieldInfo
 
 from segkd import registry
+from segkd.common.plain import Block
 from segkd.common.yaml_file import read_yaml
 from segkd.data.description import MAX_VALUES, DatasetSpec, read_spec
 from segkd.errors import SegkdError, nearest
@@ -84,26 +85,43 @@ def config_type(content: dict[str, Any], where: Callable[[Sequence[str]], str] =
         SegkdError: there is no such task or family, or a family has no models for the task.
     """
     task = task_type(content.get("task", "segmentation"), where(["task"]))
-    several = content.get("teachers")
-    for name in several if isinstance(several, dict) else ():
+    several = content["teachers"] if isinstance(content.get("teachers"), dict) else {}
+    for name in several:
         if not str(name).isidentifier() or name == "student":
             raise SegkdError(
                 f"{where(['teachers'])}: a teacher's name is letters, digits and _, other than 'student', got "
                 f"{str(name)!r:.80}"
             )
-    families: dict[tuple[str, ...], str | None] = {("student",): task.family, ("teacher",): task.family}
-    families |= {("teachers", name): task.family for name in (several if isinstance(several, dict) else ())}
+    base, teacher = task.config_type, _teacher_type(task.config_type, task.family)
+    blocks: dict[tuple[str, ...], type[Block]] = {("student",): _family(task.family).block, ("teacher",): teacher}
+    blocks |= {("teachers", name): teacher for name in several}
     for keys, block in models_in(content).items():
         if len(keys) > 1 and "average" in block:
-            families[keys] = None
+            blocks[keys] = AverageBlock
             continue
         name = block.get("family") or ("python" if "build" in block else task.family)
         try:
             _check_family(name, task.name, is_student=keys == ("student",))
         except SegkdError as error:
             raise SegkdError(f"{where([*keys, 'family'])}: {error}") from None
-        families[keys] = block["family"] = name
-    return _config_type(task, tuple(families.items()))
+        block["family"] = name
+        blocks[keys] = _family(name).block if keys == ("student",) else _teacher_type(base, name)
+    return _config_type(base, tuple(blocks.items()))
+
+
+@functools.cache  # of one class are configs that can be compared
+def _config_type(base: type[Config], blocks: tuple[tuple[tuple[str, ...], Any], ...]) -> type[Config]:
+    (_, student), (_, teacher), *several = blocks
+    teachers: dict[str, Any] = {name: (kind | None, None) for (_, name), kind in several}
+    types = {
+        "student": student,
+        "teacher": teacher | None,
+        "teachers": create_model("Teachers", __base__=Teachers, __doc__=Teachers.__doc__, **teachers) | None,
+    }
+    fields = {name: (kind, copy.copy(base.model_fields[name])) for name, kind in types.items()}
+    make: Any = create_model  # mypy takes what it returns for another class
+    found: type[Config] = make("Config", __base__=base, __doc__=base.__doc__, **fields)
+    return found
 
 
 def _check_family(name: Any, task: str, is_student: bool) -> None:
@@ -123,25 +141,6 @@ def _family(name: str) -> type[Family]:
     found = registry.find("family", name)
     if not (isinstance(found, type) and issubclass(found, Family)):
         raise SegkdError(f"{name!r} is no class that derives from segkd.models.family.Family")
-    return found
-
-
-@functools.cache  # of one class are configs that can be compared
-def _config_type(task: "type[Task]", families: tuple[tuple[tuple[str, ...], Any], ...]) -> type[Config]:
-    base = task.config_type
-    (_, student), (_, teacher), *several = families
-    blocks: dict[str, Any] = {
-        name: (AverageBlock | None if family is None else _teacher_type(base, family) | None, None)
-        for (_, name), family in several
-    }
-    types = {
-        "student": _family(student).block,
-        "teacher": _teacher_type(base, teacher) | None,
-        "teachers": create_model("Teachers", __base__=Teachers, __doc__=Teachers.__doc__, **blocks) | None,
-    }
-    fields = {name: (kind, copy.copy(base.model_fields[name])) for name, kind in types.items()}
-    make: Any = create_model  # mypy takes what it returns for another class
-    found: type[Config] = make("Config", __base__=base, __doc__=base.__doc__, **fields)
     return found
 
 

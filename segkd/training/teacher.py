@@ -12,7 +12,7 @@ from segkd.errors import SegkdError
 from segkd.training.classes import check_same, match_classes
 from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run
-from segkd.training.schema import AverageBlock, Config, TeacherBlock
+from segkd.training.schema import Config, TeacherBlock
 
 if TYPE_CHECKING:
     from segkd.models.family import Family
@@ -208,10 +208,19 @@ class TeachersOf:
         plain = [name for name, block in blocks.items() if isinstance(block, TeacherBlock)]
         self.each = {name: TeacherOf(task, name, configs.get(name)) for name in plain}
         self.networks = {
-            name: _average(task, self.each, block) if isinstance(block, AverageBlock) else self.each[name].network
+            name: self.each[name].network if name in self.each else self._average(task, block)
             for name, block in blocks.items()
         }
         self.remarks = [remark for teacher in self.each.values() for remark in teacher.remarks]
+
+    def _average(self, task: "Task", block: Any) -> "Network":
+        from segkd.network import Network
+        from segkd.teachers import Average
+
+        members = [self.each[name].network for name in block.average]
+        multiple = math.lcm(*(member.preprocess.multiple for member in members))
+        model = Average(members, block.weights)
+        return Network(model, multiple=multiple, classes=task.class_names, task=task.config.task)
 
     @property
     def predicting(self) -> "dict[str, Network]":
@@ -222,15 +231,6 @@ class TeachersOf:
         """Load the weights of all, see `TeacherOf.load`."""
         for teacher in self.each.values():
             teacher.load(to_measure)
-
-
-def _average(task: "Task", each: Mapping[str, TeacherOf], block: AverageBlock) -> "Network":
-    from segkd.network import Network
-    from segkd.teachers import Average
-
-    members = [each[name].network for name in block.average]
-    multiple = math.lcm(*(member.preprocess.multiple for member in members))
-    return Network(Average(members, block.weights), multiple=multiple, classes=task.class_names, task=task.config.task)
 
 
 def _comparable(value: Any) -> Any:
