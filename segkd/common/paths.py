@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segkd.errors import SegkdError
 
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device"}
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a fifo", stat.S_IFSOCK: "a socket"}
 
 
 def same_name(text: str) -> str:
@@ -44,7 +44,7 @@ def check_regular(path: Path, kind: str) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SegkdError(f"cannot read {kind} {shortened(path)}: {reason}") from None
     if not stat.S_ISREG(mode):
-        raise SegkdError(f"cannot read {kind} {path}: it is {_KINDS.get(stat.S_IFMT(mode), 'no file')}")
+        raise SegkdError(f"cannot read {kind} {path}: it is {_KINDS.get(stat.S_IFMT(mode), 'a device')}")
 
 
 def shortened(path: object, most: int = 200) -> str:

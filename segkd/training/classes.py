@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from segkd.common.plain import written
 from segkd.errors import SegkdError, nearest
+from segkd.training.options import as_yaml
 
 
 def match_classes(
@@ -43,8 +43,7 @@ def match_classes(
     if unknown or lacking:
         problems = [f"{_listed(unknown)} of it are none of the student's"] if unknown else []
         problems += [f"none of it is the student's {_listed(lacking)}"] if lacking else []
-        to_fill = {**(said or {}), **dict.fromkeys(unknown)}
-        fill = f"{{{', '.join(f'{_quoted(name)}: {_quoted(place)}' for name, place in to_fill.items())}}}"
+        fill = as_yaml({**(said or {}), **dict.fromkeys(unknown)})
         raise SegkdError(
             f"{what} has {len(theirs)} classes, the student {len(ours)} {_listed(ours)}: {'; '.join(problems)}; fill "
             f"in the student's class, or null for none: {key}: {fill}"
@@ -65,14 +64,6 @@ def check_same(what: str, theirs: Sequence[str], ours: Sequence[str], way_out: s
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).casefold()
-
-
-def _quoted(name: str | None) -> str:
-    """Return a name as YAML has it in a flow mapping."""
-    if name is None:
-        return "null"
-    is_word = re.fullmatch(r"[A-Za-z_][\w /-]*", name) and name.lower() not in ("null", "true", "false", "yes", "no")
-    return name if is_word else written(name, 1000)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -39,8 +39,7 @@ class TermBlock(Block):
     )
     size: Size = Field("teacher", description="whose size both are brought to where they differ")
     options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="the loss's options; a key that is not in this table goes there by itself",
+        default_factory=dict, description="the loss's options; a key that is not in this table goes there by itself"
     )
 
     @model_validator(mode="before")

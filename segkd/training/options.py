@@ -120,4 +120,5 @@ def defaults(thing: Thing) -> str:
 
 def as_yaml(value: Any) -> str:
     """Return a value as a config writes it, in one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
