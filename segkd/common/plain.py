@@ -21,9 +21,8 @@ class Checked(BaseModel):
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[info.field_name or ""].annotation
         if not _mentions(annotation, BaseModel):  # which has this check of its own
-            _check_finite(value, "")
-            if not _mentions(annotation, bool) and not _mentions(annotation, Any):
-                _check_no_bool(value, annotation)
+            takes_bool = _mentions(annotation, bool) or _mentions(annotation, Any)
+            _check_numbers(value, None if takes_bool else annotation)
         return value
 
 
@@ -33,21 +32,18 @@ class Block(Checked):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
-def _check_finite(value: Any, place: str) -> None:
+def _check_numbers(value: Any, annotation: Any, place: str = "") -> None:
+    """Raise where a number is not finite or, unless it is None, where what is annotated so is true or false."""
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticCustomError("finite_number", "{place}", {"place": f" as {place}" if place else ""})
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    for key, inner in items:
-        _check_finite(inner, f"{place}.{key}" if place else str(key))
-
-
-def _check_no_bool(value: Any, annotation: Any) -> None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) and annotation is not None:
         kinds = {int: "a whole number", float: "a number"}
         expected = next((text for kind, text in kinds.items() if _mentions(annotation, kind)), "text")
         raise PydanticCustomError("no_bool", "{expected}", {"expected": expected})
-    for inner in value if isinstance(value, list | tuple) else ():
-        _check_no_bool(inner, annotation)
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        of_inner = None if isinstance(value, Mapping) else annotation
+        _check_numbers(inner, of_inner, f"{place}.{key}" if place else str(key))
 
 
 def _mentions(annotation: Any, kind: Any) -> bool:

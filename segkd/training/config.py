@@ -197,10 +197,13 @@ def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer]
     # A key that lacks is as a rule one that is misspelt.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     names: list[str] = []
+    path: list[str] = []  # likewise, but for items of lists, which have the same keys; the name of a term may be any
     nodes: list[Any] = [merged]
     for part in first["loc"]:
         node = nodes[-1]
         is_key = isinstance(node, dict) and (part in node or not _TYPES.fullmatch(str(part)))
+        if is_key:
+            path.append("NAME" if names[-1:] == ["terms"] else str(part))
         if is_key or (isinstance(node, list) and isinstance(part, int)):
             names.append(str(part))
             nodes.append((node if isinstance(node, dict) else dict(enumerate(node))).get(part))
@@ -208,25 +211,23 @@ def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer]
         names.pop()  # an item of a list: the list is too short
         first["input"] = nodes[-2]
     file, dotted = source(names, layers).name, ".".join(names)
-    # The name of a term may be any, and all items of a list have the same keys.
-    known = ("NAME" if before == "terms" else name for before, name in itertools.pairwise(["", *names]))
-    path, fields = tuple(name for name in known if not name.isdecimal()), _fields(schema)
+    fields = _fields(schema)
     if first["type"] == "extra_forbidden":
         return f"{file}: there is no key {shortened(dotted)!r}, {_nearest_key(path, fields)}"
     if first["type"] == "missing" and not isinstance(first["input"], list):
         return f"{file}: the key {dotted!r} is missing"
-    field = fields.get(path)
+    field = fields.get(tuple(path))
     text = complaint(first, field, None if field is None else _block(field.annotation))
     return f"{file}: {dotted}: {text}" if dotted else f"{file}: {text}"
 
 
-def _nearest_key(path: tuple[str, ...], fields: dict[tuple[str, ...], FieldInfo]) -> str:
+def _nearest_key(path: list[str], fields: dict[tuple[str, ...], FieldInfo]) -> str:
     """Return a hint for a key that does not exist: a key of another block if it has this name, else of this one."""
     values = [known for known, field in fields.items() if _block(field.annotation) is None or known[-1] == "terms"]
     elsewhere = [".".join(known) for known in values if known[-1] == path[-1] and "NAME" not in known]
     if elsewhere:
         return f"did you mean {min(elsewhere, key=lambda dotted: dotted.count('.'))!r}?"
-    return nearest(path[-1], [known[-1] for known in fields if known[:-1] == path[:-1]])
+    return nearest(path[-1], [known[-1] for known in fields if [*known[:-1]] == path[:-1]])
 
 
 def _fields(model: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], FieldInfo]:
