@@ -18,7 +18,7 @@ from PIL import Image
 from segkd.data.formats.masks import MaskFiles, Masks
 from segkd.data.masks import Pair
 from segkd.data.samples import Sample
-from segkd.data.streets import write_streets
+from segkd.data.streets import Drawing, ensure_streets
 from segkd.resources import resource_dir
 
 SIZE = (64, 96)
@@ -69,7 +69,7 @@ def make_camvid(root: Path, size: tuple[int, int] = SIZE, train: int = 3, val: i
 
 
 def make_streets(root: Path, size: tuple[int, int] = SIZE, train: int = 3, val: int = 2) -> Path:
-    write_streets(root, train=train, val=val, size=size)
+    ensure_streets(root, Drawing(train=train, val=val, size=size))
     return _describe("streets", root, drawing={"train": train, "val": val, "size": list(size), "seed": 0})
 
 

@@ -9,7 +9,7 @@ from trees import read_pair
 
 from segkd.data.description import read_spec
 from segkd.data.masks import MaskSpec
-from segkd.data.streets import Drawing, draw_scene, ensure_streets, write_streets
+from segkd.data.streets import Drawing, draw_scene, ensure_streets
 from segkd.errors import SegkdError
 
 SMALL = Drawing(train=3, val=2, size=(32, 64))
@@ -83,7 +83,7 @@ def test_the_set_is_drawn_on_first_use_and_kept(tmp_path):
 
 
 def test_files_hold_the_scenes_in_rgb_and_raw_ids(tmp_path):
-    write_streets(tmp_path / "s", train=1, val=1, size=(32, 64), seed=4)
+    ensure_streets(tmp_path / "s", Drawing(train=1, val=1, size=(32, 64), seed=4))
     (path,) = (tmp_path / "s/leftImg8bit/train").rglob("*.png")
     (label,) = (tmp_path / "s/gtFine/train").rglob("*.png")
     image, mask = draw_scene((4, 0), (32, 64))
@@ -93,7 +93,7 @@ def test_files_hold_the_scenes_in_rgb_and_raw_ids(tmp_path):
 
 def test_splits_share_no_scene_and_seeds_differ(tmp_path):
     for seed in (0, 1):
-        write_streets(tmp_path / str(seed), train=4, val=4, size=(32, 64), seed=seed)
+        ensure_streets(tmp_path / str(seed), Drawing(train=4, val=4, size=(32, 64), seed=seed))
     contents = [content for root in ("0", "1") for name, content in files(tmp_path / root).items() if "leftImg" in name]
     assert len(set(contents)) == len(contents) == 16
 
@@ -145,6 +145,6 @@ def test_two_processes_at_once_do_not_break_each_other(tmp_path):
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["shared"]
-    write_streets(tmp_path / "alone", **SMALL.model_dump())
+    ensure_streets(tmp_path / "alone", SMALL)
     assert files(tmp_path / "shared") == files(tmp_path / "alone")
     assert json.loads((tmp_path / "shared/streets.json").read_text())["train"] == 3

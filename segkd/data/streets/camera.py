@@ -1,6 +1,7 @@
-"""The canvas that street scenes are painted on, and the camera that looks at it."""
+"""The canvas that street scenes are painted on, the camera that looks at it, and the light that it is seen in."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +16,24 @@ Point = tuple[float, float]
 
 _GROUND = np.isin(np.arange(256), (ROAD, PAVEMENT, MARKING))
 _TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
+
+
+class Light(NamedTuple):
+    """Colours of the sky at its top and low over the houses and of the haze; metres that the eye reaches; exposure."""
+
+    top: Sequence[float]
+    low: Sequence[float]
+    haze: Sequence[float]
+    reach: float
+    gain: float
+
+
+LIGHTS = {
+    "sun": Light((88, 140, 205), (190, 212, 232), (196, 208, 222), 260.0, 1.05),
+    "overcast": Light((168, 172, 178), (205, 207, 208), (196, 200, 204), 180.0, 0.92),
+    "dusk": Light((72, 78, 118), (214, 158, 122), (150, 132, 140), 150.0, 0.85),
+    "fog": Light((176, 178, 180), (190, 192, 192), (188, 190, 190), 38.0, 0.95),
+}
 
 
 class Canvas:
@@ -76,9 +95,13 @@ class Canvas:
         for target, value in self._targets(color, label, z):
             cv2.ellipse(target, middle, half, 0, 0, 360, value, -1, shift=4)
 
+    def panel(self, corners: Sequence[Point], z: float, color: np.ndarray, label: int) -> None:
+        """Fill a polygon that faces the camera at ``z``, its corners (x, y) in metres."""
+        self.polygon([self.project(x, y, z) for x, y in corners], color, label, z)
+
     def box(self, x0: float, x1: float, y0: float, y1: float, z: float, color: np.ndarray, label: int) -> None:
         """Fill an upright rectangle that faces the camera, in metres."""
-        self.polygon([self.project(x, y, z) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))], color, label, z)
+        self.panel([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], z, color, label)
 
     def shade(self, x: float, z: float, wide: float, deep: float, strength: float) -> None:
         """Darken the ground around a point, in metres."""
@@ -102,17 +125,13 @@ def rgb(red: float, green: float, blue: float) -> np.ndarray:
     return np.array((red, green, blue), dtype=np.float32)
 
 
-def develop(canvas: Canvas, light: str, haze: np.ndarray) -> np.ndarray:
-    """Add what surfaces, air, lens and sensor do: texture, haze, exposure, blur and noise.
+def palette(colors: str) -> list[tuple[int, ...]]:
+    """Return the colours of a list such as ``"ff8000 00ff00"``."""
+    return [tuple(bytes.fromhex(color)) for color in colors.split()]
 
-    Args:
-        canvas: the finished painting.
-        light: ``"sun"``, ``"overcast"``, ``"dusk"`` or ``"fog"``.
-        haze: colour (3,) that far things fade into.
 
-    Returns:
-        The photograph, uint8 (H, W, 3), RGB.
-    """
+def develop(canvas: Canvas, light: Light, haze: np.ndarray) -> np.ndarray:
+    """Return the photograph of a finished painting: with texture, haze (3,), exposure, blur and noise."""
     rng = canvas.rng
     image: np.ndarray = canvas.image.astype(np.float32)
     amplitude = np.full(256, 0.02, dtype=np.float32)
@@ -121,11 +140,11 @@ def develop(canvas: Canvas, light: str, haze: np.ndarray) -> np.ndarray:
     # Texture shrinks with distance: near surfaces show coarse grain, far ones average it away.
     grain = 0.6 * canvas.noise(0.025) + 0.7 * canvas.noise(0.008)
     image *= (1 + amplitude[canvas.label] * grain)[..., None]
-    reach = {"sun": 260.0, "overcast": 180.0, "dusk": 150.0, "fog": 38.0}[light] * rng.uniform(0.7, 1.4)
+    reach = light.reach * rng.uniform(0.7, 1.4)
     solid = canvas.label != SKY
     clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
     image = image * clear + haze * (1 - clear)
-    gain = {"sun": 1.05, "overcast": 0.92, "dusk": 0.85, "fog": 0.95}[light] * rng.uniform(0.75, 1.15)
+    gain = light.gain * rng.uniform(0.75, 1.15)
     image *= np.float32(gain) * rng.normal(1, 0.03, 3).astype(np.float32)
     x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
     y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
+import numpy as np
 from pydantic import ConfigDict, Field
 
 from segkd.common.plain import Checked
@@ -39,43 +40,15 @@ class Drawing(Checked):
 def ensure_streets(root: Path, drawing: Drawing) -> None:
     """Draw the set into ``root`` unless it is already there.
 
+    It is drawn beside ``root`` and renamed, so that ``root`` is either complete or absent. When two processes do this
+    at once, the first to finish wins and the other throws its own, equal, set away.
+
     Raises:
         SegkdError: ``root`` holds something else, or a set drawn with other values, or cannot be written.
     """
-    marker = root / _MARKER
-    if marker.is_file():
-        wanted = _content(drawing)
-        try:
-            there = json.loads(marker.read_text(encoding="utf-8"))
-        except ValueError:
-            there = None
-        if there != wanted:
-            raise SegkdError(
-                f"{root} holds scenes drawn with {json.dumps(there)}, not {json.dumps(wanted)}: "
-                "remove that folder or set data.root to another"
-            )
-        return
-    write_streets(root, train=drawing.train, val=drawing.val, size=drawing.size, seed=drawing.seed)
-
-
-def write_streets(root: Path, *, train: int, val: int, size: tuple[int, int] = (128, 256), seed: int = 0) -> None:
-    """Draw a set of scenes into ``root``, which must not exist or be empty.
-
-    The set is drawn beside ``root`` and renamed, so that ``root`` is either complete or absent. When two processes do
-    this at once, the first to finish wins and the other throws its own, equal, set away.
-
-    Args:
-        root: the data set's folder.
-        train: number of training scenes.
-        val: number of validation scenes.
-        size: height and width in pixels.
-        seed: the seed of the whole set.
-
-    Raises:
-        SegkdError: ``root`` holds something, or cannot be written.
-    """
-    root = Path(root)
-    drawing = Drawing(train=train, val=val, size=size, seed=seed)
+    wanted = {"version": SCENE_VERSION, **drawing.model_dump(mode="json")}
+    if (root / _MARKER).is_file():
+        return _check_marker(root, wanted)
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise SegkdError(
             f"{root} is not empty and was not drawn by segkd: move it away or set data.root to another folder"
@@ -86,34 +59,41 @@ def write_streets(root: Path, *, train: int, val: int, size: tuple[int, int] = (
     except OSError as error:
         raise SegkdError(f"cannot draw scenes into {root}: {error.strerror}; set data.root to another folder") from None
     try:
-        for offset, (split, count) in enumerate((("train", train), ("val", val))):
-            _write_split(temporary, split, count, drawing, offset)
-        (temporary / _MARKER).write_text(json.dumps(_content(drawing)), encoding="utf-8")
+        for offset, (split, count) in enumerate((("train", drawing.train), ("val", drawing.val))):
+            for index in range(count):
+                # Even and odd seeds: the splits never share a scene, whatever their sizes.
+                scene = draw_scene((drawing.seed, 2 * index + offset), drawing.size)
+                _write(temporary, split, index, *scene)
+        (temporary / _MARKER).write_text(json.dumps(wanted), encoding="utf-8")
         temporary.chmod(0o755)  # mkdtemp's own mode would keep other users out of a shared data folder
         os.rename(temporary, root)
     except OSError as error:
         if not (root / _MARKER).is_file():
             raise SegkdError(f"cannot draw scenes into {root}: {error.strerror}") from None
-        ensure_streets(root, drawing)  # another process was faster: what it drew must be what was asked for
+        _check_marker(root, wanted)  # another process was faster: what it drew must be what was asked for
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_split(root: Path, split: str, count: int, drawing: Drawing, offset: int) -> None:
-    for index in range(count):
-        # Even and odd seeds: the splits never share a scene, whatever their sizes.
-        image, mask = draw_scene((drawing.seed, 2 * index + offset), drawing.size)
-        city = _CITIES[index % len(_CITIES)]
-        stem = f"{city}_{index // len(_CITIES):06d}_000019"
-        for kind, suffix, pixels in (
-            ("leftImg8bit", "leftImg8bit", image[..., ::-1]),
-            ("gtFine", "gtFine_labelIds", mask),
-        ):
-            folder = root / kind / split / city
-            folder.mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(folder / f"{stem}_{suffix}.png"), pixels):
-                raise OSError(0, f"cannot write {folder}")
+def _check_marker(root: Path, wanted: dict[str, object]) -> None:
+    try:
+        there = json.loads((root / _MARKER).read_text(encoding="utf-8"))
+    except ValueError:
+        there = None
+    if there != wanted:
+        raise SegkdError(
+            f"{root} holds scenes drawn with {json.dumps(there)}, not {json.dumps(wanted)}: "
+            "remove that folder or set data.root to another"
+        )
 
 
-def _content(drawing: Drawing) -> dict[str, object]:
-    return {"version": SCENE_VERSION, **drawing.model_dump(mode="json")}
+def _write(root: Path, split: str, index: int, image: np.ndarray, mask: np.ndarray) -> None:
+    city = _CITIES[index % len(_CITIES)]
+    name = f"{split}/{city}/{city}_{index // len(_CITIES):06d}_000019"
+    for file, pixels in (
+        (root / f"leftImg8bit/{name}_leftImg8bit.png", image[..., ::-1]),
+        (root / f"gtFine/{name}_gtFine_labelIds.png", mask),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(file), pixels):
+            raise OSError(0, f"cannot write {file.parent}")
