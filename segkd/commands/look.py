@@ -77,8 +77,7 @@ def check(
       segkd data check my_set.yaml data.root=/data/my_set
       segkd data check camvid
     """
-    from segkd.data.check import check_dataset
-    from segkd.data.unlabelled import check_unlabelled, find_images
+    from segkd.data.check import check_dataset, check_unlabelled
     from segkd.resources import resource_dir
     from segkd.training.config import find_config, shipped_configs
     from segkd.training.tasks import bare_dataset, dataset_of
@@ -105,7 +104,7 @@ def check(
             dataset = dataset.limited(whole_number(changes["data.max_pixels"]))
     report = check_dataset(dataset, root, console)
     if extra is not None:
-        added = check_unlabelled(find_images(dataset, extra.images, root), dataset.max_pixels, console)
+        added = check_unlabelled(dataset.find_images(extra.images, root), dataset.max_pixels, console)
         report = replace(report, splits=[*report.splits, added])
     say(console, str(report))
     if report.problems:

@@ -40,23 +40,22 @@ def comparison_grid(
         headers: a heading per column.
         legend: names and colours, such as those of the classes.
         tile: width of a picture in pixels; its height follows from the first picture of its row.
-
-    Raises:
-        SegkdError: no rows, or a row of another length than `headers`.
     """
     if not rows or any(len(row) != len(headers) for row in rows):
         lengths = [len(row) for row in rows]
         raise SegkdError(f"comparison_grid takes rows of {len(headers)} pictures, one per header, got {lengths}")
     gap, head = 8, 48
     strips = [[None if picture is None else np.asarray(picture) for picture in row] for row in rows]
-    heights = [_height(strip, tile) for strip in strips]
+    shapes = [next((picture.shape for picture in strip if picture is not None), (1, 1)) for strip in strips]
+    heights = [max(round(tile * shape[0] / shape[1]), 1) for shape in shapes]
     width = len(headers) * (tile + gap) + gap
     places, legend_height = _flow([name for name, _ in legend], width)
     canvas = Image.new("RGB", (width, head + sum(heights) + gap * len(rows) + legend_height + gap), PAPER)
     draw = ImageDraw.Draw(canvas)
     for column, header in enumerate(headers):
         at = (gap + column * (tile + gap) + tile // 2, head // 2)
-        draw.text(at, header, fill=INK, font=_fitting(header, tile, 30), anchor="mm")
+        sizes = (size for size in range(30, 12, -2) if text_width(header, font(size)) <= tile)
+        draw.text(at, header, fill=INK, font=font(next(sizes, 12)), anchor="mm")
     top = head
     for strip, height in zip(strips, heights, strict=True):
         for column, picture in enumerate(strip):
@@ -73,12 +72,7 @@ def comparison_grid(
 
 
 def letterbox(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """Pad with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image.
-
-    Args:
-        picture: (H, W, 3).
-        shape: height and width, or a picture's whole shape.
-    """
+    """Pad (H, W, 3) with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image."""
     height, width = picture.shape[:2]
     tall, wide = max(height, round(width * shape[0] / shape[1])), max(width, round(height * shape[1] / shape[0]))
     out = np.full((tall, wide, 3), 255, dtype=np.uint8)
@@ -124,15 +118,3 @@ def _flow(names: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]
         places.append((x, y))
         x += needed
     return places, y + 38 if names else 0
-
-
-def _height(strip: Sequence[NDArray[Any] | None], tile: int) -> int:
-    shapes = [picture.shape for picture in strip if picture is not None]
-    return max(round(tile * shapes[0][0] / shapes[0][1]), 1) if shapes else tile
-
-
-def _fitting(text: str, width: int, size: int) -> Any:
-    """The largest font, up to `size`, in which `text` is no wider than `width`."""
-    while size > 12 and text_width(text, font(size)) > width:
-        size -= 2
-    return font(size)

@@ -1,5 +1,6 @@
 """What is known of an image before its pixels are read: how many there are, and what 8-bit RGB does not hold."""
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,12 +20,7 @@ _LOCK = threading.Lock()
 
 
 def open_file(path: Path) -> Image.Image:
-    """Open an image without its pixels, of any size: `check_pixels` asks for the limit instead of PIL.
-
-    Raises:
-        OSError, SyntaxError, ValueError: as PIL.
-        SegkdError: it is there but no file.
-    """
+    """Open an image without its pixels, of any size, with PIL's errors: `check_pixels` asks for the limit instead."""
     check_regular(path, "image")
     # PIL's limit is one for the whole process, which others may rely on: it is off for no longer than this.
     with _LOCK:
@@ -36,17 +32,11 @@ def open_file(path: Path) -> Image.Image:
 
 
 def check_pixels(image: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
-    """Raise a SegkdError where an image is so large that it may be meant to fill the memory.
-
-    Args:
-        image: opened, its pixels not read yet.
-        path: its file.
-        kind: what an error calls it.
-        max_pixels: how many are allowed.
-    """
-    if image.width * image.height > max_pixels:
+    """Raise a SegkdError where an image, its pixels not read yet, is so large that it may be meant to fill memory."""
+    pixels = image.width * image.height
+    if pixels > max_pixels:
         raise SegkdError(
-            f"{kind} {path} has {image.width * image.height} pixels ({image.width}x{image.height}), more than "
+            f"{kind} {path} has {pixels} pixels ({image.width}x{image.height}), more than "
             f"data.max_pixels={max_pixels} allows (in predict --max-pixels)"
         )
 
@@ -76,12 +66,8 @@ def conversion_lines(converted: Iterable[tuple[Path, Iterable[str]]]) -> list[st
 
 def look(paths: Iterable[Path]) -> list[str]:
     """Return `conversion_lines` of files, without reading their pixels; those that cannot be opened are passed over."""
-
-    def found(path: Path) -> list[str]:
-        try:
-            with open_file(path) as image:
-                return conversions(image)
-        except (OSError, SyntaxError, ValueError):
-            return []
-
-    return conversion_lines((path, found(path)) for path in paths)
+    converted = []
+    for path in paths:
+        with contextlib.suppress(OSError, SyntaxError, ValueError), open_file(path) as image:
+            converted.append((path, conversions(image)))
+    return conversion_lines(converted)

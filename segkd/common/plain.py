@@ -107,6 +107,14 @@ def _expected(error: Mapping[str, Any], description: str, block: type[BaseModel]
     return texts.get(kind) or _NOUNS.get(kind.split("_")[0])
 
 
+def block_of(annotation: Any) -> Any:
+    """Return the class of the block that a key of a type holds, None where it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    blocks = (block_of(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((block for block in blocks if block is not None), None)
+
+
 def lower(text: str) -> str:
     """Return a message with a small first letter, to go on after a colon."""
     return text[:1].lower() + text[1:]

@@ -1,9 +1,8 @@
 """Look at a data set before training on it: every file read and every problem named, and a sheet of samples to see."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,33 +12,65 @@ from rich.console import Console
 
 from segkd.common.pictures import Picture, comparison_grid, letterbox
 from segkd.common.pixels import conversion_lines
+from segkd.common.reading import read_photo
 from segkd.data.annotations import Objects
-from segkd.data.description import DatasetSpec
-from segkd.data.masks import MaskSpec
-from segkd.data.occurrence import pixels
-from segkd.data.samples import SplitReport, read_all, spread
+from segkd.data.description import DatasetSpec, Root
+from segkd.data.masks import MaskSamples, MaskSpec
+from segkd.data.samples import read_all, spread
 from segkd.errors import SegkdError
 
 if TYPE_CHECKING:  # torch and albumentations, which a check does without
     from segkd.data.dataset import SeededDataset
     from segkd.data.transforms import Transform
 
-SHOWN = 20
-"""How many problems a report lists; of the others it says how many there are."""
+SHOWN, SHOWN_DROPPED = 20, 5
+"""How many problems a report lists, and how many objects left out for one reason; of others it says how many."""
 
 COUNTED = 1000
 """How many masks are counted for the shares of the classes."""
 
 
 @dataclass(frozen=True)
-class DatasetReport:
-    """What a data set holds; as text, a table of it with the first problems below.
+class SplitReport:
+    """What one split holds."""
 
-    Attributes:
-        name: the data set.
-        root: where it was looked for.
-        splits: a report for each split.
-    """
+    split: str
+    images: int = 0  # how many
+    heading: str = ""  # that in words
+    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)  # (height, width) -> how many images have it
+    # Of each class its share of all pixels in %, or how many boxes it has; what counts for nothing stands in brackets.
+    counts: dict[str, Any] = field(default_factory=dict)
+    # Reason -> a line for each object left out, with its path. Training goes on without them: they are no problems.
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # one line for each thing that is wrong, with its path
+    remarks: list[str] = field(default_factory=list)  # one line for each thing that a person should know
+    turned: str = ""  # how many images an orientation tag has turned upright, and what with them
+    absent: bool = False  # the split is optional and there is nothing of it on disk
+
+    def lines(self) -> list[str]:
+        """Return what the report says of the split; of objects left out, the first few of each reason."""
+        lines = [f"  {self.split}: {self.heading}; {sizes_text(self.sizes)}"]
+        for name, count in self.counts.items():
+            lines.append(f"    {name:<20} {count:8d}" if isinstance(count, int) else f"    {name:<20} {count:6.2f} %")
+        for reason, places in self.dropped.items():
+            lines.append(f"    left out, {reason}: {len(places)}")
+            lines += [f"      {place}" for place in places[:SHOWN_DROPPED]]
+            lines += [f"      ... and {len(places) - SHOWN_DROPPED} more"] if len(places) > SHOWN_DROPPED else []
+        lines += [f"    {remark}" for remark in self.remarks]
+        return [*lines, f"    turned upright by their orientation tag: {self.turned}"] if self.turned else lines
+
+
+def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
+    """Say which sizes are common, from (height, width) of the images -> how many have it."""
+    common = sorted(sizes.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:4])
+    more = f" and {len(common) - 4} other sizes" if len(common) > 4 else ""
+    return f"width x height {listed or 'unknown'}{more}"
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What a data set, looked for in ``root``, holds; as text, a table of it with the first problems below."""
 
     name: str
     root: Path
@@ -60,60 +91,62 @@ class DatasetReport:
         return "\n".join([*lines, *([f"    ... and {more} more"] if more > 0 else [])])
 
 
-def check_dataset(
-    spec: DatasetSpec, root: str | os.PathLike[str] | None = None, console: Console | None = None
-) -> DatasetReport:
-    """Read every image and label of every split and report all that is wrong; never stops at the first.
-
-    Args:
-        spec: the data set.
-        root: where the data lie, if not where the spec says.
-        console: where progress is shown if it is a terminal; None for nowhere.
-
-    Raises:
-        SegkdError: the root itself is missing.
-    """
+def check_dataset(spec: DatasetSpec, root: Root = None, console: Console | None = None) -> DatasetReport:
+    """Read every image and label of every split and report all that is wrong; only a missing root is an error."""
     spec.existing_root(root)
-    reports = [_check_split(spec, split, root, console) for split in spec.splits]
+    reports = []
+    for split, part in spec.splits.items():
+        if part.optional and not spec.is_there(split, root):
+            reports.append(SplitReport(split, absent=True))
+            continue
+        samples = spec.scan(split, root)
+        looks = list(read_all(samples.look, range(len(samples)), f"{spec.name} {split}", console))
+        counts, problems, remarks = samples.tally(looks)
+        converted = conversion_lines((path, look.converted) for path, look in zip(samples.images, looks, strict=True))
+        turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
+        report = SplitReport(
+            split,
+            len(samples),
+            samples.heading(),
+            Counter(look.size for look in looks if look.size is not None),
+            counts,
+            samples.dropped,
+            [*samples.problems, *(problem for look in looks for problem in look.problems), *problems],
+            [*samples.remarks, *remarks, *converted],
+            f"{turned} images, and the {samples.noun} of {along} with them" if turned else "",
+        )
+        reports.append(report)
     return DatasetReport(spec.name, spec.resolve_root(root), reports)
 
 
-def _check_split(
-    spec: DatasetSpec, split: str, root: str | os.PathLike[str] | None, console: Console | None
-) -> SplitReport:
-    if spec.splits[split].optional and not spec.is_there(split, root):
-        return SplitReport(split, absent=True)
-    samples = spec.scan(split, root)
-    looks = list(read_all(samples.look, range(len(samples)), f"{spec.name} {split}", console))
-    counts, problems, remarks = samples.tally(looks)
-    converted = conversion_lines((path, look.converted) for path, look in zip(samples.images, looks, strict=True))
-    turned, along = sum(look.turned for look in looks), sum(look.along for look in looks)
-    return SplitReport(
-        split,
-        len(samples),
-        samples.heading(),
-        dict(Counter(look.size for look in looks if look.size is not None)),
-        counts,
-        samples.dropped,
-        [*samples.problems, *(problem for look in looks for problem in look.problems), *problems],
-        [*samples.remarks, *remarks, *converted],
-        f"{turned} images, and the {samples.noun} of {along} with them" if turned else "",
-    )
+def check_unlabelled(images: Sequence[Path], max_pixels: int, console: Console | None = None) -> SplitReport:
+    """Read every one of images without labels and report all that is wrong."""
+
+    def look(path: Path) -> tuple[int, int] | str:
+        try:
+            height, width = read_photo(path, max_pixels).pixels.shape[:2]
+        except SegkdError as error:
+            return str(error)
+        return height, width
+
+    looks = list(read_all(look, images, "unlabelled", console))
+    sizes = Counter(size for size in looks if not isinstance(size, str))
+    problems = [problem for problem in looks if isinstance(problem, str)]
+    return SplitReport("unlabelled", len(images), f"{len(images)} images", sizes, problems=problems)
 
 
 def class_shares(dataset: "SeededDataset") -> list[float]:
     """Return each class's share of the pixels that have one, in the order of the classes; they sum to 1.
 
-    Args:
-        dataset: of masks; of its images at most `COUNTED` are counted, spread over it, always the same.
+    At most `COUNTED` masks are counted, spread over the data set, always the same.
 
     Raises:
         SegkdError: it has no masks, one of them cannot be read, or no pixel has a class.
     """
     samples, spec = dataset.samples, dataset.samples.spec
-    if not isinstance(spec, MaskSpec):
+    if not isinstance(samples, MaskSamples):
         raise SegkdError(f"data set {spec.name!r} holds {spec.holds}: there are no shares of classes to count")
-    counts = pixels(samples, spread(list(dataset.indices), COUNTED))[: spec.num_classes]
+    counts = samples.pixels(spread(list(dataset.indices), COUNTED))[: spec.num_classes]
     if not counts.sum():
         raise SegkdError(f"{spec.name} {samples.split}: no pixel has a class")
     return (counts / counts.sum()).tolist()
@@ -126,7 +159,7 @@ def contact_sheet(
     paint: Callable[[np.ndarray, Any], Picture],
     count: int = 4,
     seed: int = 0,
-    root: str | os.PathLike[str] | None = None,
+    root: Root = None,
 ) -> Image.Image:
     """Draw samples in rows: labels over images, before and after augmentation, with a legend of the classes.
 
@@ -138,9 +171,6 @@ def contact_sheet(
         count: how many samples, drawn without repetition.
         seed: what the choice of samples and the augmentation derive from.
         root: where the data lie, if not where the spec says.
-
-    Raises:
-        SegkdError: a count below 1, or whatever keeps the samples from being read.
     """
     samples = spec.samples(split, root)
     has_masks = isinstance(spec, MaskSpec)  # which hide what they lie over
@@ -150,6 +180,7 @@ def contact_sheet(
         after, label = transform(sample.image, sample.label, seed + index)
         if has_masks and after.shape[:2] != label.shape:  # validation resizes the image alone
             after = np.asarray(Image.fromarray(after).resize((label.shape[1], label.shape[0])))
+        # Before the label is painted over it, which keeps names as sharp as those of the other.
         after, label = _padded(after, label, sample.image.shape, getattr(spec, "ignore_index", 0))
         rows.append([])
         for image, over in ((sample.image, sample.label), (after, label)):
@@ -160,21 +191,14 @@ def contact_sheet(
 
 
 def choose(total: int, count: int, seed: int) -> list[int]:
-    """Return the indices of ``count`` samples out of ``total``, drawn without repetition.
-
-    Raises:
-        SegkdError: a count below 1.
-    """
+    """Return the indices of ``count`` samples out of ``total``, drawn without repetition."""
     if count < 1:
         raise SegkdError(f"a contact sheet shows at least 1 sample, got count={count}")
     return np.random.default_rng(seed).permutation(total)[:count].tolist()
 
 
 def _padded(image: np.ndarray, label: Any, shape: tuple[int, ...], nothing: int) -> tuple[np.ndarray, Any]:
-    """Pad an image with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image.
-
-    Before the label is painted over it, which keeps names as sharp as those of the other.
-    """
+    """Pad an image with white to the aspect ratio of ``shape``, and its label with ``nothing``, see `letterbox`."""
     padded = letterbox(image, shape)
     top, left = (np.array(padded.shape[:2]) - image.shape[:2]) // 2
     if isinstance(label, Objects):

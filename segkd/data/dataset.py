@@ -1,6 +1,5 @@
 """The data set of all tasks: an image with its label by index, read and augmented; and the batches of them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from torch.utils.data import Dataset
 from segkd.common.pixels import look
 from segkd.common.reading import read_photo
 from segkd.data.annotations import Objects
-from segkd.data.description import DatasetSpec
+from segkd.data.description import DatasetSpec, Root
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
 
@@ -23,29 +22,20 @@ LOOKED_AT = 500
 """Images of a split whose files are looked into before training, spread over it: data check looks into all."""
 
 
-_KEYS = ("index", "epoch", "labelled")
-
-
 class SeededDataset(Dataset[dict[str, Any]]):
     """The images of one split with their labels, read and transformed, by ``index`` (of epoch 0) or ``(epoch, index)``.
 
     Args:
         spec: the data set.
         split: which split of it.
-        transform: from :mod:`segkd.data.transforms`. Training leaves out crowds and difficult objects; images without
-            objects stay, as background.
+        transform: of `segkd.data.transforms`. Training leaves out crowds and difficult objects; images without objects
+            stay, as background.
         root: where the data lie, if not where the spec says.
         seed: the run's seed; the augmentation of an item derives from ``(seed, epoch, index)`` alone.
         masks: whether objects come with masks, as Mask R-CNN needs them.
         limit: keep only so many images, spread evenly over the split; None keeps all.
         unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
             the labelled ones are left out.
-
-    Attributes:
-        samples: those of the split; `indices` says which are kept.
-
-    Raises:
-        SegkdError: see `DatasetSpec.samples`; reading an item: see `segkd.data.samples.Samples.read`.
     """
 
     unlabelled: list[Path] = []  # noqa: RUF012  # of a data set that is made otherwise too
@@ -55,7 +45,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
         spec: DatasetSpec,
         split: str,
         transform: "Transform",
-        root: str | os.PathLike[str] | None = None,
+        root: Root = None,
         seed: int = 0,
         masks: bool = False,
         limit: int | None = None,
@@ -74,22 +64,16 @@ class SeededDataset(Dataset[dict[str, Any]]):
             )
 
     def __len__(self) -> int:
-        """How many items with a label there are."""
-        return len(self.indices)
+        return len(self.indices)  # of those with a label
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return the item at ``index`` (of epoch 0) or ``(epoch, index)``, with these two."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
         item = {**self.item(index, seed), "index": index, "epoch": epoch}
         return {**item, "labelled": index < len(self)} if self.unlabelled else item
 
     def told(self) -> list[str]:
-        """Return one line for each thing that a person should know of these images before training on them.
-
-        Raises:
-            SegkdError: nothing can be learnt from them, or a label cannot be read.
-        """
+        """Return a line for each thing that a person should know of these images; raise if nothing can be learnt."""
         looked_at = [self.samples.images[place] for place in spread(self.indices, LOOKED_AT)]
         return [*self.samples.remarks, *look(looked_at), *self.samples.told(self.indices)]
 
@@ -103,15 +87,16 @@ class SeededDataset(Dataset[dict[str, Any]]):
             (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also ``area`` float32
             (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
         """
+        second = None
         if index < len(self):
             image, label = self.samples.read(self.indices[index])
+            second = self.samples.second(self.indices[index], image.shape)
         else:
             image = read_photo(self.unlabelled[index - len(self)], self.spec.max_pixels).pixels
             label = self.samples.nothing((image.shape[0], image.shape[1]))
         if isinstance(label, Objects) and self.transform.training:
             label = label.select(~(label.crowd | label.difficult))
-        second = self.samples.second(self.indices[index], image.shape) if index < len(self) else None
-        item = {}
+        item: dict[str, Any] = {}
         if second is None:
             out = self.transform(image, label, seed)
         else:
@@ -120,22 +105,15 @@ class SeededDataset(Dataset[dict[str, Any]]):
         item["image"] = _tensor(out.image.transpose(2, 0, 1))
         if not isinstance(out.label, Objects):
             return {**item, "mask": _tensor(out.label)}
-        return {**item, **self._entries(out.label, image.shape[:2], out.image.shape[:2])}
-
-    def _entries(self, objects: Objects, before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "boxes": torch.from_numpy(objects.boxes),
-            "labels": torch.from_numpy(objects.labels),
-            "size": before,
-        }
+        objects, before, after = out.label, image.shape[:2], out.image.shape[:2]
+        item |= {"boxes": _tensor(objects.boxes), "labels": _tensor(objects.labels), "size": before}
         if objects.masks is not None:
-            found["masks"] = torch.from_numpy(np.ascontiguousarray(objects.masks))
+            item["masks"] = _tensor(objects.masks)
         if not self.transform.training:
             enlarged = after[0] * after[1] / (before[0] * before[1])
-            found["area"] = torch.from_numpy(objects.areas) * enlarged
-            found["crowd"] = torch.from_numpy(objects.crowd)
-            found["difficult"] = torch.from_numpy(objects.difficult)
-        return found
+            item["area"] = _tensor(objects.areas) * enlarged
+            item |= {"crowd": _tensor(objects.crowd), "difficult": _tensor(objects.difficult)}
+        return item
 
     @staticmethod
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,11 +123,9 @@ class SeededDataset(Dataset[dict[str, Any]]):
             ``index`` and ``epoch``, int64 (B,); ``labelled``, bool (B,), where some images have no label. Of masks:
             ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects: ``images``, a list of tensors whose sizes may
             differ, and ``targets``, a list of dicts of the rest.
-
-        Raises:
-            SegkdError: images of masks differ in size, as only those of validation can.
         """
-        keys = {key: torch.tensor([item[key] for item in items]) for key in _KEYS if key in items[0]}
+        known = [key for key in ("index", "epoch", "labelled") if key in items[0]]
+        keys: dict[str, Any] = {key: torch.tensor([item[key] for item in items]) for key in known}
         if "boxes" in items[0]:
             rest = [key for key in items[0] if key not in ("image", "epoch", "labelled")]
             targets = [{key: item[key] for key in rest} for item in items]

@@ -5,15 +5,16 @@ a description in this format may have, its methods find and read what the files 
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.pixels import MAX_PIXELS
-from segkd.common.plain import Checked, complaint
+from segkd.common.plain import Checked, block_of, complaint
 from segkd.common.reading import refuse
 from segkd.common.yaml_file import read_yaml
 from segkd.data.formats import find_format
@@ -24,6 +25,8 @@ from segkd.resources import resource_dir
 if TYPE_CHECKING:
     from segkd.data.samples import Samples
 
+Root = str | os.PathLike[str] | None
+"""Where data lie, if not where their description says."""
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 Spec = TypeVar("Spec", bound="DatasetSpec")
@@ -32,25 +35,20 @@ MAX_VALUES = 50_000
 """The most keys and values of a description: room for the names and colours of 6,000 classes."""
 
 
-class ClassSpec(Checked):
+class ClassSpec(Checked, extra="forbid", frozen=True):
     """One class: its name and the RGB colour (0 to 255) it is painted with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     color: Color = Field(description="[red, green, blue], each from 0 to 255")
 
 
-class SplitSpec(BaseModel):
+class SplitSpec(BaseModel, extra="forbid", frozen=True):
     """Where the files of one split lie, relative to the root; each format says what its keys mean.
 
     ``list`` names a file of stems, one a line, that belong to the split. ``images_teacher`` is a pattern of what a
     teacher sees instead of the images, such as their depth: what * stands for in an image's path, put in there, gives
-    its path. An ``optional`` split may be absent from disk
-    without ``segkd data check`` calling that a problem.
+    its path. An ``optional`` split may be absent from disk without ``segkd data check`` calling that a problem.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: str
     list: str | None = None
@@ -58,40 +56,24 @@ class SplitSpec(BaseModel):
     images_teacher: str | None = None
 
 
-class DatasetSpec(Checked):
-    """What the data sets of all formats have in common.
+class DatasetSpec(Checked, extra="forbid", frozen=True):
+    """What the data sets of all formats have in common; ``classes`` are in the order of their ids."""
 
-    Attributes:
-        name: what the data set is called; also the name of its default folder.
-        root: where it lies; see :meth:`resolve_root` for what holds when this is not set.
-        format: what its labels are written in.
-        splits: the files of each split.
-        classes: the classes in the order of their ids.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: ClassVar[str]
-    """One line that says what a format is."""
-    holds: ClassVar[str] = "labels"
-    """What kind of labels a format has, and for what, such as ``"boxes for detection"``."""
-    parts: ClassVar[dict[str, type[BaseModel]]] = {"classes": ClassSpec}
-    """Of each key that holds keys of its own, what those are checked by."""
-    evidence: ClassVar[str] = "images"
-    """The key of a split whose files show that it is there."""
+    title: ClassVar[str]  # one line that says what a format is
+    holds: ClassVar[str] = "labels"  # what kind of labels a format has, and for what, such as "boxes for detection"
+    evidence: ClassVar[str] = "images"  # the key of a split whose files show that it is there
 
     name: str
     root: Path | None = None
     format: str = "masks"
     splits: dict[str, Any] = Field(min_length=1)
     classes: list[ClassSpec] = Field(min_length=1)
+    _max_pixels: int = PrivateAttr(MAX_PIXELS)
 
     @field_validator("root", mode="before")
     @classmethod
     def _root_is_a_path(cls, root: Any) -> Any:
         return plain_path(root) if isinstance(root, str) else root
-
-    _max_pixels: int = PrivateAttr(MAX_PIXELS)
 
     @property
     def max_pixels(self) -> int:
@@ -105,16 +87,12 @@ class DatasetSpec(Checked):
         return copy
 
     @model_validator(mode="after")
-    def _each_class_once(self: Spec) -> Spec:
+    def _classes_and_second_inputs(self: Spec) -> Spec:
         seen: set[str] = set()
         for name in self.class_names:
             if name in seen:
                 raise ValueError(f"class name {name!r} is used twice")
             seen.add(name)
-        return self
-
-    @model_validator(mode="after")
-    def _second_inputs_pair(self: Spec) -> Spec:
         for name, split in self.splits.items():
             pattern = getattr(split, "images_teacher", None)
             stars = max(split.images.count("*"), 1) if pattern is not None else 0
@@ -143,26 +121,11 @@ class DatasetSpec(Checked):
         return f"its key 'format' says that it holds {found.holds}, not {cls.holds}"
 
     def find(self, split: str, base: Path, masks: bool) -> "Samples":
-        """Return what a split's files below ``base`` hold; each format has its own.
-
-        Args:
-            split: which.
-            base: where the data lie.
-            masks: whether to read masks of the single objects.
-        """
+        """Return what a split's files below ``base`` hold, with masks of single objects if asked for; by format."""
         raise NotImplementedError
 
-    def scan(self, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False) -> "Samples":
-        """Return the images of a split with their labels, as far as they are whole, and what is wrong with the others.
-
-        Args:
-            split: which.
-            root: where the data lie, if not where the description says.
-            masks: whether to read masks of the single objects.
-
-        Raises:
-            SegkdError: unknown split, missing root, or a format that has no such masks.
-        """
+    def scan(self, split: str, root: Root = None, masks: bool = False) -> "Samples":
+        """Return the images of a split with their labels, as far as they are whole, and what is wrong with others."""
         self.check_split(split)
         base = self.existing_root(root)
         found = self.find(split, base, masks)
@@ -170,24 +133,41 @@ class DatasetSpec(Checked):
             found.add_seconds(self.splits[split], base)
         return found
 
-    def samples(self, split: str, root: str | os.PathLike[str] | None = None, masks: bool = False) -> "Samples":
-        """Like `scan`, but every image and label must be there, so that training does not stop at one midway.
-
-        Raises:
-            SegkdError: as `scan`; or something is wrong with a split's files: the first, and how many more.
-        """
+    def samples(self, split: str, root: Root = None, masks: bool = False) -> "Samples":
+        """Like `scan`, but every image and label must be there, so that training does not stop at one midway."""
         found = self.scan(split, root, masks)
-        refuse([*found.problems, *_absent(found.images)])
+        # Each folder is listed once: to ask for a hundred thousand images one by one takes minutes on a network's disk.
+        folders = {image.parent for image in found.images}
+        files = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
+        # Some disks open a file also by a name of other case than they list.
+        absent = [image for image in found.images if image.name not in files[image.parent] and not image.is_file()]
+        refuse([*found.problems, *(f"no image {image}" for image in absent)])
         return found
 
-    def is_there(self, split: str, root: str | os.PathLike[str] | None = None) -> bool:
+    def is_there(self, split: str, root: Root = None) -> bool:
         """Whether anything of a split is on disk: its list if it has one, else a file such as it is made of."""
         part, base = self.splits[split], self.resolve_root(root)
         if part.list is not None:
             return (base / part.list).is_file()
         return any(Pattern(getattr(part, self.evidence)).files(base))
 
-    def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:
+    def find_images(self, patterns: str | Sequence[str], root: Root = None) -> list[Path]:
+        """Return the images without labels that patterns such as ``extra/*.jpg`` find, sorted; each finds some."""
+        base = self.existing_root(root)
+        images: set[Path] = set()
+        for text in [patterns] if isinstance(patterns, str) else patterns:
+            try:
+                pattern = Pattern(os.path.expanduser(text))
+            except ValueError as error:
+                raise SegkdError(f"data.unlabelled.images: {error}") from None
+            files = pattern.files(base)
+            if not files.found:
+                beside = next(iter(files.beside.values()), None)
+                raise SegkdError(f"data.unlabelled.images: no image matches {base / text}{pattern.advice(beside)}")
+            images |= {base / file for names in files.found.values() for file in names}
+        return sorted(images)
+
+    def resolve_root(self, root: Root = None) -> Path:
         """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``."""
         return Path(root or self.root or Path(os.environ.get("SEGKD_DATA") or "datasets") / self.name).expanduser()
 
@@ -196,14 +176,12 @@ class DatasetSpec(Checked):
         if split not in self.splits:
             raise SegkdError(f"data set {self.name!r} has no split {split!r}; {nearest(split, self.splits)}")
 
-    def existing_root(self, root: str | os.PathLike[str] | None = None) -> Path:
+    def existing_root(self, root: Root = None) -> Path:
         """Return :meth:`resolve_root`, or raise a SegkdError that says how to set it where there is no such folder."""
-        base = self.resolve_root(root)
+        base, name = self.resolve_root(root), repr(self.name)
         if not base.is_dir():
-            raise SegkdError(
-                f"data set {self.name!r}: no folder {base}; set data.root, or SEGKD_DATA to the folder that "
-                f"holds {self.name!r}"
-            )
+            advice = f"set data.root, or SEGKD_DATA to the folder that holds {name}"
+            raise SegkdError(f"data set {name}: no folder {base}; {advice}")
         return base
 
 
@@ -221,10 +199,6 @@ def read_spec(
         kind: what labels it must have: `MaskSpec`, `BoxSpec`, or any.
         own_code: whether ``format`` may be ``package.module:Name``: only a config's owner may name code, so that this
             is for descriptions that a config names. It is looked for beside the description too.
-
-    Raises:
-        SegkdError: no such name or file, YAML that cannot be parsed, a key or value that does not fit, labels of
-            another kind; one line that names the file, the key and the nearest valid choice.
     """
     text = os.fspath(name_or_path)
     if is_spec_path(text):
@@ -261,15 +235,6 @@ def is_spec_path(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text or os.sep in text
 
 
-def _absent(images: list[Path]) -> list[str]:
-    """Return one line for each of the images that is not there."""
-    # Each folder is listed once: to ask for a hundred thousand images one by one takes minutes on a network's disk.
-    folders = {image.parent for image in images}
-    files = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
-    # Some disks open a file also by a name of other case than they list.
-    return [f"no image {x}" for x in images if x.name not in files[x.parent] and not x.is_file()]
-
-
 def _explain(error: ValidationError, model: type[DatasetSpec]) -> str:
     """Put the first of pydantic's complaints into one line with the key and, for a typo, the nearest valid one."""
     problems = error.errors(include_url=False)
@@ -277,7 +242,8 @@ def _explain(error: ValidationError, model: type[DatasetSpec]) -> str:
     first: dict[str, Any] = dict(next((p for p in problems if p["type"] == "extra_forbidden"), problems[0]))
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "the file"
-    part = model.parts.get(location[0]) if location else None
+    top = model.model_fields.get(location[0]) if location else None
+    part = block_of(top.annotation) if top is not None else None
     if first["type"] == "extra_forbidden":
         fields = (model if len(location) == 1 or part is None else part).model_fields
         text = f"unknown key {key!r}; {nearest(location[-1], fields)}"

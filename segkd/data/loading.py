@@ -1,9 +1,11 @@
-"""Samplers and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
+"""Orders and loaders: what is seen depends on the seed, never on worker count, ranks or resuming."""
 
+import itertools
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import finalize
@@ -12,123 +14,65 @@ import cv2
 import numpy as np
 import torch
 from torch import multiprocessing
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from segkd.data.dataset import SeededDataset
 from segkd.errors import SegkdError
 
+Key = tuple[int, int]
+"""Epoch and index of an item."""
 
-class StepSampler(Sampler[tuple[int, int]]):
-    """Endless ``(epoch, index)`` keys: a fresh permutation per epoch, dealt to the ranks in turn. It has no length.
 
-    Args:
-        size: number of items in the data set.
-        seed: what the permutations derive from, together with the epoch.
-        start: samples that all ranks together have consumed before, so that a resumed run goes on where it stopped.
-        rank: which of the processes this is.
-        world: number of processes.
-        stream: which of several independent orders.
+def endless(size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, stream: int = 0) -> Iterator[Key]:
+    """Yield keys for ever: a permutation of ``size`` indices per epoch, by seed and epoch, dealt to the ranks in turn.
+
+    They begin after ``start`` samples of all ranks together; each ``stream`` is an order of its own.
+    """
+    drawn, order = -1, np.empty(0, dtype=np.int64)
+    for position in itertools.count(start + rank, world):
+        epoch, place = divmod(position, size)
+        if epoch != drawn:
+            drawn, order = epoch, np.random.default_rng([seed, epoch, *([stream] if stream else [])]).permutation(size)
+        yield epoch, int(order[place])
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Endless batches of keys for a `SeededDataset`; where images without a label are mixed in, they come last.
+
+    Both kinds are drawn in `endless` orders of their own, so that each comes equally often.
 
     Raises:
-        SegkdError: a data set without items, a rank outside the world.
+        SegkdError: no items, or a rank outside the world.
     """
 
-    def __init__(self, size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, stream: int = 0):
-        _check_rank(size, rank, world)
-        self.size = size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world = world
-        self.stream = [stream] if stream else []
+    labelled: int  # number of items that have a label
+    unlabelled: int  # number of those that have none, whose indices go on behind the others
+    batch_size: int
+    share: int  # how many of these are without label
+    seed: int
+    start: int = 0  # samples of both kinds that all ranks together have consumed before
+    rank: int = 0
+    world: int = 1
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield keys for :class:`SeededDataset` for ever."""
-        position = self.start + self.rank
-        drawn, order = -1, np.empty(0, dtype=np.int64)
+    def __post_init__(self) -> None:
+        for size in (self.labelled, self.unlabelled) if self.share else (self.labelled,):
+            _check_rank(size, self.rank, self.world)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        done, count = self.start // self.batch_size, self.batch_size - self.share
+        first = endless(self.labelled, self.seed, done * count, self.rank, self.world)
+        further = endless(self.unlabelled, self.seed, done * self.share, self.rank, self.world, stream=1)
         while True:
-            epoch, place = divmod(position, self.size)
-            if epoch != drawn:
-                drawn, order = epoch, np.random.default_rng([self.seed, epoch, *self.stream]).permutation(self.size)
-            yield epoch, int(order[place])
-            position += self.world
-
-
-class MixedBatches(Sampler[list[tuple[int, int]]]):
-    """Endless batches of keys, the last ones of each those of images without a label. It has no length.
-
-    Both kinds are drawn as by a `StepSampler` of its own, so that each comes equally often.
-
-    Args:
-        labelled: number of items that have a label.
-        unlabelled: number of those that have none, whose indices go on behind the others.
-        batch_size: keys per batch.
-        share: how many of these are without label.
-        seed: see `StepSampler`, as for what follows.
-        start: samples of both kinds together.
-        rank: likewise.
-        world: likewise.
-    """
-
-    def __init__(
-        self,
-        labelled: int,
-        unlabelled: int,
-        batch_size: int,
-        share: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        batches = start // batch_size
-        self.first, self.counts = labelled, (batch_size - share, share)
-        self.orders = [
-            StepSampler(size, seed, batches * count, rank, world, stream)
-            for stream, (size, count) in enumerate(zip((labelled, unlabelled), self.counts, strict=True))
-        ]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield batches of keys for :class:`SeededDataset` for ever."""
-        labelled, unlabelled = map(iter, self.orders)
-        while True:
-            batch = [next(labelled) for _ in range(self.counts[0])]
-            further = [next(unlabelled) for _ in range(self.counts[1])]
-            yield [*batch, *((epoch, self.first + index) for epoch, index in further)]
-
-
-class RankSlice(Sampler[int]):
-    """Every index exactly once over the ranks, for validation; ranks may differ by one in length.
-
-    Unlike a distributed sampler it repeats nothing to even out the ranks, which would count images twice.
-
-    Args:
-        size: number of items in the data set.
-        rank: which of the processes this is.
-        world: number of processes.
-
-    Raises:
-        SegkdError: a data set without items, a rank outside the world.
-    """
-
-    def __init__(self, size: int, rank: int = 0, world: int = 1):
-        _check_rank(size, rank, world)
-        self.indices = range(rank, size, world)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield this rank's indices in order."""
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        """How many indices this rank has."""
-        return len(self.indices)
+            batch = [next(first) for _ in range(count)]
+            mixed = [next(further) for _ in range(self.share)]
+            yield [*batch, *((epoch, self.labelled + index) for epoch, index in mixed)]
 
 
 class Loader(DataLoader[dict[str, Any]]):
     """A DataLoader that lets an error of a worker process surface as it was raised, without the worker's traceback."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Yield batches."""
         try:
             yield from super().__iter__()
         except SegkdError as error:
@@ -146,38 +90,23 @@ def train_loader(
     world: int = 1,
     share: int = 0,
 ) -> Loader:
-    """Build the endless training loader of one rank; see :class:`StepSampler` for ``seed``, ``start`` and the ranks.
+    """Build the endless training loader of the process ``rank`` of ``world``, after ``start`` samples of all of them.
 
-    Args:
-        dataset: what is loaded.
-        batch_size: images per batch and rank.
-        workers: worker processes; 0 loads in this process.
-        seed: the run's seed.
-        start: samples consumed before by all ranks together (steps x batch_size x world).
-        rank: which of the processes this is.
-        world: number of processes.
-        share: of each batch so many images are without a label.
+    Each rank takes ``batch_size`` images at a time, of which ``share`` are without a label; see `Batches`.
     """
-    if share:
-        mixed = MixedBatches(len(dataset), len(dataset.unlabelled), batch_size, share, seed, start, rank, world)
-        return _loader(dataset, workers, batch_sampler=mixed)
-    sampler = StepSampler(len(dataset), seed, start, rank, world)
-    return _loader(dataset, workers, sampler=sampler, batch_size=batch_size)
+    sizes = len(dataset), len(dataset.unlabelled) if share else 0
+    return _loader(dataset, workers, batch_sampler=Batches(*sizes, batch_size, share, seed, start, rank, world))
 
 
 def eval_loader(
     dataset: SeededDataset, *, batch_size: int = 1, workers: int = 0, rank: int = 0, world: int = 1
 ) -> Loader:
-    """Build the validation loader of one rank, in order, every image once over the ranks.
+    """Build the validation loader of one rank, in order.
 
-    Args:
-        dataset: what is loaded.
-        batch_size: images per batch and rank.
-        workers: worker processes; 0 loads in this process.
-        rank: which of the processes this is.
-        world: number of processes.
+    Unlike a distributed sampler it repeats nothing to even out the ranks, which would count images twice.
     """
-    return _loader(dataset, workers, sampler=RankSlice(len(dataset), rank, world), batch_size=batch_size)
+    _check_rank(len(dataset), rank, world)
+    return _loader(dataset, workers, sampler=range(rank, len(dataset), world), batch_size=batch_size)
 
 
 def _loader(dataset: SeededDataset, workers: int, **order: Any) -> Loader:

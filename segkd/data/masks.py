@@ -1,23 +1,22 @@
-"""Data sets whose labels give each pixel a class."""
+"""Data sets whose labels give each pixel a class; which mask belongs to which image, and which files nothing claims."""
 
-import os
 import re
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from segkd.common.orientation import upright
-from segkd.common.reading import Photo
-from segkd.data.description import Byte, ClassSpec, DatasetSpec, SplitSpec
-from segkd.data.occurrence import missing, occurring, one_alone
-from segkd.data.patterns import Pattern
-from segkd.data.samples import Look, Samples
+from segkd.common.reading import read_stems
+from segkd.data.description import Byte, ClassSpec, DatasetSpec, Root, SplitSpec
+from segkd.data.patterns import Matches, Pattern, unclaimed
+from segkd.data.samples import Look, Samples, classes_have, read_all, spread
 from segkd.data.streets import Drawing, ensure_streets
 from segkd.errors import SegkdError
+
+#: How many masks training looks at before it starts; the second where a class is not in the first ones.
+_LOOKS = (32, 256)
 
 
 class Pair(NamedTuple):
@@ -58,15 +57,11 @@ class PairSplit(SplitSpec):
 class MaskSpec(DatasetSpec):
     """A data set of masks; they arrive as class ids in the order of ``classes``.
 
-    Attributes:
-        classes: the classes in train-id order; ``ignore_index`` is none of them.
-        ignore_index: the id (0 to 255) of pixels that count for nothing.
-        generator: ``"streets"`` when the data set is drawn on first use instead of downloaded.
-        drawing: how many scenes the generator draws, how large and from which seed.
+    ``ignore_index`` is the id of pixels that count for nothing. With a ``generator`` the data set is drawn on first use
+    instead of downloaded, as ``drawing`` says.
     """
 
     holds = "masks for segmentation"
-    parts: ClassVar[dict[str, type[BaseModel]]] = {"classes": ClassSpec, "drawing": Drawing}
 
     classes: list[ClassSpec] = Field(min_length=1, max_length=255)
     ignore_index: Byte = 255
@@ -87,28 +82,31 @@ class MaskSpec(DatasetSpec):
             raise ValueError("generator and drawing go together: give both or neither")
         return self
 
-    def resolve_root(self, root: str | os.PathLike[str] | None = None) -> Path:
-        """Where the data lie: ``root`` or the spec's own, else ``$SEGKD_DATA/<name>``, else ``datasets/<name>``.
-
-        A drawn data set that is not in ``$SEGKD_DATA`` goes to ``datasets/<name>``: data of one's own may be read-only.
-        """
-        own = Path("datasets") / self.name
+    def resolve_root(self, root: Root = None) -> Path:
+        """As of any data set; but a drawn one that ``$SEGKD_DATA``, maybe read-only, lacks goes to ``datasets``."""
         there = super().resolve_root(root)
-        return own if self.generator and not (root or self.root or there.is_dir()) else there
+        drawn = self.generator and not (root or self.root or there.is_dir())
+        return Path("datasets") / self.name if drawn else there
 
-    def existing_root(self, root: str | os.PathLike[str] | None = None) -> Path:
-        """Return :meth:`resolve_root`; a generated data set is drawn first if it is not there."""
+    def existing_root(self, root: Root = None) -> Path:
+        """Return `resolve_root`; a generated data set is drawn first if it is not there."""
         if self.generator and self.drawing:
             ensure_streets(self.resolve_root(root), self.drawing)
         return super().existing_root(root)
 
-    def cause(self, counts: np.ndarray, absent: list[int]) -> str:
-        """Say what may be the cause that classes do not occur, to go behind that; nothing where there is no telling.
+    def missing(self, counts: np.ndarray, masks: str) -> str:
+        """Say which classes have no pixel in ``masks``, such as "any of 3 masks", and what may be the cause, if any."""
+        absent = np.flatnonzero(counts[: self.num_classes] == 0).tolist()
+        if not absent:
+            return ""
+        text = f"{classes_have([self.class_names[number] for number in absent])} no pixel in {masks}"
+        present = [name for number, name in enumerate(self.class_names) if number not in absent]
+        if len(present) < 2:
+            text += ": every pixel is " + (f"{present[0]!r} or ignored" if present else "ignored")
+        return text + self.cause(counts, absent)
 
-        Args:
-            counts: pixels of each class id, (256,).
-            absent: the ids of which there are none.
-        """
+    def cause(self, counts: np.ndarray, absent: list[int]) -> str:
+        """Say why classes, the ids ``absent``, may not occur, to go behind that; nothing where there is no telling."""
         return ""
 
 
@@ -126,6 +124,23 @@ class MaskSamples(Samples):
         """Return the pixels of each class id, int64 (256,)."""
         return np.bincount(label.ravel(), minlength=256)
 
+    def pixels(self, indices: Sequence[int]) -> np.ndarray:
+        """Return the pixels of each class id, int64 (256,), in the masks at ``indices``."""
+        counted = read_all(lambda index: self.count(self.label(index)), indices)
+        return sum(counted, np.zeros(256, dtype=np.int64))
+
+    def occurring(self, indices: Sequence[int]) -> tuple[np.ndarray, int]:
+        """Return `pixels` of masks spread over ``indices``, few if they hold every class, and of how many these are."""
+        counts = np.zeros(256, dtype=np.int64)
+        looked: set[int] = set()
+        for limit in _LOOKS:
+            fresh = [index for index in spread(list(indices), limit) if index not in looked]
+            counts += self.pixels(fresh)
+            looked |= set(fresh)
+            if counts[: self.spec.num_classes].all():
+                break
+        return counts, len(looked)
+
     def heading(self) -> str:
         """Say how many pairs of image and mask there are."""
         return f"{len(self)} pairs"
@@ -137,84 +152,105 @@ class MaskSamples(Samples):
         percent = 100 * counts / max(counts.sum(), 1)
         shares = {name: float(percent[number]) for number, name in enumerate(self.spec.class_names)}
         shares["(ignored)"] = float(percent[self.spec.ignore_index])
-        absent = missing(counts, self.spec, f"any of {sum(bool(count.any()) for count in seen)} masks")
-        if not absent or not counts.any():  # no mask could be read, which is said
-            return shares, [], []
-        said = [f"{self.spec.name} {self.split}: {absent}"]
-        return (shares, said, []) if one_alone(counts, self.spec) else (shares, [], said)
+        absent, alone = self._absent(counts, f"any of {sum(bool(count.any()) for count in seen)} masks")
+        said = absent if counts.any() else []  # else no mask could be read, which is said
+        return (shares, said, []) if alone else (shares, [], said)
 
     def told(self, indices: Sequence[int]) -> list[str]:
-        """Return which classes do not occur, as far as a look at some masks tells.
-
-        Raises:
-            SegkdError: all masks were looked at, and one class is all that occurs; or one of them cannot be read.
-        """
-        counts, looked = occurring(self, indices)
+        """Return which classes do not occur, as far as a look at some masks tells; one alone in all is an error."""
+        counts, looked = self.occurring(indices)
         total = len(indices)
         masks = f"any of {total} masks" if looked == total else f"{looked} of {total} masks ('data check' reads all)"
-        absent = missing(counts, self.spec, masks)
-        remark = f"{self.spec.name} {self.split}: {absent}"
-        if absent and looked == total and one_alone(counts, self.spec):
-            raise SegkdError(remark)
-        return [remark] if absent else []
+        absent, alone = self._absent(counts, masks)
+        if alone and looked == total:
+            raise SegkdError(absent[0])
+        return absent
+
+    def _absent(self, counts: np.ndarray, masks: str) -> tuple[list[str], bool]:
+        """Return a line if a class does not occur; and whether one is all that does, so that any model is right."""
+        absent = self.spec.missing(counts, masks)
+        alone = int(np.count_nonzero(counts[: self.spec.num_classes])) == 1
+        return [f"{self.spec.name} {self.split}: {absent}"] if absent else [], alone
 
 
-class PairedMasks(MaskSamples):
-    """Images with a file of a mask each; a format derives its own, which reads one.
+class Files(NamedTuple):
+    """The files of a split, sorted by image."""
 
-    Args:
-        spec: the data set.
-        split: which split of it.
-        pairs: of image and mask.
-    """
+    pairs: list[Pair]
+    problems: list[str]  # one line for each file that is in no pair and should be
+    remarks: list[str]  # one line for each kind of file that is left out and may be
 
-    def __init__(self, spec: MaskSpec, split: str, pairs: list[Pair]) -> None:
-        super().__init__(spec, split, [pair.image for pair in pairs])
-        self.pairs = pairs
 
-    def label(self, index: int) -> np.ndarray:
-        """Read a mask as uint8 (H, W) of class ids; its own orientation tag is applied.
+def match_files(label: str, splits: Mapping[str, PairSplit], name: str, root: Path) -> Files:
+    """Find the files of the split ``name`` below ``root``; what it leaves out may be another's."""
+    split = splits[name]
+    images, masks = Pattern(split.images), Pattern(split.masks)
+    there, labels = images.files(root), masks.files(root)
+    if split.list is None:
+        chosen = there.found
+        problems, remarks = _left_out(label, splits, name, root, there, labels)
+    else:
+        listing = root / split.list
+        try:
+            stems = dict.fromkeys(read_stems(listing))
+        except SegkdError as error:
+            return Files([], [f"{label}: {error}"], [])
+        chosen = {key: files for key, files in there.found.items() if key[-1] in stems}
+        present = {key[-1] for key in chosen}
+        others = {key[-1]: files for key, files in there.beside.items()}
+        problems = [
+            f"{label}: {listing} lists {stem!r}, but no image matches {split.images}{images.advice(others.get(stem))}"
+            for stem in stems
+            if stem not in present
+        ]
+        remarks = []
+    if not chosen and not problems:
+        problems = [f"{label}: no image matches {root / split.images}"]
+    pairs = []
+    for key, files in chosen.items():
+        found = labels.found.get(key, [])
+        mask = root / found[0] if found else masks.fill(key, root)
+        twice = files if len(files) > 1 else found
+        if len(twice) > 1:
+            both = " and ".join(str(root / file) for file in twice)
+            problems.append(f"{label}: {both} differ in their suffix only: keep one of them")
+        elif mask.is_file():
+            pairs.append(Pair(root / files[0], mask))
+        else:
+            beside = [file for file in labels.beside.get(key, []) if not images.key(file)]
+            problems.append(f"{label}: image {root / files[0]} has no mask {mask}{masks.advice(beside)}")
+    return Files(pairs, problems, remarks)
 
-        Raises:
-            SegkdError: it cannot be read, or a format of one's own gives what is no class.
-        """
-        path, spec = self.pairs[index].mask, self.spec
-        mask = self.read_mask(path)
-        if mask.ndim != 2:
-            raise SegkdError(f"mask {path} was read as {tuple(mask.shape)}, not as (height, width)")
-        wrong = mask[(mask >= spec.num_classes) & (mask != spec.ignore_index)]
-        if wrong.size:
-            raise SegkdError(
-                f"mask {path} was read with id {wrong[0]}: neither one of the {spec.num_classes} classes of "
-                f"{spec.name!r} nor ignore_index {spec.ignore_index}"
-            )
-        return mask
 
-    @abstractmethod
-    def read_mask(self, path: Path) -> np.ndarray:
-        """Read the file of a mask (H, W), see `label`.
-
-        Raises:
-            SegkdError: it cannot be read.
-        """
-
-    def align(self, index: int, photo: Photo, label: np.ndarray) -> np.ndarray:
-        """Return a mask (H, W) in the size of its image, which was turned by its orientation tag.
-
-        A mask without a tag of its own was drawn over the image either as it is seen or as it is stored. Which of the
-        two its size tells; where it tells nothing, as the image is seen, which is what labelling tools show.
-
-        Raises:
-            SegkdError: the two differ in size either way; both files are named.
-        """
-        size = photo.pixels.shape[:2]
-        if size != label.shape:
-            along = upright(label, photo.tag)
-            if size == along.shape:
-                return along
-            pair = self.pairs[index]
-            raise SegkdError(
-                f"image {pair.image} is {size[1]}x{size[0]} but "
-                f"mask {pair.mask} is {label.shape[1]}x{label.shape[0]} (width x height)"
-            )
-        return label
+def _left_out(
+    label: str, splits: Mapping[str, PairSplit], name: str, root: Path, there: Matches, labels: Matches
+) -> tuple[list[str], list[str]]:
+    """Return problems and remarks about images that have not the suffix, and about masks that have no image."""
+    split, images = splits[name], Pattern(splits[name].images)
+    known = [Pattern(text) for other in splits.values() for text in (other.images, other.masks)]
+    unseen = {
+        key: files[0]
+        for key, files in there.beside.items()
+        if key not in there.found and not any(pattern.key(files[0]) for pattern in known)
+    }
+    labelled = [file for key, file in unseen.items() if key in labels.found]
+    problems = [
+        f"{label}: image {root / file} has a mask and is left out, since splits.{name}.images is {split.images}"
+        f"{images.advice(labelled)}"
+        for file in labelled
+    ]
+    remarks = []
+    bare = [file for key, file in unseen.items() if key not in labels.found]
+    if bare:
+        remarks.append(
+            f"{label}: images of another suffix and without a mask, left out: {len(bare)}, such as {root / bare[0]}"
+        )
+    others = {(other.masks, other.images) for other in splits.values()} - {(split.masks, split.images)}
+    lone = unclaimed(labels.found, {*there.found, *unseen}, others, root)
+    if lone:
+        key, file = next(iter(lone.items()))
+        remarks.append(
+            f"{label}: masks without an image, left out: {len(lone)}, such as {root / file}, whose image would be "
+            f"{images.fill(key, root)}"
+        )
+    return problems, remarks

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from segkd.common.paths import on_disk, same_name
 
-#: Suffixes of files that are taken for images.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 Key = tuple[str, ...]
@@ -17,15 +16,10 @@ Key = tuple[str, ...]
 
 
 class Matches(NamedTuple):
-    """The files, relative to the root, that a pattern is about, by their keys: as a rule one a key.
+    """The files, relative to the root, that a pattern is about, by their keys: as a rule one a key."""
 
-    Attributes:
-        found: those that fit it.
-        beside: those that would, had they not another suffix.
-    """
-
-    found: dict[Key, list[str]]
-    beside: dict[Key, list[str]]
+    found: dict[Key, list[str]]  # those that fit it
+    beside: dict[Key, list[str]]  # those that would, had they not another suffix
 
 
 class Pattern:
@@ -33,9 +27,6 @@ class Pattern:
 
     ``*`` is the only wildcard and stays within one path component. The suffix is one, ``*.jpg``, or several,
     ``*.{jpg,jpeg}``; upper and lower case are the same in it.
-
-    Args:
-        text: the path.
 
     Raises:
         ValueError: braces elsewhere than around the suffixes.
@@ -91,13 +82,9 @@ class Pattern:
 def unclaimed(
     files: Mapping[Key, list[str]], partners: Container[Key], others: Iterable[tuple[str, str]], root: Path
 ) -> dict[Key, str]:
-    """Return the files that belong to nothing, by their keys.
+    """Return those of a split's files of one kind, such as masks, that have no partner, such as an image.
 
-    Args:
-        files: of one kind, such as masks, in one split.
-        partners: keys of what they may belong to, such as images.
-        others: the other splits' patterns of both kinds: what is left over in one split may be another's.
-        root: where all lie.
+    What is left over in one split may be another's: ``others`` holds their patterns of both kinds.
     """
     lone = {key: names[0] for key, names in files.items() if key not in partners}
     for kind, partner in others if lone else ():

@@ -2,9 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -24,92 +23,29 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SHOWN = 5
-"""How many of the objects that are left out for one reason a report lists."""
-
 
 class Sample(NamedTuple):
-    """An image with its label, both upright.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        label: an array (H, W) with a value for each pixel, or `segkd.data.boxes.Objects`.
-    """
+    """An image, uint8 (H, W, 3) RGB, with its label, both upright; see `Samples` for what a label is."""
 
     image: np.ndarray
     label: Any
 
 
 class Look(NamedTuple):
-    """What looking at one sample brings to light.
+    """What looking at one sample brings to light."""
 
-    Attributes:
-        size: height and width of the image, where it can be read.
-        count: of its label, what the format counts.
-        problems: one line for each thing that is wrong.
-        turned: whether an orientation tag has turned the image,
-        along: and its label with it.
-        converted: what was lost in making the image 8-bit RGB.
-    """
-
-    size: tuple[int, int] | None
-    count: Any
-    problems: list[str]
-    turned: bool
-    along: bool
-    converted: list[str]
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """What one split holds.
-
-    Attributes:
-        split: its name.
-        images: how many images it has.
-        heading: that in words.
-        sizes: (height, width) of the images -> how many have it.
-        counts: what is counted of the labels: of each class its share of all pixels in %, or how many boxes it has;
-            what counts for nothing stands in brackets.
-        dropped: reason -> one line for each object left out, with its path. Training goes on without them, so that
-            they are no problems.
-        problems: one line for each thing that is wrong, with its path.
-        remarks: one line for each thing that a person should know.
-        turned: how many images an orientation tag has turned upright, and what with them; empty where none.
-        absent: the split is optional and there is nothing of it on disk.
-    """
-
-    split: str
-    images: int = 0
-    heading: str = ""
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
-    dropped: dict[str, list[str]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    turned: str = ""
-    absent: bool = False
-
-    def lines(self) -> list[str]:
-        """Return what the report says of the split; of objects left out, the first few of each reason."""
-        lines = [f"  {self.split}: {self.heading}; {sizes_text(self.sizes)}"]
-        for name, count in self.counts.items():
-            lines.append(f"    {name:<20} {count:8d}" if isinstance(count, int) else f"    {name:<20} {count:6.2f} %")
-        for reason, places in self.dropped.items():
-            lines.append(f"    left out, {reason}: {len(places)}")
-            lines += [f"      {place}" for place in places[:SHOWN]]
-            lines += [f"      ... and {len(places) - SHOWN} more"] if len(places) > SHOWN else []
-        lines += [f"    {remark}" for remark in self.remarks]
-        return [*lines, f"    turned upright by their orientation tag: {self.turned}"] if self.turned else lines
+    size: tuple[int, int] | None  # height and width of the image, where it can be read
+    count: Any  # of its label, what the format counts
+    problems: list[str]  # one line for each thing that is wrong
+    turned: bool  # whether an orientation tag has turned the image
+    along: bool  # and its label with it
+    converted: list[str]  # what was lost in making the image 8-bit RGB
 
 
 class Samples(ABC):
     """The images of one split with their labels, as far as they are whole; each kind of label has its own.
 
-    Args:
-        spec: the data set.
-        split: which split of it.
-        images: path of each image.
+    A label is an array (H, W) with a value for each pixel, or `segkd.data.annotations.Objects`.
 
     Attributes:
         problems: one line for each thing that is wrong with the split's files.
@@ -118,8 +54,7 @@ class Samples(ABC):
         seconds: of each image what a teacher sees instead of it, where the split says so.
     """
 
-    noun: ClassVar[str]
-    """What the labels are called, such as masks."""
+    noun: ClassVar[str]  # what the labels are called, such as masks
 
     def __init__(self, spec: "DatasetSpec", split: str, images: list[Path]) -> None:
         self.spec, self.split, self.images = spec, split, images
@@ -129,41 +64,47 @@ class Samples(ABC):
         self.seconds: list[Path] = []
 
     def __len__(self) -> int:
-        """How many images there are."""
         return len(self.images)
+
+    # What each kind of label has of its own.
 
     @abstractmethod
     def label(self, index: int) -> Any:
-        """Return one image's label as its file has it, without looking at the image.
-
-        Raises:
-            SegkdError: it cannot be read; the file is named.
-        """
+        """Return one image's label as its file has it, without looking at the image; a SegkdError names a bad file."""
 
     @abstractmethod
     def align(self, index: int, photo: Photo, label: Any) -> Any:
-        """Return a label in the size of its image, which was turned by its orientation tag; itself where it fits.
+        """Return a label as its image lies, which its orientation tag has turned; itself where it fits, or raise."""
 
-        Raises:
-            SegkdError: the two differ in size either way.
-        """
+    @abstractmethod
+    def nothing(self, size: tuple[int, int]) -> Any:
+        """Return the label of an image (height, width) that has none."""
+
+    def count(self, label: Any) -> Any:
+        """Return what is counted of a label; nothing where that is known without reading the images."""
+        return None
+
+    @abstractmethod
+    def heading(self) -> str:
+        """Say how many samples there are."""
+
+    @abstractmethod
+    def tally(self, looks: Sequence[Look]) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Return what is counted in all samples, see `SplitReport`; and problems and remarks that follow from it."""
+
+    @abstractmethod
+    def told(self, indices: Sequence[int]) -> list[str]:
+        """Return what a person should know of the labels at ``indices``; raise if nothing can be learnt from them."""
+
+    # What is the same in all.
 
     def read(self, index: int) -> Sample:
-        """Read an image with its label.
-
-        Raises:
-            SegkdError: one of them cannot be read, or they differ in size; the file is named.
-        """
+        """Read an image with its label; a SegkdError names the file that cannot be read or has another size."""
         photo = read_photo(self.images[index], self.spec.max_pixels)
         return Sample(photo.pixels, self.align(index, photo, self.label(index)))
 
     def add_seconds(self, part: "SplitSpec", base: Path) -> None:
-        """Find what a teacher sees instead of each image; what lacks is a problem.
-
-        Args:
-            part: where the split's files lie,
-            base: below this.
-        """
+        """Find below ``base`` what a teacher sees instead of each image of a split; what lacks is a problem."""
         pattern, images = Pattern(part.images_teacher or ""), Pattern(part.images)
         files = pattern.files(base)
         for image in self.images:
@@ -178,26 +119,19 @@ class Samples(ABC):
                 )
 
     def second(self, index: int, size: tuple[int, ...]) -> np.ndarray | None:
-        """Read what a teacher sees instead of an image; None where it sees the same.
+        """Read what a teacher sees instead of an image of ``size``, height and width; None where it sees the same.
 
-        Args:
-            index: which.
-            size: height and width of the image.
-
-        Returns:
-            float32 (H, W, C) in [0, 1]: RGB, or of grey, 8 or 16 bits, one channel.
-
-        Raises:
-            SegkdError: it cannot be read, or has another size; both files are named.
+        It is float32 (H, W, C) in [0, 1]: RGB, or of grey, 8 or 16 bits, one channel.
         """
         if not self.seconds:
             return None
         path = self.seconds[index]
         opened = open_image(path, "second input", self.spec.max_pixels)
         image = opened.image
-        if image.mode in ("L", "1") or image.mode.startswith("I"):
-            pixels = np.asarray(image.convert("L") if image.mode == "1" else image)[..., None]
-            pixels = pixels.astype(np.float32) / (255 if image.mode in ("L", "1") else 65535)
+        if image.mode == "1":
+            image = image.convert("L")
+        if image.mode == "L" or image.mode.startswith("I"):
+            pixels = np.asarray(image)[..., None].astype(np.float32) / (255 if image.mode == "L" else 65535)
         elif image.mode in COLOUR_MODES:
             pixels = np.asarray(image.convert("RGB")).astype(np.float32) / 255
         else:
@@ -210,63 +144,25 @@ class Samples(ABC):
             )
         return pixels
 
-    @abstractmethod
-    def nothing(self, size: tuple[int, int]) -> Any:
-        """Return the label of an image (height, width) that has none."""
-
-    def count(self, label: Any) -> Any:
-        """Return what is counted of a label; nothing where that is known without reading the images."""
-        return None
-
     def look(self, index: int) -> Look:
         """Read an image with its label, and say all that is wrong."""
-        photo = label = None
-        problems = []
-        along = False
-        try:
-            photo = read_photo(self.images[index], self.spec.max_pixels)
-        except SegkdError as error:
-            problems.append(str(error))
-        try:
-            label = self.label(index)
-            if photo is not None:
-                along = self.align(index, photo, label) is not label
-        except SegkdError as error:
-            problems.append(str(error))
-        if photo is not None:
+        problems: list[str] = []
+
+        def attempt(read: Callable[..., Any], *given: Any) -> Any:
             try:
-                self.second(index, photo.pixels.shape)
+                return read(*given)
             except SegkdError as error:
                 problems.append(str(error))
+
+        photo = attempt(read_photo, self.images[index], self.spec.max_pixels)
+        label = attempt(self.label, index)
         count = None if label is None else self.count(label)
         if photo is None:
             return Look(None, count, problems, False, False, [])
-        height, width = photo.pixels.shape[:2]
-        return Look((height, width), count, problems, photo.tag != UPRIGHT, along, photo.converted)
-
-    @abstractmethod
-    def heading(self) -> str:
-        """Say how many samples there are."""
-
-    @abstractmethod
-    def tally(self, looks: Sequence[Look]) -> tuple[dict[str, Any], list[str], list[str]]:
-        """Return what is counted in all samples, see `SplitReport`; and problems and remarks that follow from it."""
-
-    @abstractmethod
-    def told(self, indices: Sequence[int]) -> list[str]:
-        """Return what a person should know of the labels at ``indices`` before training on them.
-
-        Raises:
-            SegkdError: nothing can be learnt from them.
-        """
-
-
-def sizes_text(sizes: Mapping[tuple[int, int], int]) -> str:
-    """Say which sizes are common, from (height, width) of the images -> how many have it."""
-    common = sorted(sizes.items(), key=lambda item: -item[1])
-    listed = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:4])
-    more = f" and {len(common) - 4} other sizes" if len(common) > 4 else ""
-    return f"width x height {listed or 'unknown'}{more}"
+        aligned = None if label is None else attempt(self.align, index, photo, label)
+        attempt(self.second, index, photo.pixels.shape)
+        along = aligned is not None and aligned is not label
+        return Look(photo.pixels.shape[:2], count, problems, photo.tag != UPRIGHT, along, photo.converted)
 
 
 def classes_have(names: Sequence[str], most: int = 5) -> str:
@@ -278,14 +174,7 @@ def classes_have(names: Sequence[str], most: int = 5) -> str:
 def read_all(
     read: Callable[[Item], Result], items: Sequence[Item], name: str = "reading", console: Console | None = None
 ) -> Iterator[Result]:
-    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run.
-
-    Args:
-        read: called with each item.
-        items: what is read.
-        name: what they are called where progress is shown.
-        console: see `shown`.
-    """
+    """Yield what ``read`` makes of each item, in order: in threads, as decoding an image lets others run."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from shown(pool.map(read, items), len(items), name, console)
 

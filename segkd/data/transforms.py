@@ -24,6 +24,14 @@ MIN_SIDE = 1.0
 MIN_VISIBILITY = 0.1
 """Share of a box that must be left after a crop for training to keep it: less shows too little of the object."""
 
+# NEAREST_EXACT keeps pixel centres where LINEAR and AREA put them; plain NEAREST is half a pixel off.
+_INTERPOLATION: dict[str, Any] = {
+    "interpolation": cv2.INTER_LINEAR,
+    "mask_interpolation": cv2.INTER_NEAREST_EXACT,
+    "area_for_downscale": "image",
+    "p": 1.0,
+}
+
 # Compose wants boxes where it knows how to move some.
 _NO_BOXES = {"bboxes": np.zeros((0, 4), dtype=np.float32), "kept": np.arange(0)}
 
@@ -44,25 +52,19 @@ class GaussianBlur(_OfTheImageAlone, A.GaussianBlur):
 
 
 class Transformed(NamedTuple):
-    """What a transform returns.
+    """What a transform returns."""
 
-    Attributes:
-        image: uint8 (h, w, 3).
-        label: as it was given: of a mask (h, w), or as large as it was in validation; or the `Objects` that are left,
-            in pixels of ``image``, inside it.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # uint8 (h, w, 3)
+    # As it was given: of a mask (h, w), or as large as it was in validation; or the `Objects` that are left, in pixels
+    # of the image, inside it.
     label: Any
 
 
 class Transform:
     """An albumentations pipeline as a function of image, label and seed.
 
-    Args:
-        steps: what is applied.
-        training: whether masks go through it too, and boxes smaller than `MIN_SIDE` or less visible than
-            `MIN_VISIBILITY` are dropped. In evaluation masks stay as they are, and so does every box.
+    In ``training`` masks go through it too, and boxes smaller than `MIN_SIDE` or less visible than `MIN_VISIBILITY` are
+    dropped. In evaluation masks stay as they are, and so does every box.
     """
 
     def __init__(self, steps: Sequence[A.BasicTransform], training: bool):
@@ -74,45 +76,34 @@ class Transform:
         self.pipeline = A.Compose([*steps, A.NoOp()], bbox_params=boxes, additional_targets={"second": "image"})
 
     def __call__(self, image: np.ndarray, label: Any = None, seed: int = 0) -> Transformed:
-        """Transform one image and its label.
+        """Transform one image, uint8 (H, W, 3), and its label; every random draw of this call derives from ``seed``.
 
-        Args:
-            image: uint8 (H, W, 3).
-            label: an array (H, W) with a value for each pixel; or `Objects`, whose boxes lie inside the image and have
-                an area; or None.
-            seed: what every random draw of this call derives from.
+        The label is an array (H, W); or `Objects`, whose boxes lie inside the image and have an area; or None.
         """
         if isinstance(label, Objects):
             return self._objects(image, label, seed)
-        if label is None or not self.training:
-            return Transformed(apply(self.pipeline, seed, image=image, **_NO_BOXES)["image"], label)
-        out = apply(self.pipeline, seed, image=image, mask=label, **_NO_BOXES)
-        return Transformed(out["image"], out["mask"])
+        mask = {"mask": label} if self.training and label is not None else {}
+        out = self._run(seed, image=image, **mask, **_NO_BOXES)
+        return Transformed(out["image"], out.get("mask", label))
 
     def with_second(
         self, image: np.ndarray, second: np.ndarray, label: np.ndarray, seed: int = 0
     ) -> tuple[Transformed, np.ndarray]:
         """Transform an image with its mask as `__call__` does, and what a teacher sees instead with them.
 
-        That is cropped, flipped and scaled alike; colour jitter and blur are the image's alone.
-
-        Args:
-            image: uint8 (H, W, 3).
-            second: float32 (H, W, C) in [0, 1]; its padding is 0, of RGB the mean colour.
-            label: an array (H, W).
-            seed: what every random draw of this call derives from.
+        That, ``second``, float32 (H, W, C) in [0, 1], is cropped, flipped and scaled alike; colour jitter and blur are
+        the image's alone. Its padding is 0, of RGB the mean colour.
         """
         mask = {"mask": label} if self.training else {}
-        out = apply(self.pipeline, seed, image=image, second=second, **mask, **_NO_BOXES)
+        out = self._run(seed, image=image, second=second, **mask, **_NO_BOXES)
         moved = out["second"]
         padded = moved / np.float32(255) if moved.shape[2] == 3 else np.float32(0)
-        moved = np.where(moved > 1, padded, moved)
-        return Transformed(out["image"], out.get("mask", label)), moved
+        return Transformed(out["image"], out.get("mask", label)), np.where(moved > 1, padded, moved)
 
     def _objects(self, image: np.ndarray, objects: Objects, seed: int) -> Transformed:
         count, masks = len(objects.boxes), objects.masks
         stacked = {} if masks is None or not count else {"masks": masks}
-        out = apply(self.pipeline, seed, image=image, bboxes=objects.boxes, kept=np.arange(count), **stacked)
+        out = self._run(seed, image=image, bboxes=objects.boxes, kept=np.arange(count), **stacked)
         kept = np.array(out["kept"], dtype=np.int64)
         if stacked:
             masks = np.asarray(out["masks"])
@@ -121,6 +112,12 @@ class Transform:
             masks = np.zeros((0, *out["image"].shape[:2]), dtype=np.uint8)
         moved = np.array(out["bboxes"], dtype=np.float32).reshape(-1, 4)
         return Transformed(out["image"], objects._replace(masks=masks).select(kept)._replace(boxes=moved))
+
+    def _run(self, seed: int, **data: Any) -> dict[str, Any]:
+        # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
+        # the same seed, so that the draw that makes the scale small would also put the crop at the top.
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return self.pipeline(**data)
 
 
 def train_transform(
@@ -147,63 +144,18 @@ def train_transform(
             fifth of it. 0 turns it off.
         ignore_index: what padding is labelled as; padded pixels get the mean colour.
         blur: probability of a Gaussian blur, whose sigma is drawn from 0 to 1 pixels.
-
-    Raises:
-        SegkdError: a value out of range.
     """
-    return Transform(train_steps(crop, resize, scale, flip, color_jitter, ignore_index, blur), training=True)
-
-
-def eval_transform(resize: Sequence[int] | None = None) -> Transform:
-    """Build the validation transform: image and boxes are resized to ``(height, width)``; a mask keeps its own size.
-
-    Raises:
-        SegkdError: a size that is not two positive numbers.
-    """
-    return Transform([] if resize is None else [resize_step(resize)], training=False)
-
-
-def apply(pipeline: A.Compose, seed: int, **data: Any) -> dict[str, Any]:
-    """Run a pipeline on ``data``, every random draw of it derived from ``seed``."""
-    # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
-    # the same seed, so that the draw that makes the scale small would also put the crop at the top.
-    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return pipeline(**data)
-
-
-def train_steps(
-    crop: Sequence[int] | None,
-    resize: Sequence[int] | None,
-    scale: Sequence[float],
-    flip: float,
-    color_jitter: float,
-    fill_mask: int = 0,
-    blur: float = 0.0,
-) -> list[A.BasicTransform]:
-    """Return the steps of `train_transform`, those that are asked for, in their order."""
-    steps: list[A.BasicTransform] = [] if resize is None else [resize_step(resize)]
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise SegkdError(f"scale must be [smallest, largest] with 0 < smallest <= largest, got {list(scale)}")
-    if tuple(scale) != (1, 1):
-        steps.append(
-            A.RandomScale(
-                (scale[0] - 1, scale[1] - 1),
-                interpolation=cv2.INTER_LINEAR,
-                mask_interpolation=cv2.INTER_NEAREST_EXACT,
-                area_for_downscale="image",
-                p=1.0,
-            )
-        )
-    if crop is not None:
-        height, width = _size("crop", crop)
-        steps.append(
-            A.RandomCrop(
-                height, width, pad_if_needed=True, pad_position="random", fill=MEAN_COLOR, fill_mask=fill_mask, p=1.0
-            )
-        )
     for name, value in (("flip", flip), ("color_jitter", color_jitter), ("blur", blur)):
         if not 0 <= value <= 1:
             raise SegkdError(f"{name} must lie in 0 to 1, got {value}")
+    steps: list[A.BasicTransform] = [] if resize is None else [_resize(resize)]
+    if tuple(scale) != (1, 1):
+        steps.append(A.RandomScale((scale[0] - 1, scale[1] - 1), **_INTERPOLATION))
+    if crop is not None:
+        padding = {"pad_if_needed": True, "pad_position": "random", "fill": MEAN_COLOR, "fill_mask": ignore_index}
+        steps.append(A.RandomCrop(*_size("crop", crop), **padding, p=1.0))
     if flip:
         steps.append(A.HorizontalFlip(p=flip))
     if color_jitter:
@@ -211,18 +163,16 @@ def train_steps(
         steps.append(ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
     if blur:
         steps.append(GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
-    return steps
+    return Transform(steps, training=True)
 
 
-def resize_step(size: Sequence[int]) -> A.Resize:
-    """Return the step that brings an image to ``size`` (height, width).
+def eval_transform(resize: Sequence[int] | None = None) -> Transform:
+    """Build the validation transform: image and boxes are resized to ``(height, width)``; a mask keeps its own size."""
+    return Transform([] if resize is None else [_resize(resize)], training=False)
 
-    Raises:
-        SegkdError: a size that is not two positive numbers.
-    """
-    height, width = _size("resize", size)
-    # NEAREST_EXACT keeps pixel centres where LINEAR and AREA put them; plain NEAREST is half a pixel off.
-    return A.Resize(height, width, cv2.INTER_LINEAR, cv2.INTER_NEAREST_EXACT, area_for_downscale="image", p=1.0)
+
+def _resize(size: Sequence[int]) -> A.Resize:
+    return A.Resize(*_size("resize", size), **_INTERPOLATION)
 
 
 def _size(name: str, size: Sequence[int]) -> tuple[int, int]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
-from segkd.common.plain import complaint, lower
+from segkd.common.plain import block_of, complaint, lower
 from segkd.common.student import no_run
 from segkd.data.description import is_spec_path
 from segkd.errors import SegkdError, nearest
@@ -217,13 +217,13 @@ def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer]
     if first["type"] == "missing" and not isinstance(first["input"], list):
         return f"{file}: the key {dotted!r} is missing"
     field = fields.get(tuple(path))
-    text = complaint(first, field, None if field is None else _block(field.annotation))
+    text = complaint(first, field, None if field is None else block_of(field.annotation))
     return f"{file}: {dotted}: {text}" if dotted else f"{file}: {text}"
 
 
 def _nearest_key(path: list[str], fields: dict[tuple[str, ...], FieldInfo]) -> str:
     """Return a hint for a key that does not exist: a key of another block if it has this name, else of this one."""
-    values = [known for known, field in fields.items() if _block(field.annotation) is None or known[-1] == "terms"]
+    values = [known for known, field in fields.items() if block_of(field.annotation) is None or known[-1] == "terms"]
     elsewhere = [".".join(known) for known in values if known[-1] == path[-1] and "NAME" not in known]
     if elsewhere:
         return f"did you mean {min(elsewhere, key=lambda dotted: dotted.count('.'))!r}?"
@@ -235,13 +235,6 @@ def _fields(model: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Fie
     found: dict[tuple[str, ...], FieldInfo] = {}
     for name, field in model.model_fields.items():
         found[*path, name] = field
-        if (block := _block(field.annotation)) is not None:
+        if (block := block_of(field.annotation)) is not None:
             found |= _fields(block, (*path, name, "NAME") if name == "terms" else (*path, name))
     return found
-
-
-def _block(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    blocks = (_block(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((block for block in blocks if block is not None), None)

@@ -107,10 +107,8 @@ class Task(ABC):
 
     def unlabelled(self) -> "list[Path]":
         """Return the images without labels that are mixed into the batches, as a rule none."""
-        from segkd.data.unlabelled import find_images
-
         data = self.config.data
-        return [] if data.unlabelled is None else find_images(self.spec, data.unlabelled.images, data.root)
+        return [] if data.unlabelled is None else self.spec.find_images(data.unlabelled.images, data.root)
 
     def samples(self, split: str, count: int) -> "Image.Image":
         """Return a picture of samples with their labels, before and after the training split's augmentation."""

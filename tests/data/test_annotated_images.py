@@ -67,7 +67,7 @@ def test_every_image_must_be_there(spec):
 
 def test_classes_without_a_box_are_said(spec):
     samples = spec.samples("val")
-    without = [name for name, label in spec.label_of.items() if label not in samples.annotations.objects.labels]
+    without = [name for name, label in spec.label_of.items() if label not in samples.objects.labels]
     first = ", ".join(map(repr, without[:5]))
     assert samples.remarks == [f"{spec.name} val: classes {first} and {len(without) - 5} more have no box"]
     present = [item for item in spec.classes if item.name not in without]
@@ -100,7 +100,7 @@ def test_real_bccd_has_the_counts_of_its_files():
     spec = read_spec("bccd", BoxSpec)
     splits = {split: spec.samples(split) for split in ("train", "val")}
     assert [len(part) for part in splits.values()] == [205, 87]
-    counts = sum(np.bincount(part.annotations.objects.labels, minlength=4) for part in splits.values())
+    counts = sum(np.bincount(part.objects.labels, minlength=4) for part in splits.values())
     # 3943 objects in the files: 3350 RBC, two of which have no area, 301 WBC and 292 platelets.
     assert counts.tolist() == [0, 3348, 301, 292]
     assert [part.dropped for part in splits.values()] == [
@@ -127,7 +127,7 @@ class TestOrientation:
     @pytest.mark.parametrize("tag", range(1, 9))
     def test_boxes_and_masks_stay_or_turn_as_the_annotated_size_says(self, spec, tag):
         before = spec.samples("train", masks=spec.format == "coco")
-        boxes, size = before.annotations.of(0).boxes, tuple(before.annotations.sizes[0])
+        boxes, size = before.of(0).boxes, tuple(before.sizes[0])
         turns = tag > 4
         image, objects = self.seen(spec, tag, stored_size=True)
         masks = objects.masks
@@ -140,7 +140,7 @@ class TestOrientation:
 
     @pytest.mark.parametrize("tag", range(1, 9))
     def test_what_is_annotated_as_the_image_is_seen_stays(self, spec, tag):
-        boxes = spec.samples("train").annotations.of(0).boxes
+        boxes = spec.samples("train").of(0).boxes
         image, objects = self.seen(spec, tag, stored_size=False)
         assert image.shape == (64, 96, 3)
         np.testing.assert_array_equal(objects.boxes, boxes)

@@ -3,13 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkd.data.annotations import Annotations, Box, Found
+from segkd.data.annotations import Box, Found
+from segkd.data.boxes import BoxSamples
 
 NAN, INF = float("nan"), float("inf")
 
 
-def annotate(*boxes: Box, sizes=((40, 60), (20, 30))) -> Annotations:
-    return Annotations(Found([Path(f"{i}.jpg") for i in range(len(sizes))], list(sizes), list(boxes)))
+def annotate(*boxes: Box, sizes=((40, 60), (20, 30))) -> BoxSamples:
+    found = Found([Path(f"{i}.jpg") for i in range(len(sizes))], list(sizes), list(boxes))
+    return BoxSamples(None, "train", found)
 
 
 def test_each_image_gets_its_own_boxes_in_the_order_of_the_file():

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from segkd.data.check import DatasetReport, choose
-from segkd.data.samples import SplitReport, read_all, sizes_text
+from segkd.data.check import DatasetReport, SplitReport, choose, sizes_text
+from segkd.data.samples import read_all
 from segkd.errors import SegkdError
 
 

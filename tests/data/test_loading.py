@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segkd.data.dataset import SeededDataset
-from segkd.data.loading import RankSlice, StepSampler, eval_loader, train_loader
+from segkd.data.loading import Batches, endless, eval_loader, train_loader
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
 
@@ -47,7 +47,7 @@ def test_batches_are_what_the_data_set_makes_of_them_whoever_loads(workers):
     data = Numbers(3)
     batches = islice(train_loader(data, batch_size=2, workers=workers, seed=1, start=4), 6)
     drawn = [item for batch in batches for item in batch["items"]]
-    assert drawn == [data[key] for key in islice(StepSampler(9, seed=1, start=4), 12)]
+    assert drawn == [data[key] for key in islice(endless(9, seed=1, start=4), 12)]
     loader = eval_loader(data, batch_size=2, workers=workers, world=2)
     assert len(loader) == 3
     assert [[item["index"] for item in batch["items"]] for batch in loader] == [[0, 2], [4, 6], [8]]
@@ -82,35 +82,36 @@ def test_an_error_surfaces_as_it_was_raised(workers):
 
 
 def test_each_epoch_is_another_permutation():
-    drawn = list(islice(StepSampler(50, seed=1), 150))
+    drawn = list(islice(endless(50, seed=1), 150))
     orders = [[index for epoch, index in drawn if epoch == number] for number in range(3)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert list(islice(StepSampler(50, seed=2), 50)) != drawn[:50]
-    assert not hasattr(StepSampler(50, seed=1), "__len__")
+    assert list(islice(endless(50, seed=2), 50)) != drawn[:50]
+    assert not hasattr(Batches(50, 0, 4, 0, seed=1), "__len__")
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_together_see_what_one_process_would(world):
-    single = list(islice(StepSampler(7, seed=1, start=5), 12))
-    ranks = [
-        list(islice(StepSampler(7, seed=1, start=5, rank=rank, world=world), 12 // world)) for rank in range(world)
-    ]
+    single = list(islice(endless(7, seed=1, start=5), 12))
+    ranks = [list(islice(endless(7, seed=1, start=5, rank=rank, world=world), 12 // world)) for rank in range(world)]
     assert [ranks[i % world][i // world] for i in range(12)] == single
 
 
-@pytest.mark.parametrize(("size", "world"), [(5, 1), (5, 2), (7, 3), (2, 4)])
-def test_rank_slices_cover_every_image_once(size, world):
-    slices = [RankSlice(size, rank, world) for rank in range(world)]
-    assert sorted(index for part in slices for index in part) == list(range(size))
-    assert [len(part) for part in slices] == [len(list(part)) for part in slices]
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_validation_covers_every_image_once(world):
+    loaders = [eval_loader(Numbers(0), batch_size=2, rank=rank, world=world) for rank in range(world)]
+    seen = [[item["index"] for batch in loader for item in batch["items"]] for loader in loaders]
+    assert sorted(index for part in seen for index in part) == list(range(9))
+    assert [len(loader) for loader in loaders] == [(len(part) + 1) // 2 for part in seen]
 
 
 def test_samplers_refuse_what_cannot_be():
     with pytest.raises(SegkdError, match="no items"):
-        StepSampler(0, seed=0)
+        Batches(0, 0, 4, 0, seed=0)
+    with pytest.raises(SegkdError, match="no items"):
+        Batches(4, 0, 4, 1, seed=0)
     with pytest.raises(SegkdError, match="rank 2 is outside a world of 2"):
-        RankSlice(5, 2, 2)
+        eval_loader(Numbers(0), rank=2, world=2)
 
 
 def test_a_limit_keeps_items_from_all_over():

@@ -5,12 +5,11 @@ import pytest
 from PIL import Image
 from trees import make_camvid
 
-from segkd.data import occurrence
+from segkd.data import masks
 from segkd.data.check import check_dataset
 from segkd.data.description import read_spec
 from segkd.data.formats.masks import Masks
 from segkd.data.masks import MaskSpec
-from segkd.data.occurrence import missing, occurring, one_alone
 
 CLASSES = [{"name": name, "color": [20 * index, 0, 0]} for index, name in enumerate("abcdefgh")]
 
@@ -38,60 +37,58 @@ def counts_of(**pixels: int) -> np.ndarray:
 
 class TestLook:
     def test_few_masks_are_read_where_they_hold_every_class(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(occurrence, "_LOOKS", (2, 4))
+        monkeypatch.setattr(masks, "_LOOKS", (2, 4))
         make(tmp_path, [[0, 1]], *[[[0, 0]]] * 8, [[0, 255]])
         samples = spec_of(2, tmp_path).samples("train")
-        counts, looked = occurring(samples, range(10))
+        counts, looked = samples.occurring(range(10))
         assert looked == 2
         assert counts[[0, 1, 255]].tolist() == [2, 1, 1]
 
     def test_and_more_where_they_do_not(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(occurrence, "_LOOKS", (2, 4))
+        monkeypatch.setattr(masks, "_LOOKS", (2, 4))
         make(tmp_path, *[[[0, 0]]] * 9, [[0, 255]])
         samples = spec_of(2, tmp_path).samples("train")
-        counts, looked = occurring(samples, range(10))
+        counts, looked = samples.occurring(range(10))
         assert looked == 4
         assert counts.sum() == 8
-        monkeypatch.setattr(occurrence, "_LOOKS", (2, 40))
-        assert occurring(samples, range(10))[1] == 10
+        monkeypatch.setattr(masks, "_LOOKS", (2, 40))
+        assert samples.occurring(range(10))[1] == 10
 
 
 class TestMissing:
     def test_all_there(self):
-        assert missing(counts_of(_0=1, _1=1), spec_of(2), "any of 3 masks") == ""
+        assert spec_of(2).missing(counts_of(_0=1, _1=1), "any of 3 masks") == ""
 
     @pytest.mark.parametrize("present", [0, 1])
     def test_masks_of_0_and_255_without_label_map_are_told_which(self, present):
         counts = counts_of(**{f"_{present}": 3, "_255": 1})
-        text = missing(counts, spec_of(2), "any of 3 masks")
+        text = spec_of(2).missing(counts, "any of 3 masks")
         there, absent = "ab"[present], "ab"[1 - present]
         assert text == (
             f"class '{absent}' has no pixel in any of 3 masks: every pixel is '{there}' or ignored; 25 % are 255, "
             f"which is ignored: if that is '{absent}', say label_map: {{{present}: {present}, 255: {1 - present}}}"
         )
-        assert one_alone(counts, spec_of(2))
 
     def test_a_label_map_that_reaches_a_class_by_no_id(self):
-        text = missing(counts_of(_0=3, _255=1), spec_of(3, label_map={0: 0, 1: 1, 9: "ignore"}), "any of 3 masks")
+        text = spec_of(3, label_map={0: 0, 1: 1, 9: "ignore"}).missing(counts_of(_0=3, _255=1), "any of 3 masks")
         assert text.endswith("is 'a' or ignored; label_map sends no id to 'c'")
-        text = missing(counts_of(_0=3, _2=1), spec_of(3, label_map={0: 0, 1: 1, 2: 2}), "9 of 90 masks")
+        text = spec_of(3, label_map={0: 0, 1: 1, 2: 2}).missing(counts_of(_0=3, _2=1), "9 of 90 masks")
         assert text == "class 'b' has no pixel in 9 of 90 masks"
 
     def test_many_are_listed_in_part(self):
         counts = counts_of(_0=9, _1=9, _255=2)
-        text = missing(counts, spec_of(8), "any of 3 masks")
+        text = spec_of(8).missing(counts, "any of 3 masks")
         assert text == (
             "classes 'c', 'd', 'e', 'f', 'g' and 1 more have no pixel in any of 3 masks; 10 % are 255, which is "
             "ignored: if that is one of them, say so in label_map"
         )
-        assert not one_alone(counts, spec_of(8))
 
     def test_colours_that_are_ignored_are_no_cause(self):
         for more in ({"masks": "colors"}, {"ignore_colors": [[1, 1, 1]]}):
-            assert missing(counts_of(_0=3, _1=1, _255=1), spec_of(3, **more), "x") == "class 'c' has no pixel in x"
+            assert spec_of(3, **more).missing(counts_of(_0=3, _1=1, _255=1), "x") == "class 'c' has no pixel in x"
 
     def test_nothing_labelled(self):
-        text = missing(counts_of(_255=1), spec_of(2, label_map={1: 1, 0: 0}), "any of 3 masks")
+        text = spec_of(2, label_map={1: 1, 0: 0}).missing(counts_of(_255=1), "any of 3 masks")
         assert text == "classes 'a', 'b' have no pixel in any of 3 masks: every pixel is ignored"
 
 

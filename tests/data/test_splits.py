@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segkd.data.masks import PairSplit
-from segkd.data.splits import match_files
+from segkd.data.masks import PairSplit, match_files
 
 FLAT = PairSplit(images="images/*.jpg", masks="masks/*.png")
 

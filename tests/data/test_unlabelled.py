@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from trees import make_camvid, make_coco
 
+from segkd.data.check import check_unlabelled
 from segkd.data.dataset import SeededDataset
 from segkd.data.description import read_spec
-from segkd.data.loading import MixedBatches, StepSampler, train_loader
+from segkd.data.loading import Batches, endless, train_loader
 from segkd.data.transforms import train_transform
-from segkd.data.unlabelled import check_unlabelled, find_images
 from segkd.errors import SegkdError
 
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 def dataset(root: Path) -> SeededDataset:
     spec = read_spec(make_camvid(root, train=3))
     transform = train_transform((32, 48), scale=(0.5, 2.0), color_jitter=0.4)
-    return SeededDataset(spec, "train", transform, seed=3, unlabelled=find_images(spec, "extra/*.png"))
+    return SeededDataset(spec, "train", transform, seed=3, unlabelled=spec.find_images("extra/*.png"))
 
 
 def test_their_pixels_count_for_nothing_and_the_batch_says_which_they_are(dataset):
@@ -50,28 +50,26 @@ def test_they_are_augmented_as_the_others(dataset):
 
 
 def test_each_kind_is_drawn_in_an_order_of_its_own_that_repeats_nothing():
-    batches = list(islice(MixedBatches(6, 8, 4, 2, seed=1), 12))
+    batches = list(islice(Batches(6, 8, 4, 2, seed=1), 12))
     labelled = [key for batch in batches for key in batch[:2]]
     unlabelled = [(epoch, index - 6) for batch in batches for epoch, index in batch[2:]]
-    assert labelled == list(islice(StepSampler(6, 1), 24))
+    assert labelled == list(islice(endless(6, 1), 24))
     for epoch in range(3):
         assert sorted(index for number, index in unlabelled if number == epoch) == list(range(8))
     assert [index for epoch, index in unlabelled if epoch == 0] != [index for epoch, index in unlabelled if epoch == 1]
-    alike = MixedBatches(8, 8, 4, 2, seed=1)  # of one size the two orders still differ
+    alike = Batches(8, 8, 4, 2, seed=1)  # of one size the two orders still differ
     batch = list(islice(alike, 4))
     assert [key for keys in batch for key in keys[:2]] != [(e, i - 8) for keys in batch for e, i in keys[2:]]
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_resuming_goes_on_where_it_stopped_whatever_the_number_of_ranks(world):
-    whole = [list(islice(MixedBatches(5, 7, 4, 1, 3, 0, rank, world), 9)) for rank in range(world)]
+    whole = [list(islice(Batches(5, 7, 4, 1, 3, 0, rank, world), 9)) for rank in range(world)]
     for done in (1, 4):
-        resumed = [
-            list(islice(MixedBatches(5, 7, 4, 1, 3, done * 4 * world, r, world), 9 - done)) for r in range(world)
-        ]
+        resumed = [list(islice(Batches(5, 7, 4, 1, 3, done * 4 * world, r, world), 9 - done)) for r in range(world)]
         assert resumed == [batches[done:] for batches in whole]
     dealt = sorted(key for batches in whole for batch in batches for key in batch[3:])
-    assert dealt == sorted((e, 5 + i) for e, i in islice(StepSampler(7, 3, stream=1), 9 * world))
+    assert dealt == sorted((e, 5 + i) for e, i in islice(endless(7, 3, stream=1), 9 * world))
 
 
 def test_workers_change_nothing(dataset):
@@ -84,7 +82,7 @@ def test_workers_change_nothing(dataset):
 def test_images_with_boxes_take_them_too(root):
     spec = read_spec(make_coco(root))
     data = SeededDataset(
-        spec, "train", train_transform(), seed=3, masks=True, unlabelled=find_images(spec, "extra/*.png")
+        spec, "train", train_transform(), seed=3, masks=True, unlabelled=spec.find_images("extra/*.png")
     )
     batch = next(iter(train_loader(data, batch_size=4, share=2)))
     assert batch["labelled"].tolist() == [True, True, False, False]
@@ -96,17 +94,17 @@ def test_images_with_boxes_take_them_too(root):
 
 def test_several_patterns_find_each_image_once_and_labelled_ones_are_left_out(root, dataset):
     spec = dataset.spec
-    assert len(find_images(spec, ["extra/*.png", str(root / "extra/1*.png"), "extra/*.{jpg,png}"])) == 5
-    images = find_images(spec, ["extra/*.png", "train/*.png"])
+    assert len(spec.find_images(["extra/*.png", str(root / "extra/1*.png"), "extra/*.{jpg,png}"])) == 5
+    images = spec.find_images(["extra/*.png", "train/*.png"])
     few = SeededDataset(spec, "train", dataset.transform, limit=1, unlabelled=images)
     assert (len(few), len(few.unlabelled)) == (1, 7)
     with pytest.raises(SegkdError, match="finds only images of the split that is trained on"):
-        SeededDataset(spec, "train", dataset.transform, unlabelled=find_images(spec, "train/*.png"))
+        SeededDataset(spec, "train", dataset.transform, unlabelled=spec.find_images("train/*.png"))
 
 
 def test_a_pattern_that_finds_none_says_so(dataset):
     with pytest.raises(SegkdError, match=r'no image matches .*extra/\*\.jpg: write "extra/\*\.{jpg,png}"$'):
-        find_images(dataset.spec, "extra/*.jpg")
+        dataset.spec.find_images("extra/*.jpg")
 
 
 def test_the_check_reads_them(root, dataset):

@@ -1,18 +1,17 @@
 """Masks: an image file for each image, which holds ids, or shows each class in its colour."""
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from segkd.common.orientation import upright
-from segkd.common.reading import open_image
-from segkd.data.description import Byte, ClassSpec, Color
-from segkd.data.masks import MaskSpec, PairedMasks, PairSplit
-from segkd.data.splits import match_files
-from segkd.data.streets import Drawing
+from segkd.common.reading import Photo, open_image
+from segkd.data.description import Byte, Color
+from segkd.data.masks import MaskSamples, MaskSpec, Pair, PairSplit, match_files
 from segkd.errors import SegkdError
 
 INVALID = -1
@@ -25,7 +24,6 @@ class Masks(MaskSpec):
     """A data set of images and files of masks.
 
     Attributes:
-        splits: the files of each split.
         masks: what mask files hold: ``"ids"``, or ``"colors"``, each class in its own; None takes files of RGB for
             colours, those of one channel or with a palette for ids.
         ignore_colors: RGB of pixels that count for nothing, in masks of colours.
@@ -34,7 +32,6 @@ class Masks(MaskSpec):
     """
 
     title = "masks as image files: ids, or each class in its colour"
-    parts: ClassVar[dict[str, type[BaseModel]]] = {"splits": PairSplit, "classes": ClassSpec, "drawing": Drawing}
 
     splits: dict[str, PairSplit] = Field(min_length=1)
     masks: Literal["ids", "colors"] | None = None
@@ -52,19 +49,17 @@ class Masks(MaskSpec):
         if self.masks == "colors" and self.label_map is not None:
             raise ValueError("label_map is of ids, and masks: colors has none: leave one of them out")
         for color in set(self.ignore_colors) & set(self.colors):
-            raise ValueError(f"ignore_colors has {list(color)}, the colour of class {self._of_color(color)[0]!r}")
+            name = self.class_names[self.colors.index(color)]
+            raise ValueError(f"ignore_colors has {list(color)}, the colour of class {name!r}")
         return self
 
     @cached_property
     def lookup(self) -> np.ndarray:
         """Table (256,) int16 from raw id to class id or ``ignore_index``; -1 where a raw id is an error."""
         table = np.full(256, INVALID, dtype=np.int16)
-        if self.label_map is None:
-            table[: self.num_classes] = np.arange(self.num_classes)
-            table[self.ignore_index] = self.ignore_index
-        else:
-            for raw, target in self.label_map.items():
-                table[raw] = self.ignore_index if target == "ignore" else target
+        same = {number: number for number in (*range(self.num_classes), self.ignore_index)}
+        for raw, target in (same if self.label_map is None else self.label_map).items():
+            table[raw] = self.ignore_index if target == "ignore" else target
         return table
 
     @cached_property
@@ -79,14 +74,11 @@ class Masks(MaskSpec):
     @property
     def shared_color(self) -> str:
         """Which classes have one colour; empty where each has its own."""
-        for color in self.colors:
-            names = self._of_color(color)
-            if len(names) > 1:
-                return f"classes {names[0]!r} and {names[1]!r} share the colour {list(color)}"
+        for color, count in Counter(self.colors).items():
+            if count > 1:
+                one, other, *_ = [item.name for item in self.classes if item.color == color]
+                return f"classes {one!r} and {other!r} share the colour {list(color)}"
         return ""
-
-    def _of_color(self, color: tuple[int, int, int]) -> list[str]:
-        return [item.name for item in self.classes if item.color == color]
 
     def find(self, split: str, base: Path, masks: bool = False) -> "MaskFiles":
         """Return the pairs of image and mask below ``base``."""
@@ -111,20 +103,52 @@ class Masks(MaskSpec):
         return f"{text}: if that is {self.class_names[absent[0]]!r}, say label_map: {{{mapped}}}"
 
 
-class MaskFiles(PairedMasks):
-    """Images and the files of their masks."""
+class MaskFiles(MaskSamples):
+    """Images with a file of a mask each."""
 
     spec: Masks
+
+    def __init__(self, spec: Masks, split: str, pairs: list[Pair]) -> None:
+        super().__init__(spec, split, [pair.image for pair in pairs])
+        self.pairs = pairs
+
+    def label(self, index: int) -> np.ndarray:
+        """Read a mask as uint8 (H, W) of class ids, and see that they are, whatever format of one's own has read it."""
+        path, spec = self.pairs[index].mask, self.spec
+        mask = self.read_mask(path)
+        if mask.ndim != 2:
+            raise SegkdError(f"mask {path} was read as {tuple(mask.shape)}, not as (height, width)")
+        wrong = mask[(mask >= spec.num_classes) & (mask != spec.ignore_index)]
+        if wrong.size:
+            raise SegkdError(
+                f"mask {path} was read with id {wrong[0]}: neither one of the {spec.num_classes} classes of "
+                f"{spec.name!r} nor ignore_index {spec.ignore_index}"
+            )
+        return mask
+
+    def align(self, index: int, photo: Photo, label: np.ndarray) -> np.ndarray:
+        """Return a mask (H, W) in the size of its image, which was turned by its orientation tag.
+
+        A mask without a tag of its own was drawn over the image either as it is seen or as it is stored. Which of the
+        two its size tells; where it tells nothing, as the image is seen, which is what labelling tools show.
+        """
+        size = photo.pixels.shape[:2]
+        if size == label.shape:
+            return label
+        along = upright(label, photo.tag)
+        if size == along.shape:
+            return along
+        pair = self.pairs[index]
+        raise SegkdError(
+            f"image {pair.image} is {size[1]}x{size[0]} but "
+            f"mask {pair.mask} is {label.shape[1]}x{label.shape[0]} (width x height)"
+        )
 
     def read_mask(self, path: Path) -> np.ndarray:
         """Read a mask as uint8 (H, W) of class ids, ``ignore_index`` where pixels do not count.
 
         Whether a file holds ids or colours is said in `Masks`. A palette's indices are ids, unless its ``masks`` is
         ``"colors"``. A mask's own orientation tag is applied.
-
-        Raises:
-            SegkdError: missing, truncated or unknown file; a JPEG; a mask of more than 8 bits or with transparent
-                pixels; a raw id or a colour that the data set does not know.
         """
         spec = self.spec
         mask, _, left, _ = open_image(path, "mask", spec.max_pixels)
@@ -135,50 +159,40 @@ class MaskFiles(PairedMasks):
             )
         if mask.mode not in _MODES:
             raise SegkdError(f"mask {path} has mode {mask.mode!r}; expected 8 bits a channel: ids, a palette or RGB")
-        if mask.mode in _WITH_ALPHA:
-            clear = np.count_nonzero(np.asarray(mask)[..., -1] != 255)
-            if clear:
-                raise SegkdError(f"mask {path}: {clear} pixels are not opaque: save it without transparency")
-        in_color = mask.mode.startswith("RGB") if spec.masks is None else spec.masks == "colors"
-        if in_color:
-            return _ids_of_colors(path, upright(np.asarray(mask.convert("RGB")), left), spec)
-        raw = upright(_one_channel(path, np.asarray(mask), mask.mode), left)
-        ids = spec.lookup[raw]
+        pixels = np.asarray(mask)
+        if mask.mode in _WITH_ALPHA and (clear := np.count_nonzero(pixels[..., -1] != 255)):
+            raise SegkdError(f"mask {path}: {clear} pixels are not opaque: save it without transparency")
+        colored = mask.mode.startswith("RGB")
+        if colored if spec.masks is None else spec.masks == "colors":
+            if spec.shared_color:
+                raise SegkdError(f"mask {path} has colours, but {spec.shared_color}")
+            pixels, table = upright(np.asarray(mask.convert("RGB")), left), spec.color_lookup
+            red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+            raw = red << 16 | green << 8 | blue
+        else:
+            if colored and (pixels[..., :3] != pixels[..., :1]).any():
+                raise SegkdError(f"mask {path} has colours, but its data set says masks: ids")
+            pixels = upright((pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8), left)
+            raw, table = pixels, spec.lookup
+        ids = table[raw]
         if ids.min() == INVALID:
-            unknown = np.unique(raw[ids == INVALID])
-            known = "label_map" if spec.label_map is not None else f"the {spec.num_classes} classes"
-            listed = ", ".join(str(value) for value in unknown[:8]) + (", ..." if unknown.size > 8 else "")
-            raise SegkdError(
-                f"mask {path} holds raw id {listed}, which {known} of data set {spec.name!r} and "
-                f"ignore_index {spec.ignore_index} do not cover"
-            )
+            raise SegkdError(f"mask {path}{_unknown(pixels[ids == INVALID], spec)}")
         return ids.astype(np.uint8)
 
 
-def _one_channel(path: Path, pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Return raw ids, uint8 (H, W), of pixels in one of `_MODES`."""
-    if mode.startswith("RGB") and (pixels[..., :3] != pixels[..., :1]).any():
-        raise SegkdError(f"mask {path} has colours, but its data set says masks: ids")
-    return (pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)
-
-
-def _ids_of_colors(path: Path, colors: np.ndarray, spec: Masks) -> np.ndarray:
-    """Return class ids, uint8 (H, W), of a mask's RGB colours, uint8 (H, W, 3)."""
-    twice = spec.shared_color
-    if twice:
-        raise SegkdError(f"mask {path} has colours, but {twice}")
-    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
-    ids = spec.color_lookup[red << 16 | green << 8 | blue]
-    if ids.min() == INVALID:
-        raise SegkdError(f"mask {path}: {_unknown(colors[ids == INVALID], spec)}")
-    return ids.astype(np.uint8)
-
-
-def _unknown(colors: np.ndarray, spec: Masks) -> str:
-    values, counts = np.unique(colors, axis=0, return_counts=True)
+def _unknown(pixels: np.ndarray, spec: Masks) -> str:
+    """Say which ids (N,) or colours (N, 3) a data set does not know."""
+    values, counts = np.unique(pixels, axis=0, return_counts=True)
+    if pixels.ndim == 1:
+        known = "label_map" if spec.label_map is not None else f"the {spec.num_classes} classes"
+        listed = ", ".join(str(value) for value in values[:8]) + (", ..." if values.size > 8 else "")
+        return (
+            f" holds raw id {listed}, which {known} of data set {spec.name!r} and ignore_index {spec.ignore_index} "
+            "do not cover"
+        )
     common = counts.argmax()
     text = (
-        f"{counts[common]} pixels have the colour {values[common].tolist()}, which is of no class of data set "
+        f": {counts[common]} pixels have the colour {values[common].tolist()}, which is of no class of data set "
         f"{spec.name!r} and not in its ignore_colors"
     )
     if len(values) > 1:

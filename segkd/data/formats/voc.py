@@ -5,10 +5,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from segkd.data.annotations import Box
-from segkd.data.per_image import PerImageSpec, image_size
+from segkd.data.boxes import PerImageSpec, image_size
 from segkd.errors import SegkdError
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Voc(PerImageSpec):
@@ -33,25 +31,20 @@ class Voc(PerImageSpec):
             name = (thing.findtext("name") or "").strip()
             names.add(name)
             try:
-                label = self.label_named(name)
+                label, left_out = self.label_named(name)
             except ValueError as error:
                 raise SegkdError(f"{path}: {error}") from None
-            left, top, right, bottom = (_number(path, thing, f"bndbox/{corner}") for corner in CORNERS)
+            corners = (_number(path, thing, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = corners
             if right > left and bottom > top:
                 left, top = left - 1, top - 1
             difficult = (thing.findtext("difficult") or "0").strip() == "1"
-            left_out = "" if label else f"class {name!r}, which is ignored"
             boxes.append(Box(place, (left, top, right, bottom), label, difficult=difficult, left_out=left_out))
-        return _size(path, root, image), boxes
-
-
-def _size(path: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
-    """Height and width as annotated; where they are not (or 0, as some tools write), of the upright image."""
-    if root.find("size") is not None:
-        height, width = (int(_number(path, root, f"size/{key}")) for key in ("height", "width"))
-        if height > 0 and width > 0:
-            return height, width
-    return image_size(image)
+        size = (0, 0)
+        if root.find("size") is not None:
+            size = (int(_number(path, root, "size/height")), int(_number(path, root, "size/width")))
+        # Some tools write 0.
+        return size if min(size) > 0 else image_size(image), boxes
 
 
 def _number(path: Path, element: ElementTree.Element, key: str) -> float:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segkd.data.annotations import Box
-from segkd.data.per_image import PerImageSpec, image_size
+from segkd.data.boxes import PerImageSpec, image_size
 from segkd.errors import SegkdError
 
 
@@ -23,7 +23,7 @@ class Yolo(PerImageSpec):
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SegkdError(f"{path}: cannot be read as text: {error}") from None
-        size = image_size(image)
+        height, width = image_size(image)
         boxes = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -34,9 +34,8 @@ class Yolo(PerImageSpec):
                 raise SegkdError(f"{path}: line {number}: {error}, got {line.strip()[:80]!r}") from None
             names.add(self.class_names[label])
             left, top, right, bottom = corners
-            scaled = (left * size[1], top * size[0], right * size[1], bottom * size[0])
-            boxes.append(Box(place, scaled, label + 1))
-        return size, boxes
+            boxes.append(Box(place, (left * width, top * height, right * width, bottom * height), label + 1))
+        return (height, width), boxes
 
     def _object(self, words: list[str]) -> tuple[int, tuple[float, float, float, float]]:
         """Return the class of a line, from 0, and its corners as shares of the image; ValueError says what is wrong."""

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 # Cityscapes' raw ids; lane marking, which Cityscapes lacks, takes the first free one.
-EGO = 1
 ROAD, PAVEMENT, BUILDING = 7, 8, 11
 POLE, SIGN, VEGETATION, SKY = 17, 20, 21, 23
 PERSON, CAR, MARKING = 24, 26, 34
@@ -15,7 +14,6 @@ PERSON, CAR, MARKING = 24, 26, 34
 Point = tuple[float, float]
 
 _GROUND = np.isin(np.arange(256), (ROAD, PAVEMENT, MARKING))
-_TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
 
 
 class Light(NamedTuple):
@@ -128,27 +126,3 @@ def rgb(red: float, green: float, blue: float) -> np.ndarray:
 def palette(colors: str) -> list[tuple[int, ...]]:
     """Return the colours of a list such as ``"ff8000 00ff00"``."""
     return [tuple(bytes.fromhex(color)) for color in colors.split()]
-
-
-def develop(canvas: Canvas, light: Light, haze: np.ndarray) -> np.ndarray:
-    """Return the photograph of a finished painting: with texture, haze (3,), exposure, blur and noise."""
-    rng = canvas.rng
-    image: np.ndarray = canvas.image.astype(np.float32)
-    amplitude = np.full(256, 0.02, dtype=np.float32)
-    for label, value in _TEXTURE.items():
-        amplitude[label] = value
-    # Texture shrinks with distance: near surfaces show coarse grain, far ones average it away.
-    grain = 0.6 * canvas.noise(0.025) + 0.7 * canvas.noise(0.008)
-    image *= (1 + amplitude[canvas.label] * grain)[..., None]
-    reach = light.reach * rng.uniform(0.7, 1.4)
-    solid = canvas.label != SKY
-    clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
-    image = image * clear + haze * (1 - clear)
-    gain = light.gain * rng.uniform(0.75, 1.15)
-    image *= np.float32(gain) * rng.normal(1, 0.03, 3).astype(np.float32)
-    x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
-    y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2
-    image *= (1 - rng.uniform(0, 0.22) * (x + y) / 2)[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.75) * max(canvas.height / 256, 0.8))
-    noise = rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)

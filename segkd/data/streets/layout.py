@@ -9,7 +9,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from segkd.common.plain import Checked
 from segkd.data.streets.scene import SCENE_VERSION, draw_scene
@@ -19,17 +19,8 @@ _MARKER = "streets.json"
 _CITIES = ("ahorn", "birke", "eiche", "linde")
 
 
-class Drawing(Checked):
-    """How many scenes are drawn, how large and from which seed.
-
-    Attributes:
-        train: number of training scenes.
-        val: number of validation scenes; drawn from seeds that no training scene has.
-        size: height and width in pixels.
-        seed: the seed of the whole set.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Drawing(Checked, extra="forbid", frozen=True):
+    """How many scenes are drawn, how large (height and width in pixels) and from which seed."""
 
     train: int = Field(default=400, ge=1, le=1_000_000)
     val: int = Field(default=100, ge=1, le=1_000_000)
@@ -42,9 +33,6 @@ def ensure_streets(root: Path, drawing: Drawing) -> None:
 
     It is drawn beside ``root`` and renamed, so that ``root`` is either complete or absent. When two processes do this
     at once, the first to finish wins and the other throws its own, equal, set away.
-
-    Raises:
-        SegkdError: ``root`` holds something else, or a set drawn with other values, or cannot be written.
     """
     wanted = {"version": SCENE_VERSION, **drawing.model_dump(mode="json")}
     if (root / _MARKER).is_file():

@@ -25,11 +25,8 @@ _TYRE = rgb(22, 22, 24)
 def paint_objects(canvas: Canvas, half: float, wall: float, crossing: float | None) -> None:
     """Scatter objects over the street and paint them from far to near.
 
-    Args:
-        canvas: with ground and facades.
-        half: half the road's width, in metres.
-        wall: from the road's middle to the facades.
-        crossing: how far ahead a street crosses, if one does.
+    In metres ``half`` the road is wide, ``wall`` away from its middle are the facades, ``crossing`` ahead a street
+    crosses, if one does.
     """
     rng = canvas.rng
     things: list[tuple[float, float, Paint]] = []

@@ -2,27 +2,17 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
-from segkd.data.streets.camera import (
-    BUILDING,
-    EGO,
-    LIGHTS,
-    MARKING,
-    PAVEMENT,
-    ROAD,
-    SKY,
-    VEGETATION,
-    Canvas,
-    develop,
-    palette,
-    rgb,
-)
+from segkd.data.streets.camera import BUILDING, LIGHTS, MARKING, PAVEMENT, ROAD, SKY, VEGETATION, Canvas, palette, rgb
 from segkd.data.streets.objects import paint_objects
 
 SCENE_VERSION = 1
 """Changes whenever the same seed gives another picture, so that sets drawn before are not taken for the same."""
 
+_TEXTURE = {ROAD: 0.035, PAVEMENT: 0.05, BUILDING: 0.04, VEGETATION: 0.24, SKY: 0.006, MARKING: 0.035}
+_EGO = 1  # Cityscapes' raw id of the car that the camera is in
 _END = 110.0  # metres to where the street is closed off by a skyline
 _PAVINGS = palette("96918a aca08c 967062 76767a")
 _FACADES = palette("c4b8a0 965c48 a8a8a6 706c68 ceaa76 d0cec8 7a8692 788c6c b0847a")
@@ -58,8 +48,8 @@ def draw_canvas(seed: int | Sequence[int], size: tuple[int, int]) -> tuple[np.nd
     if rng.random() < 0.4:  # the hood of the car that the camera is in
         rise = canvas.height * rng.uniform(0.05, 0.11)
         middle, paint = canvas.width * rng.uniform(0.42, 0.58), _tint(rng, (70, 72, 78), 35)
-        canvas.ellipse((middle, canvas.height + rise * 0.6), (canvas.width * 0.62, rise * 1.6), paint, EGO, 0.5)
-    return develop(canvas, street.light, street.haze), canvas
+        canvas.ellipse((middle, canvas.height + rise * 0.6), (canvas.width * 0.62, rise * 1.6), paint, _EGO, 0.5)
+    return _develop(canvas, street), canvas
 
 
 class _Street:
@@ -248,6 +238,30 @@ class _Street:
             awning = _tint(rng, _AWNINGS[rng.integers(4)], 15)
             paint = np.where(((y > 2.6) & (y < 3.5))[..., None], awning, paint)
         return np.where((y > height - 0.45)[..., None], paint * 0.72, paint)
+
+
+def _develop(canvas: Canvas, street: _Street) -> np.ndarray:
+    """Return the photograph of a finished painting: with texture, haze, exposure, blur and noise."""
+    rng = canvas.rng
+    image: np.ndarray = canvas.image.astype(np.float32)
+    amplitude = np.full(256, 0.02, dtype=np.float32)
+    for label, value in _TEXTURE.items():
+        amplitude[label] = value
+    # Texture shrinks with distance: near surfaces show coarse grain, far ones average it away.
+    grain = 0.6 * canvas.noise(0.025) + 0.7 * canvas.noise(0.008)
+    image *= (1 + amplitude[canvas.label] * grain)[..., None]
+    reach = street.light.reach * rng.uniform(0.7, 1.4)
+    solid = canvas.label != SKY
+    clear = np.where(solid, np.exp(-canvas.depth / reach), 1.0).astype(np.float32)[..., None]
+    image = image * clear + street.haze * (1 - clear)
+    gain = street.light.gain * rng.uniform(0.75, 1.15)
+    image *= np.float32(gain) * rng.normal(1, 0.03, 3).astype(np.float32)
+    x = np.linspace(-1, 1, canvas.width, dtype=np.float32)[None] ** 2
+    y = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None] ** 2
+    image *= (1 - rng.uniform(0, 0.22) * (x + y) / 2)[..., None]
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.75) * max(canvas.height / 256, 0.8))
+    noise = rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def _tint(rng: np.random.Generator, color: Sequence[float], spread: float) -> np.ndarray:

@@ -39,7 +39,7 @@ def test_every_box_arrives_with_its_class(spec, split, count):
     assert len(samples) == count
     for index in range(count):
         expected = things(index, 80) if index < count - 1 else []
-        objects = samples.annotations.of(index)
+        objects = samples.of(index)
         singles = objects.select(~objects.crowd)
         given = sorted(zip(singles.labels.tolist(), map(tuple, singles.boxes.tolist()), strict=True))
         assert given == sorted((thing.label, thing.box) for thing in expected)
@@ -47,25 +47,25 @@ def test_every_box_arrives_with_its_class(spec, split, count):
         assert not objects.difficult.any()
         assert samples.images[index].parent.name == f"{split}2017"
         assert samples.images[index].is_file()
-        assert tuple(samples.annotations.sizes[index]) == SIZE
+        assert tuple(samples.sizes[index]) == SIZE
     assert samples.dropped == {}
 
 
 def test_areas_are_those_of_the_objects_as_the_file_gives_them(spec):
-    objects = spec.samples("train").annotations.of(1)
+    objects = spec.samples("train").of(1)
     extents = objects.boxes[:, 2:] - objects.boxes[:, :2]
     np.testing.assert_allclose(objects.areas, extents.prod(1) / 2)
 
 
 def test_masks_are_drawn_from_polygons_and_runs(spec):
     samples = spec.samples("train", masks=True)
-    objects, masks = samples.annotations.of(0), samples.annotations.masks(0)
+    objects, masks = samples.of(0), samples.masks(0)
     assert len(masks) == 4
     for box, mask in zip(objects.boxes.astype(int), masks, strict=True):
         expected = np.zeros(SIZE, np.uint8)
         expected[box[1] : box[3], box[0] : box[2]] = 1
         np.testing.assert_array_equal(mask, expected)
-    assert samples.annotations.masks(2).shape == (0, *SIZE)
+    assert samples.masks(2).shape == (0, *SIZE)
 
 
 def test_an_unknown_class_is_named_with_the_nearest(spec):
@@ -103,12 +103,12 @@ def test_a_broken_annotation_is_named_and_the_others_are_read(spec, edit, messag
     samples = spec.scan("train")
     problems = samples.problems
     assert len(problems) == 1
-    assert len(samples.annotations.objects.labels) == 6
+    assert len(samples.objects.labels) == 6
 
 
 def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
     change(spec, lambda c: [item.pop("segmentation") for item in c["annotations"]])
-    assert len(spec.samples("train").annotations.objects.labels) == 7
+    assert len(spec.samples("train").objects.labels) == 7
     with pytest.raises(SegkdError, match=r"has no segmentation .*which masks need \(and 6 more like it\)"):
         spec.samples("train", masks=True)
 
@@ -147,8 +147,8 @@ def test_an_ignored_class_is_left_out_and_counted(spec):
         before.samples("train")
     samples = spec.model_copy(update={"ignore": ["crewman", "crewmen"]}).samples("train")
     assert {why: len(lines) for why, lines in samples.dropped.items()} == {"class 'crewman', which is ignored": 2}
-    assert len(samples.annotations.objects.labels) == 5
-    assert 1 not in samples.annotations.objects.labels
+    assert len(samples.objects.labels) == 5
+    assert 1 not in samples.objects.labels
     assert said(samples) == [
         "coco train: ignore names the class 'crewmen', which the annotations do not have; did you mean 'crewman'?"
     ]
@@ -162,12 +162,12 @@ def test_polygons_without_area_cost_their_own_object_and_are_counted(spec):
             item["segmentation"] = polygons
 
     change(spec, edit)
-    assert len(spec.samples("train").annotations.objects.labels) == 7
+    assert len(spec.samples("train").objects.labels) == 7
     samples = spec.samples("train", masks=True)
     assert [len(lines) for lines in samples.dropped.values()] == [2]
     assert list(samples.dropped) == ["no mask: polygons without area, or none"]
-    drawn = [len(samples.annotations.masks(index)) for index in range(3)]
-    assert sum(drawn) == len(samples.annotations.objects.labels) == 5
+    drawn = [len(samples.masks(index)) for index in range(3)]
+    assert sum(drawn) == len(samples.objects.labels) == 5
 
 
 def test_images_and_boxes_that_stand_there_twice_are_said(spec):
@@ -179,7 +179,7 @@ def test_images_and_boxes_that_stand_there_twice_are_said(spec):
 
     change(spec, edit)
     samples = spec.samples("train")
-    image, box = samples.images[1], samples.annotations.of(1).boxes
+    image, box = samples.images[1], samples.of(1).boxes
     (corners,) = {tuple(row) for row in box.tolist() if (box == np.array(row, np.float32)).all(1).sum() > 2}
     assert said(samples) == [
         f"coco train: images that stand there more than once, under several ids: 1, such as {samples.images[0]}",

@@ -30,25 +30,25 @@ def test_every_box_arrives_with_its_class_and_the_difficult_are_flagged(spec, sp
     samples = spec.samples(split)
     assert len(samples) == count
     for index in range(2 if split == "train" else 1):
-        objects, shown = samples.annotations.of(index), things(index, 20)
+        objects, shown = samples.of(index), things(index, 20)
         assert objects.labels.tolist() == [thing.label for thing in shown]
         assert [tuple(box) for box in objects.boxes.tolist()] == [thing.box for thing in shown]
         assert objects.difficult.tolist() == [False, False, True]
         assert not objects.crowd.any()
-        assert tuple(samples.annotations.sizes[index]) == SIZE
+        assert tuple(samples.sizes[index]) == SIZE
         assert samples.images[index].is_file()
-    assert len(samples.annotations.of(count - 1).labels) == 0
+    assert len(samples.of(count - 1).labels) == 0
 
 
 def test_the_corners_1_1_width_height_are_the_whole_image(spec, xml):
     write_voc(xml, SIZE, [("cat", (1, 1, SIZE[1], SIZE[0]), False), ("dog", (5.5, 6.5, 7, 8), False)])
-    boxes = spec.samples("train").annotations.of(0).boxes
+    boxes = spec.samples("train").of(0).boxes
     assert boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]], [4.5, 5.5, 7, 8]]
 
 
 def test_tools_that_count_from_0_lose_nothing(spec, xml):
     write_voc(xml, SIZE, [("cat", (0, 0, SIZE[1], SIZE[0]), False)])
-    assert spec.samples("train").annotations.of(0).boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]]]
+    assert spec.samples("train").of(0).boxes.tolist() == [[0, 0, SIZE[1], SIZE[0]]]
 
 
 def test_a_stray_click_is_dropped_and_not_an_object_one_pixel_wide(spec, xml):
@@ -133,11 +133,11 @@ class TestSuffixes:
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
 def test_a_size_that_is_not_given_is_that_of_the_image(spec, xml, size):
     xml.write_text(f"<annotation>{size}</annotation>")
-    assert tuple(spec.samples("train").annotations.sizes[0]) == SIZE
+    assert tuple(spec.samples("train").sizes[0]) == SIZE
     image = Image.new("RGB", SIZE[::-1])
     image.getexif()[0x0112] = 6
     image.save(spec.resolve_root() / "JPEGImages/2007_000000.jpg", exif=image.getexif())
-    assert tuple(spec.samples("train").annotations.sizes[0]) == SIZE[::-1]
+    assert tuple(spec.samples("train").sizes[0]) == SIZE[::-1]
     (spec.resolve_root() / "JPEGImages/2007_000000.jpg").write_bytes(b"")
     with pytest.raises(SegkdError, match=r"cannot read image .*2007_000000\.jpg"):
         spec.samples("train")
@@ -151,7 +151,7 @@ def test_an_ignored_class_is_left_out_and_counted(spec, xml):
         xml, SIZE, [("dragon", (1, 1, 9, 9), False), ("cat", (1, 1, 9, 9), False), ("dragon", (1, 1, 9, 9), True)]
     )
     samples = spec.model_copy(update={"ignore": ["dragon", "elf"]}).samples("train")
-    assert samples.annotations.of(0).labels.tolist() == [8]
+    assert samples.of(0).labels.tolist() == [8]
     assert {why: len(lines) for why, lines in samples.dropped.items()} == {"class 'dragon', which is ignored": 2}
     (remark,) = (remark for remark in samples.remarks if "no box" not in remark)
     assert remark.startswith("voc_detection train: ignore names the class 'elf', which the annotations do not have; ")
