@@ -1,8 +1,8 @@
 """What a student is worth at use: its size and speed beside its teacher and its exported files."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -89,16 +89,9 @@ class Bench:
     def figures(self) -> dict[str, Any]:
         """Return all of it, and the hardware, as JSON."""
         keys = ("run", "model", "parameters", "macs", "bytes", "latency", "rate")
-        return {
-            "size": list(self.size),
-            "images": self.images,
-            "batch_size": self.batch_size,
-            "threads": self.threads,
-            "device": str(self.device),
-            "models": [{key: getattr(row, key) for key in keys} for row in self.rows],
-            "remarks": self.remarks,
-            "environment": environment(),
-        }
+        models = [{key: getattr(row, key) for key in keys} for row in self.rows]
+        conditions = {key: value for key, value in vars(self).items() if key != "rows"}
+        return {**conditions, "device": str(self.device), "models": models, "environment": environment()}
 
 
 def bench(
@@ -124,10 +117,10 @@ def bench(
         images: how many validation images of the first run, evenly spread; noise where it is a student alone.
         size: height and width that they are resized to; what the first run validates at unless given.
         batch_size: how many images go through a model at once for the rate; those that take one only get one.
-        overrides: ``key.path=value`` changes to the runs' configs, such as where the data lie now.
+        overrides: changes to the runs' configs, such as where the data lie now.
         json_file: where the figures are written too.
         device: where teachers and students run, see `find_device`; exported files run on the CPU only.
-        console: where progress is shown if it is a terminal; None for nowhere.
+        console: where progress is shown.
 
     Raises:
         SegkdError: there is no run, or the JSON file cannot be written; a run is not finished, they are of different
@@ -142,7 +135,10 @@ def bench(
     for other in models[1:]:
         if other.network.task != models[0].network.task:
             raise SegkdError(f"{other.name} is of another task than {models[0].name}: measure them apart")
-    with torch_threads(threads) as count:
+    with ExitStack() as stack:
+        count = torch.get_num_threads()
+        stack.callback(torch.set_num_threads, count)
+        torch.set_num_threads(count := threads or count)
         shots = images_for(models[0], images)
         reference = reference_of(models[0].network, next(iter(shots)), size)
         inputs = [reference.input_of(image).reshape(1, -1, *reference.size).to(place) for image in shots]
@@ -179,13 +175,12 @@ def _models(opened: OpenedModel, teachers: set[str], remarks: list[str]) -> Iter
 def _finished(call: Callable[[Tensor], object], device: torch.device) -> Callable[[Tensor], object]:
     """Return a call that ends when the device has computed: a GPU works on after Python goes on."""
 
-    def finished(batch: Tensor) -> object:
-        output = call(batch)
+    def finished(batch: Tensor) -> None:
+        call(batch)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         elif device.type == "mps":
             torch.mps.synchronize()
-        return output
 
     return finished
 
@@ -247,10 +242,6 @@ def interleaved(calls: Sequence[Callable[[Input], object]], inputs: Iterable[Inp
 
     Rounds are interleaved: each input goes through all models before the next, so that what else the machine does falls
     on all alike. A call that is not timed goes before each that is: it finds the caches as the model before left them.
-
-    Args:
-        calls: the models.
-        inputs: one for each round; at least one.
     """
     seconds: list[list[float]] = [[] for _ in calls]
     with torch.inference_mode():
@@ -261,14 +252,3 @@ def interleaved(calls: Sequence[Callable[[Input], object]], inputs: Iterable[Inp
                 call(value)
                 spent.append(time.perf_counter() - started)
     return [median(spent) for spent in seconds]
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[int]:
-    """Within this PyTorch computes with so many threads; None leaves it as it is. Gives the number."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count or before)
-        yield count or before
-    finally:
-        torch.set_num_threads(before)

@@ -15,11 +15,10 @@ from torch import Tensor
 from segkd.common.devices import find_device
 from segkd.common.files import replacing
 from segkd.common.progress import shown
-from segkd.deployment.check import Comparison
-from segkd.deployment.formats import FORMATS, Format, Runner, find_format, quiet, read_info
+from segkd.deployment.formats import FORMATS, Format, find_format, quiet, read_info
 from segkd.deployment.images import images_for
 from segkd.deployment.int8 import Int8, make_int8
-from segkd.deployment.signature import Reference, reference_of
+from segkd.deployment.signature import Comparison, Reference, reference_of
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.opening import OpenedModel, open_model
 
@@ -29,22 +28,13 @@ CHECKED = 20
 
 @dataclass
 class Export:
-    """An exported file.
-
-    Attributes:
-        path: where it is.
-        info: what was recorded in it.
-        check: of the file in float32 against the student,
-        images: and on what images.
-        fixed: why height and width, or the batch too, are fixed; None where they are not, or for a detector.
-        int8: where it was asked for.
-    """
+    """An exported file."""
 
     path: Path
-    info: dict[str, Any]
-    check: Comparison
-    images: str
-    fixed: str | None
+    info: dict[str, Any]  # what was recorded in it
+    check: Comparison  # of the file in float32 against the student,
+    images: str  # and on what images
+    fixed: str | None  # why height and width, or the batch too, are fixed; None where they are not, or for a detector
     int8: Int8 | None = None
 
     def __str__(self) -> str:
@@ -91,9 +81,8 @@ def export(
         out: the file; ``export/student<suffix>`` in the run's directory, or the student's folder, unless given.
         overrides: changes to the run's config, such as where the data lie now.
         images: a folder of images to check it on; the validation split unless given, or noise for a student alone.
-        device: where the student runs that the file is checked against, see `find_device`. The file itself is made,
-            and runs, on the CPU.
-        console: where progress is shown if it is a terminal; None for nowhere.
+        device: where the student runs that the file is checked against; the file is made, and runs, on the CPU.
+        console: where progress is shown.
 
     Raises:
         SegkdError: the run is not finished, the student cannot be exported so, the data are absent, a package is, the
@@ -161,30 +150,23 @@ def _export(reference: Reference, chosen: Format, file: Path, images: list[Tenso
     failures: list[str] = []
     for axes in reference.ladder:
         info = {"version": importlib.metadata.version("segkd"), **reference.info(axes)}
-        probes = reference.probes(images[0], axes)
+        probes, fixed = reference.probes(images[0], axes), None if 2 in axes else next(iter(failures), None)
         try:
             with quiet(), torch.no_grad():
                 chosen.write(reference.graph(probes, axes, info), file)
             run = chosen.open(file, torch.get_num_threads())
-            failure = _failure(reference, run, probes)
-            if failure is None or axes == reference.ladder[-1]:
+            for probe in probes:
+                check = reference.compare([(reference.run(probe), run(probe))])
+                if not check.passed:
+                    failures.append(f"it gives other outputs for {'x'.join(map(str, probe.shape))} ({check})")
+                    break
+            if check.passed or axes == reference.ladder[-1]:
                 compared = shown(images, len(images), f"checking {chosen.suffix}", console)
                 check = reference.compare((reference.run(image), run(image)) for image in compared)
-                fixed = None if "height" in axes.values() else next(iter(failures), None)
                 return Export(file, info, check, "", fixed)
         # Exporters and runtimes fail in their own ways: each means that the model cannot be had like this.
         except Exception as error:
-            failure = f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
-        failures.append(failure)
+            failures.append(f"it fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})")
     model = type(reference.network.module).__name__
     others = " or ".join(name for name in reference.formats if FORMATS[name] is not chosen)
     raise SegkdError(f"{model} cannot be exported as {chosen.title}: {failures[-1]}; --format {others} may do")
-
-
-def _failure(reference: Reference, run: Runner, probes: list[Tensor]) -> str | None:
-    """Return why a file does not do for what it has to take, or None."""
-    for probe in probes:
-        check = reference.compare([(reference.run(probe), run(probe))])
-        if not check.passed:
-            return f"it gives other outputs for {'x'.join(map(str, probe.shape))} ({check})"
-    return None

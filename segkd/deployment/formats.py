@@ -61,15 +61,15 @@ def _write_onnx(graph: Graph, path: Path) -> None:
         names["dynamic_axes"] = {graph.input: dict(graph.axes)}
         torch.onnx.export(graph.network, (graph.example,), str(path), dynamo=False, **names)
         model = onnx.load(path)
-    write_onnx_info(model, graph.info)
-    onnx.save(model, path)
+    save_onnx(model, graph.info, path)
 
 
-def write_onnx_info(model: Any, info: Mapping[str, Any]) -> None:
-    """Record `info` in an ``onnx.ModelProto``, in place of what it had."""
+def save_onnx(model: Any, info: Mapping[str, Any], path: Path) -> None:
+    """Write an ``onnx.ModelProto`` with `info` in place of what it had recorded."""
     import onnx
 
     onnx.helper.set_model_props(model, {_KEY: json.dumps(info)})
+    onnx.save(model, path)
 
 
 def _open_onnx(path: Path, threads: int) -> Runner:

@@ -36,12 +36,7 @@ class Images:
 
 
 def images_for(opened: OpenedModel, count: int, folder: Path | None = None) -> Images:
-    """Return images for a model, evenly spread: of a folder, of the validation split, or else of noise.
-
-    Args:
-        opened: the model.
-        count: how many; all where there are fewer.
-        folder: of images.
+    """Return so many images, or all, evenly spread: of a folder, of the validation split, or else of noise.
 
     Raises:
         SegkdError: the folder holds no image, or the data set is not there.

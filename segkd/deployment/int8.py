@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from segkd.common.progress import shown
 from segkd.deployment.bench import interleaved
-from segkd.deployment.check import Comparison
-from segkd.deployment.formats import FORMATS, Runner, quiet, write_onnx_info
+from segkd.deployment.formats import FORMATS, Runner, quiet, save_onnx
 from segkd.deployment.images import of_dataset
-from segkd.deployment.signature import Reference, resized
+from segkd.deployment.signature import Comparison, Reference, resized
 from segkd.errors import SegkdError
 from segkd.network import Network
 from segkd.training.measure import Measure, measure
@@ -35,25 +34,15 @@ _WEIGHED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass
 class Int8:
-    """What int8 has cost and gained.
+    """What int8 has cost and gained."""
 
-    Attributes:
-        check: of the int8 file against the student.
-        score: what was measured over the validation split,
-        before: of the file in float32,
-        after: and of that in int8.
-        seconds: median latency of one image, float32 and int8.
-        images: how many images it was calibrated on.
-        left: the nodes that stay in float32.
-    """
-
-    check: Comparison
-    score: Measure
-    before: float
-    after: float
-    seconds: tuple[float, float]
-    images: int
-    left: list[str]
+    check: Comparison  # of the int8 file against the student
+    score: Measure  # what was measured over the validation split,
+    before: float  # of the file in float32,
+    after: float  # and of that in int8
+    seconds: tuple[float, float]  # median latency of one image, float32 and int8
+    images: int  # how many images it was calibrated on
+    left: list[str]  # the nodes that stay in float32
 
     def __str__(self) -> str:
         """Return lines for a person."""
@@ -79,16 +68,9 @@ def make_int8(
     images: list[Tensor],
     console: Console | None,
 ) -> Int8:
-    """Write an ONNX file of a segmentation student in int8, and measure it beside the one in float32.
+    """Write `source`, the ONNX file of a segmentation student, in int8, and measure both beside each other.
 
-    Args:
-        reference: what was exported.
-        task: of the run.
-        info: recorded in `source`; that scales were calibrated, and what stays in float32, is added.
-        source: the file in float32.
-        target: the file to write.
-        images: inputs to compare outputs and measure latency on.
-        console: where progress is shown.
+    To `info`, which is recorded, is added how scales were calibrated. Outputs and latency are of `images`, inputs.
     """
     import onnx
 
@@ -107,9 +89,7 @@ def make_int8(
         reason = " ".join(str(error).split())[:150]
         raise SegkdError(f"onnxruntime cannot quantise the student ({type(error).__name__}: {reason})") from error
     info["int8"] = {"calibrated_on": f"{len(shots)} images of {task.config.data.train_split}", "float32_nodes": left}
-    model = onnx.load(target)
-    write_onnx_info(model, info)
-    onnx.save(model, target)
+    save_onnx(onnx.load(target), info, target)
     after = FORMATS["onnx"].open(target, threads)
     seen, scores = reference.network.preprocess, []
     for run in (before, after):
@@ -137,23 +117,14 @@ class _File(nn.Module):
 
 
 def quantise(source: Path, target: Path, name: str, images: Iterable[Tensor]) -> list[str]:
-    """Write an ONNX file of convolutions in int8, with scales at each tensor (QDQ).
+    """Write an ONNX file of convolutions in int8, with scales at each tensor; return the nodes that stay in float32.
 
-    Weights have a scale per output channel, activations one per tensor, from the mean over the images of their
-    smallest and their largest value: one odd image does not stretch the range for all.
+    Weights have a scale per output channel, activations one per tensor, from the mean over the images (inputs by the
+    name `name`) of their smallest and their largest value: one odd image does not stretch the range for all.
 
     A convolution stays in float32, with the one before and the one after it, where it would carry the rounding error of
     its input to more than `MOST_NOISE` of its output's range. Networks with batch norm can have such a one: folded into
     a convolution, the norm of a channel that hardly varied gives very large weights.
-
-    Args:
-        source: the file in float32.
-        target: the file to write.
-        name: of the input.
-        images: inputs that scales are calibrated on.
-
-    Returns:
-        The names of the nodes that are left in float32.
     """
     from onnxruntime import quantization
 

@@ -33,21 +33,13 @@ _JPEG_SIDE = 65500
 
 @dataclass
 class Summary:
-    """What `predict` has done.
+    """What `predict` has done."""
 
-    Attributes:
-        out: where the results are.
-        images: how many images there are results of.
-        videos: how many videos,
-        frames: and how many frames in them.
-        problems: a line for each image or video that is left out, and for each video that ended early.
-    """
-
-    out: Path
-    images: int = 0
+    out: Path  # where the results are
+    images: int = 0  # how many images there are results of
     videos: int = 0
-    frames: int = 0
-    problems: list[str] = field(default_factory=list)
+    frames: int = 0  # in all videos
+    problems: list[str] = field(default_factory=list)  # of each image or video left out, each video that ended early
 
     def __str__(self) -> str:
         """Return one line for a person."""

@@ -17,18 +17,11 @@ from segkd.segmentation.pictures import colorize, overlay
 
 
 class MapResults:
-    """Writes what a model of a task of one's own returns below ``maps``: float32 (C, H, W) as NumPy's ``.npy``.
-
-    Args:
-        info: of the student.
-        out: the folder.
-    """
+    """Writes what a model of a task of one's own returns below ``maps``: float32 (C, H, W) as NumPy's ``.npy``."""
 
     noun, others = "of a task of your own", "segmentation and detectors"
-    reads: tuple[str, ...] = ()
-    """Options of ``segkd predict`` that are for the model,"""
-    writes: tuple[str, ...] = ()
-    """and those that are for what is written."""
+    reads: tuple[str, ...] = ()  # options of ``segkd predict`` that are for the model,
+    writes: tuple[str, ...] = ()  # and those that are for what is written
 
     def __init__(self, info: Mapping[str, Any], out: Path) -> None:
         self.info, self.out = info, out
@@ -59,16 +52,7 @@ class MapResults:
 
 
 class MaskResults(MapResults):
-    """Writes each mask as a palette PNG below ``masks``: class ids as indices, the student's colours as palette.
-
-    Args:
-        info: of the student.
-        out: the folder.
-        alpha: opacity of the mask over its image, 0 to 1.
-
-    Raises:
-        SegkdError: the student records no colours.
-    """
+    """Writes each mask as a palette PNG below ``masks``: class ids as indices, the student's colours as palette."""
 
     noun, others = "none", "detectors"
     reads = ("sliding", "window", "stride", "flip", "scales")
@@ -89,16 +73,7 @@ class MaskResults(MapResults):
 
 
 class BoxResults(MapResults):
-    """Collects boxes and writes ``detections.json``: of each image its size, and boxes, labels and scores.
-
-    Args:
-        info: of the student.
-        out: the folder.
-        score_threshold: detections with a lower score are left out.
-
-    Raises:
-        SegkdError: the student records no classes or colours.
-    """
+    """Collects boxes and writes ``detections.json``: of each image its size, and boxes, labels and scores."""
 
     noun, others = "a detector", "segmentation"
     writes = ("score_threshold",)

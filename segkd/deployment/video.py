@@ -29,9 +29,6 @@ Add = Callable[[Picture, float], object]
 class VideoReader:
     """A video's frames, once, in order.
 
-    Args:
-        path: the file.
-
     Attributes:
         count: how many frames the file says it has, at least 1.
         rate: frames per second, the mean where they vary; 25 where the file does not say.
@@ -46,6 +43,7 @@ class VideoReader:
         there, self._first = self._capture.read()
         if not there:
             raise SegkdError(f"cannot read video {path}: it is damaged, or OpenCV lacks its codec")
+        self._begin = self._capture.get(cv2.CAP_PROP_POS_MSEC)
         self.count = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if rate > 0 else 25.0
@@ -53,15 +51,14 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
         """Yield frames, uint8 RGB (H, W, 3), until the last that can be read, and how many seconds after the first."""
-        there, frame, before, first = True, self._first, None, 0.0
+        there, frame, shown = True, self._first, 0.0
         while there:
-            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if before is None:
-                first, before = seconds, 0.0
-            else:  # where the file does not say when, at the mean rate
-                before = seconds - first if seconds - first > before else before + 1 / self.rate
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), before
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), shown
             there, frame = self._capture.read()
+            seconds = (self._capture.get(cv2.CAP_PROP_POS_MSEC) - self._begin) / 1000
+            shown = (
+                seconds if seconds > shown else shown + 1 / self.rate
+            )  # where the file does not say, at the mean rate
         self._capture.release()
 
 
@@ -73,13 +70,8 @@ def video_writer(path: Path, rate: float, size: tuple[int, int]) -> Iterator[Add
     H.264. Without it OpenCV writes VP9, which takes longer and has one rate: where that of the source varies, frames
     are repeated or left out, so that what is shown when stays the same. Browsers play both.
 
-    Args:
-        path: the file, ``.mp4``; its folder is made if absent.
-        rate: frames per second, the mean where they vary.
-        size: height and width of the frames; of odd ones the last row or column is lost, as the codecs have none.
-
-    Raises:
-        SegkdError: the video cannot be written.
+    The file is an ``.mp4``, whose folder is made if absent; of frames of an odd height or width the last row or column
+    is lost, as the codecs have none. What cannot be written is a SegkdError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = (side // 2 * 2 for side in size)

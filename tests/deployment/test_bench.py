@@ -8,8 +8,9 @@ import torch
 from experiments import refused, segkd
 from torch import nn
 
-from segkd.deployment.bench import bench, interleaved, torch_threads
+from segkd.deployment.bench import bench, interleaved
 from segkd.deployment.export import export
+from segkd.errors import SegkdError
 from segkd.models.saved import load_student
 
 
@@ -190,13 +191,11 @@ def test_no_gradients_are_kept():
     assert enabled == [False, False]
 
 
-def test_threads_are_set_and_given_back():
+def test_threads_are_set_and_given_back(run: Path):
     before = torch.get_num_threads()
-    with torch_threads(before + 1) as count:
-        assert count == torch.get_num_threads() == before + 1
+    assert bench([run], images=1, batch_size=1, threads=before + 1).threads == before + 1
     assert torch.get_num_threads() == before
-    with torch_threads(None) as count:
-        assert count == torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), torch_threads(before + 1):
-        _ = 1 / 0
+    assert bench([run], images=1, batch_size=1).threads == before
+    with pytest.raises(SegkdError, match="does not take images of 65x96"):
+        bench([run], images=1, size=(65, 96), threads=before + 1)
     assert torch.get_num_threads() == before

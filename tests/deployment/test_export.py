@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from segkd.deployment.export import export
-from segkd.deployment.formats import FORMATS, read_info, write_onnx_info
+from segkd.deployment.formats import FORMATS, read_info, save_onnx
 from segkd.detection.models import detect
 from segkd.errors import SegkdError
 from segkd.models.saved import load_student
@@ -78,9 +78,7 @@ class TestFormats:
         for size in (None, [48, 64], [96, 160], [48, 160]):
             # As a student of another validation.resize has it recorded, itself and in its file.
             student.preprocess = replace(student.preprocess, size=size and (size[0], size[1]))
-            model = onnx.load(file)
-            write_onnx_info(model, {**read_info(file), "resize": size})
-            onnx.save(model, file)
+            save_onnx(onnx.load(file), {**read_info(file), "resize": size}, file)
             for seed, shape in enumerate([(64, 96), (50, 71), (33, 130)]):
                 noise = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
                 cv2.imwrite(str(picture), cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, 32))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segkd.deployment.check import Comparison, compare_boxes, compare_logits
+from segkd.deployment.signature import Comparison, compare_boxes, compare_logits
 
 
 def logits() -> Tensor:
