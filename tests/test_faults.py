@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,8 @@ def here(
     request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A row's own copy of the folder it starts from, which is the working directory."""
-    kind = request.getfixturevalue("fault").folder
+    fault = request.getfixturevalue("fault")
+    kind = fault.folder
     if not folders[kind].is_dir():
         made = make_folder(kind, folders[kind])
         if kind.endswith("run"):
@@ -32,6 +34,8 @@ def here(
     folder = shutil.copytree(folders[kind], tmp_path / "here")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("SEGKD_DATA", raising=False)
+    if fault.absent:
+        monkeypatch.setitem(sys.modules, fault.absent, None)
     return folder
 
 

@@ -28,6 +28,7 @@ class Fault:
             their data; ``run`` and ``detection_run``: these, and the finished run runs/tiny.
         status: the exit status.
         seconds: the most CPU time that the command may take.
+        absent: a package that is not installed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Fault:
     folder: str = "segmentation"
     status: int = 2
     seconds: float = 10.0
+    absent: str = ""
 
     def set_up(self, folder: Path) -> None:
         """Write what the row needs into its copy of the folder."""
