@@ -1,6 +1,7 @@
 """From a block of a config to a model of any family, with all that is needed to use it."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from segkd.models.family import Built, Family, ModelBlock
@@ -19,7 +20,7 @@ def build_network(
         classes: the names of the classes that it is to have; None for those that its own files say.
         weights: whether pretrained weights, or those of ``block.checkpoint``, are loaded; False where others are
             loaded over them.
-        options: of `network_of`.
+        options: of `Network`, such as ``task``, ``size``, ``recorded`` and ``class_map``.
 
     Raises:
         SegkdError: as `Family.build`, or the checkpoint does not fit.
@@ -32,40 +33,17 @@ def build_network(
 
 
 def network_of(
-    family: str,
-    built: Built,
-    classes: Sequence[str],
-    *,
-    task: str = "segmentation",
-    size: Sequence[int] | None = None,
-    recorded: Mapping[str, Any] | None = None,
-    class_map: Sequence[int | None] | None = None,
+    family: str, built: Built, classes: Sequence[str], size: Sequence[int] | None = None, **options: Any
 ) -> Network:
-    """Return what a family has built as a `Network`.
-
-    Args:
-        family: its name.
-        built: what it has built.
-        classes: their names.
-        task: see `Network`.
-        size: see `Network`; what the family says unless given.
-        recorded: see `Network`.
-        class_map: see `Network`.
-    """
-    images = built.preprocess
+    """Return what a family has built as a `Network`, of further options of that; ``size`` is what it says if None."""
+    images = dataclasses.asdict(built.preprocess)
     return Network(
         built.module,
-        mean=images.mean,
-        std=images.std,
-        white=images.white,
-        size=size or images.size,
-        multiple=images.multiple,
+        **{**images, "size": size or images["size"]},
         classes=() if built.features else classes,
-        class_map=class_map,
         as_map=find("family", family).as_map,
-        task=task,
-        recorded=recorded,
         family=family,
         settings=built.settings,
         note=built.note,
+        **options,
     )

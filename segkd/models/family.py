@@ -64,27 +64,29 @@ class Family(ABC):
     """Models of one library.
 
     A class, not an instance, is what a name stands for; it is never called on more than one model at a time.
+
+    Attributes:
+        name: what a config calls it.
+        title: one line for ``segkd methods``.
+        block: what a config says of such a model.
+        tasks: those that it has models for.
+        only_features: whether none of its models has classes: they are teachers of features, and no students.
+        extra: the extra of this package that brings its library, where that does not come by itself.
+        names_code: whether its block names code that is run: a config may do so, a saved folder's description never.
+        kept: keys of ``block`` that `Built.settings` has, and so a saved student's config.json, which a stranger may
+            have written: those that name and size a network, none that loads something or names code.
+        encoders: names of the submodules that are pretrained, which ``optimizer.encoder_lr`` is the rate of.
     """
 
     name: ClassVar[str]
-    """What a config calls it."""
     title: ClassVar[str]
-    """One line for ``segkd methods``."""
     block: ClassVar[type[ModelBlock]]
-    """What a config says of such a model."""
     tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
-    """Those that it has models for."""
     only_features: ClassVar[bool] = False
-    """Whether none of its models has classes: they are teachers whose features alone are read, no students."""
     extra: ClassVar[str | None] = None
-    """The extra of this package that brings its library, where that does not come by itself."""
     names_code: ClassVar[bool] = False
-    """Whether its block names code that is run: a config may do so, the description in a saved folder never."""
     kept: ClassVar[tuple[str, ...]] = ("arch", "options")
-    """Keys of ``block`` that `Built.settings` has, and so a saved student's config.json, which a stranger may have
-    written: those that name and size a network, none that loads something or names code."""
     encoders: ClassVar[tuple[str, ...]] = ("encoder",)
-    """Names of the submodules that are pretrained, which ``optimizer.encoder_lr`` is the rate of."""
 
     @classmethod
     @abstractmethod
@@ -128,11 +130,8 @@ class Family(ABC):
 
     @classmethod
     def as_map(cls, module: "nn.Module", output: Any, size: tuple[int, int]) -> Any:
-        """Return what a submodule gave, tokens (B, N, C) as a map (B, C, h, w); here what is a map already.
+        """Return what a submodule gave for images of a (height, width), tokens (B, N, C) as a map (B, C, h, w).
 
-        Args:
-            module: of the model.
-            output: what one of its submodules returned.
-            size: (height, width) of the images that the model got.
+        Here what is a map already.
         """
         return output

@@ -45,12 +45,7 @@ class Taken:
 
 
 def to_map(
-    output: Tensor,
-    size: tuple[int, int],
-    *,
-    step: int = 1,
-    prefixes: Collection[int] = (),
-    channels_last: bool = False,
+    output: Tensor, size: tuple[int, int], *, step: int = 1, prefixes: Collection[int] = (), channels_last: bool = False
 ) -> Tensor:
     """Return a module's output as a map (B, C, h, w); what is none, such as a pooled vector, as it is.
 

@@ -56,19 +56,22 @@ class Python(Family):
             raise SegkdError("build is missing: package.module:name of what makes the module")
         make = registry.find("builder", block.build) if isinstance(block.build, str) else block.build
         where = f"build {block.build if isinstance(block.build, str) else getattr(make, '__name__', make)!r}"
-        given = {**({} if classes is None else _count(make, len(classes))), **block.options}
         try:
-            inspect.signature(make).bind(**given)
-        except TypeError as error:
-            raise SegkdError(f"{where} {inspect.signature(make)} does not take options {given}: {error}") from error
+            signature = inspect.signature(make)
         except ValueError:  # of what is written in C nothing is known before it is called
-            pass
+            signature = None
+        of_count = [name for name in COUNTS if signature is not None and name in signature.parameters][:1]
+        given = {**({} if classes is None else dict.fromkeys(of_count, len(classes))), **block.options}
+        try:
+            if signature is not None:
+                signature.bind(**given)
+        except TypeError as error:
+            raise SegkdError(f"{where} {signature} does not take options {given}: {error}") from error
         try:
             module = make(**given)
         except Exception as error:
             raise SegkdError(f"{where} ended with {registry.said(error)}") from error
-        images: dict[str, Any] = {"mean": block.mean, "std": block.std, "white": block.white, "size": block.size}
-        images["multiple"] = block.multiple
+        images = {key: getattr(block, key) for key in ("mean", "std", "white", "size", "multiple")}
         if isinstance(module, tuple) and len(module) == 2 and isinstance(module[1], Mapping):
             module, own = module
             images |= own
@@ -78,23 +81,9 @@ class Python(Family):
             preprocess = Preprocess(**images)
         except TypeError as error:
             raise SegkdError(f"{where} says of images {images}: {error}") from error
-        settings = {**images, "mean": list(preprocess.mean), "std": list(preprocess.std)}
-        settings |= {"options": _plain(block.options, where), "features": block.features}
+        settings = {**images, "mean": list(preprocess.mean), "std": list(preprocess.std), "features": block.features}
+        try:
+            settings["options"] = json.loads(json.dumps(block.options))
+        except TypeError as error:
+            raise SegkdError(f"{where}: options are kept as JSON: {error}") from error
         return Built(module, preprocess, None, settings, block.features)
-
-
-def _count(make: Any, classes: int) -> dict[str, int]:
-    """Return the number of classes by the name that the function has for it, if it has any."""
-    try:
-        parameters = inspect.signature(make).parameters
-    except ValueError:
-        return {}
-    found = next((name for name in COUNTS if name in parameters), None)
-    return {} if found is None else {found: classes}
-
-
-def _plain(options: Mapping[str, Any], where: str) -> Any:
-    try:
-        return json.loads(json.dumps(options))
-    except TypeError as error:
-        raise SegkdError(f"{where}: options are kept as JSON: {error}") from error

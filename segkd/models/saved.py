@@ -38,6 +38,9 @@ class OwnCode(SegkdError):
     """A student is of code of one's own, which its folder cannot name: only a config, or who opens it, can."""
 
 
+_KEYS = ("family", "settings", "classes")
+
+
 def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None, **own: str | None) -> Network:
     """Open a student: a run directory, or the ``student`` folder in it.
 
@@ -67,17 +70,14 @@ def read_network(
     task: str | None = None,
     **changes: Any,
 ) -> tuple[Path, Network]:
-    """Return a saved student's folder, and the network with random weights.
+    """Return a saved student's folder, and the network with random weights; see `load_student`.
 
     Args:
         path: a run directory, or the ``student`` folder in it.
-        build: see `load_student`.
-        family: a family of one's own that it may be of.
-        task: a task of one's own that it may be of.
+        build: what makes the module, of a student whose module is made by one's own code.
+        family: one of one's own that it may be of.
+        task: one of one's own that it may be of.
         changes: settings of its family's block that are to be others, such as ``min_size``.
-
-    Raises:
-        SegkdError: there is no student, or its description is unreadable or wrong.
     """
     folder = student_dir(path)
     file = folder / CONFIG_FILE
@@ -115,7 +115,7 @@ def _network(
         if build is None:
             raise OwnCode("its module is made by code of one's own, which it cannot name: load_student(path, build)")
         changes = {**changes, "build": build}
-    block = read_settings(family, settings).model_copy(update=dict(changes))
+    block = _read_settings(family, settings).model_copy(update=dict(changes))
     names = info.get("classes", [])
     built = family.build(block, names or [str(number) for number in range(count)], weights=False)
     of_images = {key: info[key] for key in ("mean", "std", "white", "size") if key in info}
@@ -146,16 +146,8 @@ def _described(config: dict[str, Any], info: Any) -> tuple[str, dict[str, Any], 
     raise SegkdError(f"expected the keys {', '.join(_KEYS)}, or {CLASS_KEY}")
 
 
-_KEYS = ("family", "settings", "classes")
-
-
-def read_settings(family: type[Family], settings: dict[str, Any]) -> ModelBlock:
-    """Return the block of a family that settings are of, checked as what a stranger may have written.
-
-    Raises:
-        SegkdError: an unknown key, one that would load something, or a value of another type or beyond what a network
-            has.
-    """
+def _read_settings(family: type[Family], settings: dict[str, Any]) -> ModelBlock:
+    """Return the block of a family that settings are of, checked as what a stranger may have written."""
     for key, value in settings.items():
         if key not in family.kept:
             raise SegkdError(f"there is no key {written(key)}: {nearest(key[:200], family.kept)}")
@@ -185,15 +177,15 @@ def save(network: Network, folder: str | Path) -> None:
 
     module, family = network.module, network.family
     files: dict[str, nn.Module | None] = {STUDENT_FILE: module}
+    config = {"family": family, "settings": network.settings, "classes": len(network.classes)}
     if family is None:
         raise SegkdError(f"{type(module).__name__} cannot be saved as a student: no family says how it is made again")
     if family == "smp":
         inner = smp_files.inner_model(module)
         head: Any = None if inner is module else module.auxiliary
         files = {STUDENT_FILE: inner, smp_files.AUXILIARY_FILE: head}
-        config = smp_files.to_library(module)
-    else:
-        config = {"family": family, "settings": network.settings, "classes": len(network.classes)}
+        # The weights are in the file beside it: opening it must not fetch the encoder's first.
+        config = {**inner.config, "encoder_weights": None, smp_files.CLASS_KEY: type(inner).__name__}
     info = {"version": importlib.metadata.version("segkd"), **network.info}
     try:
         text = json.dumps({**config, INFO_KEY: info}, indent=2, sort_keys=True)

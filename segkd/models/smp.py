@@ -1,5 +1,6 @@
 """Segmentation models by name: architectures and encoders of segmentation-models-pytorch, timm networks as encoders."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,24 +45,16 @@ class SMP(Family):
         """Return a model, see `build_model`; it always has to be told its classes."""
         from segkd.network import Preprocess
 
-        module = build_model(
-            block.arch,
-            block.encoder,
-            len(classes or ()),
-            block.encoder_weights if weights else None,
-            block.auxiliary,
-            block.options,
-        )
+        encoder_weights = block.encoder_weights if weights else None
+        count = len(classes or ())
+        module = build_model(block.arch, block.encoder, count, encoder_weights, block.auxiliary, block.options)
         given = block.normalization
         mean, std = (given.mean, given.std) if given else normalization(block.encoder, block.encoder_weights)
-        settings = {
-            "arch": block.arch,
-            "encoder": block.encoder,
-            "auxiliary": block.auxiliary,
-            "normalization": {"mean": list(mean), "std": list(std)},
-            "options": block.options,
-        }
-        return Built(module, Preprocess(mean, std, multiple=size_multiple(module)), None, settings)
+        inner = inner_model(module)
+        multiple = int(inner.encoder.output_stride) if getattr(inner, "requires_divisible_input_shape", False) else 1
+        settings = block.model_dump(include={"arch", "encoder", "auxiliary", "options"})
+        settings["normalization"] = {"mean": list(mean), "std": list(std)}
+        return Built(module, Preprocess(mean, std, multiple=multiple), None, settings)
 
     @classmethod
     def load(cls, module: "nn.Module", path: str | Path) -> bool:
@@ -111,19 +104,14 @@ def build_model(
         if key not in valid:
             raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, valid, limit=20)}")
 
-    from_file = encoder_weights is not None and is_weight_file(encoder_weights)
-    from_hub = encoder_weights is not None and not from_file
-    hub_name = encoder_weights if from_hub else None
-    if hub_name is not None and encoder.startswith("tu-"):
-        hub_name = True  # type: ignore[assignment]  # what smp asks for: any word means the same there, with a warning
-    arguments = {"encoder_name": encoder, "encoder_weights": hub_name, "classes": classes, **options}
+    is_file = encoder_weights is not None and is_weight_file(encoder_weights)
+    at_hub: Any = None if is_file else encoder_weights
+    what = f"the weights {str(at_hub)!r} of encoder {encoder!r}"
+    # Of timm's any word means the same to smp, with a warning unless it is True.
+    named = True if at_hub is not None and encoder.startswith("tu-") else at_hub
     try:
-        if from_hub:
-            what = f"the weights {str(encoder_weights)!r} of encoder {encoder!r}"
-            with hub_or_cache(what, "encoder_weights"):
-                model = architecture(**arguments)
-        else:
-            model = architecture(**arguments)
+        with hub_or_cache(what, "encoder_weights") if at_hub is not None else contextlib.nullcontext():
+            model = architecture(encoder_name=encoder, encoder_weights=named, classes=classes, **options)
     except SegkdError:
         raise
     # smp and timm refuse a combination of names and options with errors of every kind: all come from what was asked.
@@ -133,11 +121,10 @@ def build_model(
         raise SegkdError(
             f"{arch} with encoder {encoder!r}{chosen} cannot be built: {type(error).__name__}: {reason}"
         ) from error
-    if from_file:
-        assert encoder_weights is not None
+    if is_file:
         from segkd.models.smp_files import load_encoder_weights
 
-        load_encoder_weights(model.encoder, encoder_weights, encoder)
+        load_encoder_weights(model.encoder, str(encoder_weights), encoder)
     return WithAuxiliary(model, classes) if auxiliary else model
 
 
@@ -152,12 +139,6 @@ def find_architecture(name: str) -> Any:
     return found
 
 
-def size_multiple(model: "nn.Module") -> int:
-    """Return what height and width must be multiples of: the encoder's output stride, or 1 for a model of any size."""
-    inner = inner_model(model)
-    return int(inner.encoder.output_stride) if getattr(inner, "requires_divisible_input_shape", False) else 1
-
-
 def inner_model(model: Any) -> Any:
     """Return the library's own model."""
     from segkd.models.auxiliary import WithAuxiliary
@@ -166,53 +147,22 @@ def inner_model(model: Any) -> Any:
 
 
 def check_encoder(encoder: str, encoder_weights: str | Path | bool | None = None) -> None:
-    """Raise `SegkdError` unless `encoder` exists, and `encoder_weights` is None, a file, or a set the hub has for it.
-
-    Args:
-        encoder: a name of segmentation-models-pytorch, such as ``resnet18``, or a timm name after ``tu-``.
-        encoder_weights: None, a path, or a name such as ``imagenet``.
-    """
+    """Raise `SegkdError` unless there is such an encoder and such weights of it, see `build_model`."""
     import segmentation_models_pytorch as smp
-    import timm
 
-    from segkd.common.networks import check_timm
-    from segkd.common.weights import is_weight_file
+    from segkd.common.networks import check_network
 
     known = smp.encoders.encoders
-    if encoder.startswith("tu-"):
-        check_timm(encoder, "encoder")
-        # For timm the pretrained variant is part of the encoder's name: any other word would be ignored in silence.
-        valid: list[str] = ["imagenet"]
-        hint = f"; to choose a variant put its tag in the encoder's name, such as '{encoder.split('.')[0]}.<tag>'"
-    elif encoder in known:
-        valid, hint = list(known[encoder]["pretrained_settings"]), ""
-    else:
-        if timm.is_model(encoder):
-            raise SegkdError(f"no encoder {encoder!r}: did you mean timm's, 'tu-{encoder}'?")
-        raise SegkdError(
-            f"no encoder {encoder!r}: {nearest(encoder.lower(), known)} (timm's encoders start with 'tu-')"
-        )
-    if encoder_weights is None or is_weight_file(encoder_weights):
-        return
-    if encoder_weights is not True and str(encoder_weights) not in valid:
-        raise SegkdError(
-            f"encoder {encoder!r} has no weights {str(encoder_weights)!r}: {nearest(encoder_weights, valid)}"
-            f" (or null, or the path of a file){hint}"
-        )
+    check_network(
+        encoder, "encoder", known, lambda name: known[name]["pretrained_settings"], "imagenet", encoder_weights
+    )
 
 
 def normalization(encoder: str, encoder_weights: str | Path | None = None) -> tuple[Triple, Triple]:
     """Return the mean and standard deviation of an encoder's input, per RGB channel, for pixels in [0, 1].
 
     Taken from what is installed, never from the network: timm's description of a ``tu-`` encoder, else what the
-    encoder's ImageNet weights were trained with.
-
-    Args:
-        encoder: the encoder's name.
-        encoder_weights: the weights it starts from; only ``advprop`` changes the answer.
-
-    Raises:
-        SegkdError: there is no such encoder.
+    encoder's ImageNet weights were trained with; of the weights only ``advprop`` changes the answer.
     """
     from timm.data import constants
 

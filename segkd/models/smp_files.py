@@ -1,9 +1,9 @@
 """Models of segmentation-models-pytorch in files: weights, and the description that the library opens by itself."""
 
-import collections.abc
+import contextlib
 import inspect
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,12 +25,7 @@ CLASS_KEY = "_model_class"
 
 
 def load_weights(model: nn.Module, path: str | Path) -> bool:
-    """Load weights into `model`, all of them or none.
-
-    Args:
-        model: a model from `build_model`, with or without auxiliary head.
-        path: a .safetensors, .pth, .pt or .bin file, a Lightning checkpoint of this project, a run directory, or the
-            ``student`` folder in it.
+    """Load weights into a model from `build_model`, all of them or none; a path is as `Family.load` takes it.
 
     Returns:
         Whether `model` has an auxiliary head and the file held its weights. False with a `WithAuxiliary` model means
@@ -58,17 +53,10 @@ def load_weights(model: nn.Module, path: str | Path) -> bool:
 
 
 def load_encoder_weights(encoder: nn.Module, path: str | Path, name: str) -> None:
-    """Load a file of classification weights into an encoder, see `segkd.common.weights.load_pretrained`.
-
-    Stages of the file past the encoder's depth are passed over.
-
-    Args:
-        encoder: an encoder of segmentation-models-pytorch.
-        path: the file, also of a whole segmentation model.
-        name: the encoder's name, for messages.
+    """Load a file of classification weights, or of a whole model, into an encoder; deeper stages are passed over.
 
     Raises:
-        SegkdError: the file is missing, unreadable, or does not hold this encoder.
+        SegkdError: the file is missing, unreadable, or does not hold this encoder, whose name messages have.
     """
     # A timm encoder cut short lacks `blocks.5` while it has `blocks`; otherwise a part with a known name must fit.
     cut_short = getattr(encoder, "_depth", 5) < 5
@@ -81,18 +69,10 @@ def _rows(key: str, value: Tensor, classifier: str) -> int | None:
     return value.shape[0] if key.startswith(classifier) else None
 
 
-def to_library(model: nn.Module) -> dict[str, Any]:
-    """Return the library's config.json of a model from `build_model`."""
-    inner = inner_model(model)
-    # The weights are in the file beside it: opening it must not fetch the encoder's first.
-    return {**inner.config, "encoder_weights": None, CLASS_KEY: type(inner).__name__}
-
-
 def of_library(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the settings of `SMPBlock` that a config.json of the library stands for, and its number of classes.
 
-    Args:
-        config: keys with a leading underscore but `CLASS_KEY` are passed over, as the library does.
+    Keys with a leading underscore but `CLASS_KEY` are passed over, as the library does.
 
     Raises:
         SegkdError: an unknown architecture or argument, or a value that is no plain setting of it: a stranger may have
@@ -101,18 +81,22 @@ def of_library(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     if CLASS_KEY not in config:
         raise SegkdError(f"{CLASS_KEY} is missing")
     check_value(CLASS_KEY, config[CLASS_KEY], Text)
-    try:
+    with _said_of(CLASS_KEY):
         architecture = find_architecture(config[CLASS_KEY])
-    except SegkdError as error:
-        raise SegkdError(f"{CLASS_KEY}: {error}") from None
     given = {key: value for key, value in config.items() if not key.startswith("_")}
     check_keys(given, _kinds(architecture), required=("encoder_name", "classes"))
-    try:
+    with _said_of("encoder_name"):
         check_encoder(given["encoder_name"])
-    except SegkdError as error:
-        raise SegkdError(f"encoder_name: {error}") from error
     options = {key: value for key, value in given.items() if key not in NOT_OPTIONS}
     return {"arch": config[CLASS_KEY], "encoder": given["encoder_name"], "options": options}, given["classes"]
+
+
+@contextlib.contextmanager
+def _said_of(key: str) -> Iterator[None]:
+    try:
+        yield
+    except SegkdError as error:
+        raise SegkdError(f"{key}: {error}") from None
 
 
 def _is_null(value: Any) -> None:
@@ -140,16 +124,12 @@ _KINDS: dict[str, Any] = {
 
 def _kinds(architecture: Any) -> dict[str, Any]:
     """Return a type for each argument of an architecture, without those that it hands on to the encoder unseen."""
-    parameters = inspect.signature(architecture, eval_str=True).parameters.values()
-    named = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    return {
-        parameter.name: _KINDS[parameter.name] if parameter.name in _KINDS else setting(_listed(parameter.annotation))
-        for parameter in named
-    }
-
-
-def _listed(annotation: Any) -> Any:
-    # pydantic leaves the items of an iterable unchecked until someone asks for them.
-    if typing.get_origin(annotation) is collections.abc.Iterable:
-        return Sequence[typing.get_args(annotation)[0]]  # type: ignore[misc]
-    return annotation
+    kinds = {}
+    for name, parameter in inspect.signature(architecture, eval_str=True).parameters.items():
+        kind = parameter.annotation
+        # pydantic leaves the items of an iterable unchecked until someone asks for them.
+        if typing.get_origin(kind) is Iterable:
+            kind = Sequence[typing.get_args(kind)[0]]  # type: ignore[misc]
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            kinds[name] = _KINDS[name] if name in _KINDS else setting(kind)
+    return kinds

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -25,8 +25,7 @@ class TorchvisionBlock(ModelBlock):
 
     arch: str = Field(description="such as deeplabv3_resnet50, fcn_resnet50 or lraspp_mobilenet_v3_large")
     weights: PathText | None = Field(
-        None,
-        description="default: torchvision's, of VOC's classes; backbone: its backbone's alone; a file; or null",
+        None, description="default: torchvision's, of VOC's classes; backbone: its backbone's alone; a file; or null"
     )
     aux: bool = Field(False, description="with the auxiliary head, which reads the last but one stage of the backbone")
 
@@ -39,7 +38,6 @@ class Torchvision(Family):
     block = TorchvisionBlock
     kept = ("arch", "aux")
     encoders = ("backbone",)
-    kept = ("arch", "aux")
 
     @classmethod
     def build(cls, block: TorchvisionBlock, classes: Sequence[str] | None, weights: bool = True) -> Built:
@@ -62,15 +60,15 @@ class Torchvision(Family):
         count = len(classes) if classes is not None else _rows(state)
         if count is None:
             raise SegkdError(f"{block.arch} without weights has no classes of its own: weights: default has VOC's 21")
-        heads = {} if block.arch.startswith("lraspp") else {"aux_loss": block.aux}
-        module = torchvision.models.get_model(
-            block.arch, weights=None, weights_backbone=None, num_classes=count, **heads
-        )
+        options: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": count}
+        if not block.arch.startswith("lraspp"):
+            options["aux_loss"] = block.aux
+        module = torchvision.models.get_model(block.arch, **options)
         note = _load(module, block, state, is_other=own is not None and classes is not None and list(classes) != own)
-        settings = {"arch": block.arch, "aux": block.aux}
         transforms = described.transforms()
         preprocess = Preprocess(tuple(transforms.mean), tuple(transforms.std))
-        return Built(module, preprocess, own if classes is None else None, settings, note=note)
+        own = own if classes is None else None
+        return Built(module, preprocess, own, {"arch": block.arch, "aux": block.aux}, note=note)
 
 
 def _given(block: TorchvisionBlock, categories: list[str]) -> tuple["State", list[str] | None]:
@@ -103,9 +101,8 @@ def _load(module: "nn.Module", block: TorchvisionBlock, state: "State", is_other
         return ""
     if _rows(state) is None:  # of an image classifier, whose features MobileNet keeps under this name
         state = {key.removeprefix("features."): value for key, value in state.items()}
-        load_pretrained(
-            module.get_submodule("backbone"), state, block.weights, f"backbone of {block.arch}", "backbone."
-        )
+        backbone = module.get_submodule("backbone")
+        load_pretrained(backbone, state, block.weights, f"backbone of {block.arch}", "backbone.")
         return ""
     wanted = module.state_dict()
     if not block.aux:

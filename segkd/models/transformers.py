@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: Types that find masks with classes: they become `segkd.models.maps.PerPixel`.
 MASKS = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "oneformer")
 # "the task is semantic" in the vocabulary of CLIP, which every OneFormer is trained with; zeros follow.
-# Where `from_pretrained` tells which keys it found no weights for.
-_LACKING = ("missing_keys", "mismatched_keys")
 _SEMANTIC = (49406, 518, 10549, 533, 29119, 1550, 49407)
 
 
@@ -64,43 +62,35 @@ class Transformers(Family):
         except ImportError as error:
             raise SegkdError('family transformers needs its library: pip install "segkd[transformers]"') from error
         from segkd.common.networks import offline
+        from segkd.models import transformers_files as files
         from segkd.models.maps import Taken
-        from segkd.models.transformers_files import (
-            IMAGENET,
-            find_folder,
-            fixed_size,
-            make_config,
-            preprocess_of,
-            read_images,
-            read_json,
-            settings_of,
-        )
 
-        if block.path is None and block.config is None:
-            raise SegkdError("path is missing: the folder of a model of transformers, or its name at the hub")
         where, loads = str(block.path or "config"), weights and block.weights is not False and block.config is None
-        folder = find_folder(where, loads) if block.config is None else None
-        description = read_json(folder, "config.json") if folder else block.config or {}
-        images = read_images(folder) if folder else IMAGENET
+        folder, description, images = None, block.config, files.IMAGENET
+        if description is None:
+            if block.path is None:
+                raise SegkdError("path is missing: the folder of a model of transformers, or its name at the hub")
+            folder = files.find_folder(where, loads)
+            description, images = files.read_json(folder, "config.json"), files.read_images(folder)
         with offline():
-            config = make_config(description, where)
+            config = files.make_config(description, where)
             kind, features = _kind(config, block, where)
             names = None if features else classes
-            module, note = _make(
-                kind, config, names, folder if loads else None, block.weights == "backbone" or features
-            )
+            lenient = block.weights == "backbone" or features
+            module, note = _make(kind, config, names, folder if loads else None, lenient)
         if images is None:
             note += f"{'; ' if note else ''}{where} has no preprocessor_config.json: ImageNet's mean and std are taken"
-            images = IMAGENET
-        size = "own" if block.size is None and (names is not None or features) else block.size
-        preprocess = preprocess_of(images, module.config, size, where)
+            images = files.IMAGENET
+        is_free = names is not None or features
+        size = "own" if block.size is None and is_free else block.size
+        preprocess = files.preprocess_of(images, module.config, size, where)
         order = block.order or ("bgr" if images.get("do_flip_channel_order") else "rgb")
         preprocess = dataclasses.replace(preprocess, multiple=block.multiple or preprocess.multiple)
-        settings = {"config": settings_of(module.config), "features": features, "order": order}
+        settings = {"config": files.settings_of(module.config), "features": features, "order": order}
         settings["multiple"] = preprocess.multiple
-        own = None if names is not None or features else list(config.id2label.values())
         made = _finished(module, features)
-        made.register_forward_pre_hook(Taken(fixed_size(module.config), preprocess.multiple, order == "bgr"))
+        made.register_forward_pre_hook(Taken(files.fixed_size(module.config), preprocess.multiple, order == "bgr"))
+        own = None if is_free else list(config.id2label.values())
         return Built(made, preprocess, own, settings, features, note)
 
     @classmethod
@@ -118,16 +108,15 @@ def _kind(config: Any, block: TransformersBlock, where: str) -> tuple[Any, bool]
     """Return the class of the model, and whether it is a backbone whose features alone are read."""
     import transformers
 
-    found: Any
     made = next(iter(config.architectures or []), "")
     if block.features or (block.features is None and made.endswith(("Model", "Backbone"))):
-        found = transformers.MODEL_MAPPING.get(type(config), None)
+        found: Any = transformers.MODEL_MAPPING.get(type(config), None)
         if found is None:
             raise SegkdError(f"{where}: transformers has no backbone of type {config.model_type}")
         return found, True
-    tables = [transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING]
-    tables += [transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING] if config.model_type in MASKS else []
-    found = next(filter(None, (table.get(type(config), None) for table in tables)), None)
+    found = transformers.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING.get(type(config), None)
+    if found is None and config.model_type in MASKS:
+        found = transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING.get(type(config), None)
     is_other = made and found is not None and made != found.__name__
     if found is None or (is_other and block.weights != "backbone"):
         other = "" if found is None else f", no {found.__name__}; weights: backbone starts a student from such a file"
@@ -190,14 +179,7 @@ def _constructed(kind: Any, config: Any) -> Any:
 
 
 def _loaded(kind: Any, folder: Path, config: Any, backbone: str | None = None) -> tuple[Any, list[str]]:
-    """Return a model with a folder's weights, and the keys that it has none for.
-
-    Args:
-        kind: its class.
-        folder: where they are.
-        config: of the model.
-        backbone: what keys of its backbone begin with; the rest need not be there then. None: all must be.
-    """
+    """Return a model with a folder's weights, and the keys without any: none that begins with ``backbone`` may be."""
     import torch
 
     from segkd.common.weights import check_finite
@@ -222,7 +204,8 @@ def _loaded(kind: Any, folder: Path, config: Any, backbone: str | None = None) -
             )
     except Exception as error:  # what is in the folder, or is not, makes it fail in many ways
         raise SegkdError(f"{folder / name} cannot be read as weights of a {kind.__name__}: {reason(error)}") from error
-    lacking = sorted({key if isinstance(key, str) else key[0] for kind in _LACKING for key in found[kind]})
+    lacks = (*found["missing_keys"], *found["mismatched_keys"])  # of the latter some versions give the shapes too
+    lacking = sorted({key if isinstance(key, str) else key[0] for key in lacks})
     needed = [key for key in lacking if backbone is None or (key.startswith(backbone) and "pooler" not in key)]
     if needed:
         raise SegkdError(

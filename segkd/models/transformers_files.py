@@ -53,7 +53,7 @@ def weights_file(folder: Path) -> str | None:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Return what one of a folder's files says; raises a SegkdError where that is no JSON of keys and values."""
+    """Return what one of a folder's files says, or raise a SegkdError where that is no JSON of keys and values."""
     try:
         return read_description(folder / name)
     except (OSError, ValueError) as error:
@@ -84,11 +84,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def make_config(description: Mapping[str, Any], where: str) -> Any:
-    """Return the config that a description makes.
-
-    Raises:
-        SegkdError: it is of a type that transformers does not know, or has values that the type refuses.
-    """
+    """Return the config that a description makes, or raise a SegkdError: of its type or of values that this refuses."""
     from transformers import CONFIG_MAPPING
 
     name = str(description.get("model_type"))
@@ -115,9 +111,6 @@ def preprocess_of(images: Mapping[str, Any], config: Any, size: Any, where: str)
         config: of the model.
         size: (height, width), ``own`` for that of each image, None for what the files say.
         where: the model, for messages.
-
-    Raises:
-        SegkdError: a value that is none of its key, or a size that the model does not take.
     """
     plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     try:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from segkd.errors import SegkdError
-from segkd.models.auxiliary import AuxiliaryHead, WithAuxiliary
+from segkd.models.auxiliary import WithAuxiliary
 from segkd.models.smp import build_model
 
 
@@ -52,8 +52,8 @@ def test_a_wrong_input_size_is_refused_as_by_the_model():
 
 
 def test_the_head_alone():
-    head = AuxiliaryHead(32, 7).eval()
-    assert head(images(2, 32, 4, 5)).shape == (2, 7, 4, 5)
+    head = build_model("Unet", "resnet18", 7, auxiliary=True).auxiliary.eval()
+    assert head(images(2, 256, 4, 5)).shape == (2, 7, 4, 5)
     assert any(isinstance(module, nn.Dropout) and module.p == 0.1 for module in head)
 
 
