@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segkd.adapter import read_logits
 from segkd.errors import SegkdError, nearest
+from segkd.losses._common import resize
 from segkd.network import Preprocess
 from segkd.segmentation.strips import Rows, Size, strips
 
@@ -42,9 +43,7 @@ def predict_logits(
     Raises:
         SegkdError: an unknown mode, sliding without a window, a window or stride below 1, a stride beyond the window.
     """
-    if _is_sliding(mode):
-        return _resize(next(_sliding(model, images, window, stride, all_at_once=True)), size)
-    return _resize(_whole(model, images), size)
+    return resize(next(_bands(model, images, mode, window, stride, all_at_once=True)), size)
 
 
 @torch.no_grad()
@@ -57,9 +56,10 @@ def predict_classes(
     stride: int | Size | None = None,
     flip: bool = False,
 ) -> list[Tensor]:
-    """Run a model on several views of the same images and return each pixel's class.
+    """Return each pixel's class, of each image uint8 (H, W), from several views of the same images.
 
-    Sliding, no more than the logits of a few rows of windows of each view are in memory.
+    The class is that of the largest logit; of several views, that of the largest mean of their softmax probabilities at
+    the result's size. Sliding, no more than the logits of a few rows of windows of each view are in memory.
 
     Args:
         model: as for `predict_logits`.
@@ -69,42 +69,18 @@ def predict_classes(
         window: sliding: as for `predict_logits`, in pixels of each view.
         stride: sliding: likewise.
         flip: whether each view is also read mirrored, left to right.
-
-    Returns:
-        Of each image uint8 (H, W). The class is that of the largest logit; of several views, that of the largest mean
-        of their softmax probabilities at the result's size.
-
-    Raises:
-        SegkdError: as `predict_logits`.
     """
     mirrored = (False, True) if flip else (False,)
-    outputs = [_rows(model, images, mode, window, stride, mirror) for images in views for mirror in mirrored]
+    outputs = [
+        Rows(images.shape[2] if mode == "sliding" else None, _bands(model, images, mode, window, stride, mirror))
+        for images in views
+        for mirror in mirrored
+    ]
     masks: list[list[Tensor]] = [[] for _ in sizes]
     for parts in strips(sizes):
         for index, (size, part) in enumerate(zip(sizes, parts, strict=True)):
             masks[index].append(_classes([partial(rows.resized, index, size, *part) for rows in outputs]))
     return [torch.cat(of_image) for of_image in masks]
-
-
-def _rows(
-    model: nn.Module,
-    images: Tensor,
-    mode: str,
-    window: int | Size | None,
-    stride: int | Size | None,
-    mirror: bool = False,
-) -> Rows:
-    """Logits (B, C, h, w) at the size at which they arise; of the mirrored images, mirrored back."""
-    if _is_sliding(mode):
-        return Rows(images.shape[2], _sliding(model, images, window, stride, mirror))
-    logits = _whole(model, images, mirror)
-    return Rows(logits.shape[2], iter([logits]))
-
-
-def _is_sliding(mode: str) -> bool:
-    if mode not in ("whole", "sliding"):
-        raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
-    return mode == "sliding"
 
 
 def _classes(views: list[Callable[[], Tensor]]) -> Tensor:
@@ -129,22 +105,28 @@ def _whole(model: nn.Module, images: Tensor, mirror: bool = False) -> Tensor:
     # Repeating the border looks more like an image than a black bar does, and the logits there are cut off.
     floating = images if images.is_floating_point() else images.float()
     padded = F.pad(floating, (0, right, 0, down), mode="replicate").to(images.dtype)
-    logits = _resize(read_logits(model(padded)), (height + down, width + right))
-    return logits[..., :height, :width]
+    return resize(read_logits(model(padded)), (height + down, width + right))[..., :height, :width]
 
 
-def _sliding(
+def _bands(
     model: nn.Module,
     images: Tensor,
+    mode: str,
     window: int | Size | None,
     stride: int | Size | None,
     mirror: bool = False,
     all_at_once: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield logits (B, C, n, w) from top to bottom, as soon as no further window reaches them, or all at the end.
+    """Yield logits (B, C, n, w) from top to bottom, at the size at which they arise.
 
-    What is yielded holds until the next is asked for.
+    Sliding, as soon as no further window reaches them, unless all are wanted at once; what is yielded holds until the
+    next is asked for. Those of mirrored images are mirrored back.
     """
+    if mode not in ("whole", "sliding"):
+        raise SegkdError(f"no inference mode {mode!r}: {nearest(mode, ('whole', 'sliding'))}")
+    if mode == "whole":
+        yield _whole(model, images, mirror)
+        return
     if window is None:
         raise SegkdError("sliding inference needs a window: its height and width in pixels")
     height, width = images.shape[-2:]
@@ -156,21 +138,22 @@ def _sliding(
             f"sliding inference needs 1 <= stride <= window: window {asked_h}x{asked_w}, stride {step_h}x{step_w}"
         )
     window_h, window_w = min(asked_h, height), min(asked_w, width)
-    tops, lefts = list(_starts(height, window_h, step_h)), list(_starts(width, window_w, step_w))
+    # So that every pixel is covered and none hangs over: the last window is moved back.
+    tops = [*range(0, height - window_h, step_h), height - window_h]
+    lefts = [*range(0, width - window_w, step_w), width - window_w]
     if mirror:
         lefts = [width - window_w - left for left in lefts]
-    down, across = (_counts(*of_axis) for of_axis in ((height, window_h, tops), (width, window_w, lefts)))
-    total: Tensor | None = None  # of one row of windows, or of all
+    down, across = _counts(height, window_h, tops), _counts(width, window_w, lefts)
+    total = torch.zeros(())  # of one row of windows, or of all
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         base = top if all_at_once else 0
         for left in lefts:
             logits = _whole(model, images[..., top : top + window_h, left : left + window_w], mirror)
-            logits = _resize(logits, (window_h, window_w))
-            if total is None:  # float32 also when the model runs in half precision: sums of many windows
+            logits = resize(logits, (window_h, window_w))
+            if not total.dim():  # float32 also when the model runs in half precision: sums of many windows
                 rows = height if all_at_once else window_h
                 total = logits.new_zeros((*logits.shape[:2], rows, width), dtype=torch.float32)
             total[..., base : base + window_h, left : left + window_w] += logits
-        assert total is not None
         step = following - top
         total[:, :, base : base + step] /= (down[top:following, None] * across).to(total.device)
         if not all_at_once:
@@ -180,7 +163,6 @@ def _sliding(
             total[:, :, : window_h - step] = total[:, :, step:].clone()
             total[:, :, window_h - step :] = 0
     if all_at_once:
-        assert total is not None
         yield total
 
 
@@ -192,21 +174,9 @@ def _counts(length: int, window: int, starts: list[int]) -> Tensor:
     return counts
 
 
-def _starts(length: int, window: int, step: int) -> Iterator[int]:
-    """Where windows begin so that every pixel is covered and none hangs over: the last is moved back."""
-    yield from range(0, length - window, step)
-    yield length - window
-
-
 def _pair(value: int | Size) -> Size:
     height, width = (value, value) if isinstance(value, int) else value
     return int(height), int(width)
-
-
-def _resize(logits: Tensor, size: Size) -> Tensor:
-    if logits.shape[-2:] == tuple(size):
-        return logits
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def size_multiple(model: nn.Module) -> int:

@@ -30,11 +30,7 @@ class SegmentationMetrics(Metric):
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits_or_pred: Tensor, target: Tensor) -> None:
-        """Count one batch.
-
-        Args:
-            logits_or_pred: logits (B, C, H, W), or classes (B, H, W).
-            target: labels (B, H, W).
+        """Count one batch: logits (B, C, H, W) or classes (B, H, W), and labels (B, H, W).
 
         Raises:
             SegkdError: shapes that do not go together, or a label or prediction that is no class.

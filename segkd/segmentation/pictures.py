@@ -7,17 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from segkd.common.pictures import (
-    INK,
-    PAPER,
-    Color,
-    Picture,
-    font,
-    ink_on,
-    short_number,
-    text_width,
-    weight_map,
-)
+from segkd.common.pictures import INK, PAPER, Color, Picture, font, ink_on, short_number, text_width, weight_map
 from segkd.errors import SegkdError
 
 #: What `colorize` paints where there is no class.
@@ -34,18 +24,14 @@ ERROR_COLORS = {
 
 
 def colorize(mask: ArrayLike, colors: Sequence[Color], ignore_index: int = 255) -> Picture:
-    """Paint a mask in its classes' colours.
-
-    Args:
-        mask: (H, W) classes.
-        colors: RGB in 0 to 255 per class.
-        ignore_index: painted white, as is every value that is no class.
-    """
+    """Paint a mask (H, W) in its classes' colours, RGB in 0 to 255; white what is ignored or no class."""
     classes = np.asarray(mask)
     palette = np.array([*colors, IGNORED_COLOR], dtype=np.uint8)
-    none = len(colors)
-    known = (classes >= 0) & (classes < none) & (classes != ignore_index)
-    return palette[np.where(known, classes, none)]
+    return palette[np.where(_is_class(classes, len(colors), ignore_index), classes, len(colors))]
+
+
+def _is_class(mask: NDArray[Any], count: int, ignore_index: int) -> NDArray[np.bool_]:
+    return (mask >= 0) & (mask < count) & (mask != ignore_index)
 
 
 def overlay(
@@ -59,9 +45,6 @@ def overlay(
         colors: RGB in 0 to 255 per class.
         alpha: opacity of the mask, 0 to 1.
         ignore_index: the label that is no class.
-
-    Raises:
-        SegkdError: sizes differ.
     """
     pixels, classes = np.asarray(image), np.asarray(mask)
     _same_size("overlay", pixels, classes)
@@ -70,7 +53,7 @@ def overlay(
         rows = slice(top, top + 256)
         of_rows, below = classes[rows], pixels[rows]
         blended = (1 - alpha) * below + alpha * colorize(of_rows, colors, ignore_index)
-        known = (of_rows >= 0) & (of_rows < len(colors)) & (of_rows != ignore_index)
+        known = _is_class(of_rows, len(colors), ignore_index)
         laid[rows] = np.where(known[..., None], blended.round(), below)
     return laid
 
@@ -83,9 +66,6 @@ def error_map(pred: ArrayLike, target: ArrayLike, ignore_index: int = 255, teach
         target: (H, W) labels.
         ignore_index: the label that counts as neither right nor wrong.
         teacher: (H, W) classes that the teacher predicts; then errors of one, the other and both are told apart.
-
-    Raises:
-        SegkdError: sizes differ.
     """
     labels, student = np.asarray(target), np.asarray(pred)
     _same_size("error_map", student, labels)
@@ -108,9 +88,6 @@ def heat_map(
         labels: C names, of rows and columns alike.
         title: written above.
         limits: values at the two ends of the colours, to compare two matrices; the matrix's own unless given.
-
-    Raises:
-        SegkdError: the matrix is not (C, C) for C labels.
     """
     values = np.asarray(matrix, dtype=np.float64)
     count = len(labels)
@@ -119,7 +96,7 @@ def heat_map(
     finite = values[np.isfinite(values)]
     low, high = limits or ((float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0))
     cell, label_font, number_font = (56, font(20), font(17)) if count <= 21 else (14, font(13), None)
-    names = [_shorten(name, 24) for name in labels]
+    names = [name if len(name) <= 24 else f"{name[:22]}.." for name in labels]
     margin = max([text_width(name, label_font) for name in names], default=0) + 20
     head = (52 if title else 12) + margin
     side = cell * count
@@ -156,10 +133,6 @@ def _upright(text: str, face: Any) -> Image.Image:
     flat = Image.new("RGB", (max(text_width(text, face), 1), ascent + descent), PAPER)
     ImageDraw.Draw(flat).text((0, 0), text, fill=INK, font=face)
     return flat.rotate(90, expand=True)
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 2] + ".."
 
 
 def _same_size(name: str, first: NDArray[Any], second: NDArray[Any]) -> None:

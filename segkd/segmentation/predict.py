@@ -29,7 +29,7 @@ def predict(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> list[np.ndarray]:
-    """Segment images; those that have one size when the model sees them go through it together.
+    """Return the class of each pixel, of each image uint8 (H, W); images of one size go through the model together.
 
     Args:
         network: in eval mode.
@@ -41,9 +41,6 @@ def predict(
         flip: whether the mirrored image is read too.
         scales: the image is read at its usual size times each of these. Of several readings, mirrored ones among
             them, the mean of the softmax probabilities at the image's own size decides.
-
-    Returns:
-        Of each image uint8 (H, W): the class of each pixel.
 
     Raises:
         SegkdError: an array of another shape or type, a scale that is no number above 0, or what `predict_logits`
@@ -62,7 +59,8 @@ def predict(
     for (height, width), members in groups.items():
         scaled = [(max(round(height * scale), 1), max(round(width * scale), 1)) for scale in scales]
         at_once = max(AT_ONCE // (height * width), 1)
-        for some in (members[start : start + at_once] for start in range(0, len(members), at_once)):
+        for start in range(0, len(members), at_once):
+            some = members[start : start + at_once]
             views = (of_pixels.view([pixels[i] for i in some], size) for size in scaled)
             found = predict_classes(of_pixels, views, [sizes[i] for i in some], mode, window, stride, flip)
             masks |= {i: mask.cpu().numpy() for i, mask in zip(some, found, strict=True)}
@@ -70,15 +68,7 @@ def predict(
 
 
 def predict_maps(network: Network, images: Sequence[np.ndarray | Image.Image]) -> list[np.ndarray]:
-    """Return of each image float32 (C, H, W): what a dense model of any task returns, at the image's size.
-
-    Args:
-        network: in eval mode.
-        images: as `predict` takes them.
-
-    Raises:
-        SegkdError: an array of another shape or type.
-    """
+    """Return of each image float32 (C, H, W): what a dense model of any task returns, at the image's size."""
     of_pixels, found = _RawPixels(network), []
     for pixels in map(rgb_pixels, images):
         own = (pixels.shape[0], pixels.shape[1])
@@ -88,11 +78,7 @@ def predict_maps(network: Network, images: Sequence[np.ndarray | Image.Image]) -
 
 
 class _RawPixels(nn.Module):
-    """A network on uint8 pixels: normalised window by window, they are never all in memory as float.
-
-    Args:
-        network: whose module it is.
-    """
+    """A network on uint8 pixels: normalised window by window, they are never all in memory as float."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

@@ -16,14 +16,14 @@ class Rows:
     """Logits (B, C, h, w) that are made as they are read, and forgotten once they are read of all B.
 
     Args:
-        height: h.
+        height: h; None: that of the first and only part.
         bands: parts (B, C, n, w) of them, from top to bottom; what one holds may change when the next is asked for.
     """
 
-    def __init__(self, height: int, bands: Iterator[Tensor]) -> None:
-        self.height, self._bands = height, bands
+    def __init__(self, height: int | None, bands: Iterator[Tensor]) -> None:
         first = next(bands)
-        self._held = first if first.shape[2] == height else first.clone()
+        self.height, self._bands = height or first.shape[2], bands
+        self._held = first if first.shape[2] == self.height else first.clone()
         self._first = 0  # the row that is the first of those held
         self._needed = [0] * len(self._held)  # of each image, the first row that may be read again
 
@@ -69,8 +69,7 @@ def strips(sizes: Sequence[Size]) -> Iterator[list[tuple[int, int]]]:
 def _neighbours(length: int, size: int, top: int, bottom: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return between which two of ``length`` rows each of rows ``top`` to ``bottom`` of ``size`` lies.
 
-    Returns:
-        The upper and the lower one, (bottom - top,), and the weight of the lower, (bottom - top, 1).
+    The upper and the lower one, (bottom - top,), and the weight of the lower, (bottom - top, 1).
     """
     if size == length:
         same = torch.arange(top, bottom)

@@ -95,6 +95,11 @@ class _OfPixels(nn.Module):
         """Return each pixel's loss, and which ones count, of their cross-entropies and which ones are labelled."""
         raise NotImplementedError
 
+    def extra_repr(self) -> str:
+        """Show the settings in ``print``."""
+        names = [name for name in inspect.signature(type(self)).parameters if name != "ignore_index"]
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
 
 class OHEM(_OfPixels):
     """Cross-entropy over the hard pixels alone: online hard example mining.
@@ -135,10 +140,6 @@ class OHEM(_OfPixels):
         kept = (probability <= limit) & valid
         return losses * kept, kept
 
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"threshold={self.threshold}, min_kept={self.min_kept}"
-
 
 class Focal(_OfPixels):
     """Focal loss of the softmax: cross-entropy times (1 - p)^gamma, with p the probability of the true class.
@@ -165,10 +166,6 @@ class Focal(_OfPixels):
         """Weigh each pixel; all labelled ones count."""
         # At p = 1 a gamma below 1 has no finite slope.
         return losses * (-torch.expm1(-losses)).clamp(min=1e-6) ** self.gamma, valid
-
-    def extra_repr(self) -> str:
-        """Show the settings in ``print``."""
-        return f"gamma={self.gamma}"
 
 
 class Dice(nn.Module):
@@ -262,13 +259,14 @@ class OfSmp(nn.Module):
         super().__init__()
         from segmentation_models_pytorch import losses
 
+        fixed = {"mode", "ignore_index"}
         takes = {name: inspect.signature(getattr(losses, name)).parameters for name in losses.__all__ if "Loss" in name}
-        fitting = [name for name, parameters in takes.items() if {"mode", "ignore_index"} <= parameters.keys()]
+        fitting = {name: [*parameters] for name, parameters in takes.items() if fixed <= parameters.keys()}
         if kind not in fitting:
             raise SegkdError(f"segmentation-models-pytorch has no loss {kind!r} of classes, {nearest(kind, fitting)}")
+        own = [name for name in fitting[kind] if name not in fixed]
         for key in options or {}:
-            if key not in takes[kind] or key in ("mode", "ignore_index"):
-                own = [name for name in takes[kind] if name not in ("mode", "ignore_index")]
+            if key not in own:
                 raise SegkdError(f"task loss 'smp:{kind}' has no option {key!r}, {nearest(key, own)}")
         self.ignore_index = ignore_index
         try:
