@@ -72,7 +72,7 @@ class Transformers(Family):
                 raise SegkdError("path is missing: the folder of a model of transformers, or its name at the hub")
             folder = files.find_folder(where, loads)
             description, images = files.read_json(folder, "config.json"), files.read_images(folder)
-        with offline():
+        with offline(), _silent():
             config = files.make_config(description, where)
             kind, features = _kind(config, block, where)
             names = None if features else classes
@@ -170,8 +170,7 @@ def _constructed(kind: Any, config: Any) -> Any:
     from segkd.models.transformers_files import reason
 
     try:
-        with _silent():
-            return kind(config)
+        return kind(config)
     except SegkdError:
         raise
     except Exception as error:  # of values that do not go together, which no type checks
@@ -191,17 +190,16 @@ def _loaded(kind: Any, folder: Path, config: Any, backbone: str | None = None) -
             f"{folder} holds no weights ({SAFE[0]} or {PICKLED[0]}); weights: false starts from random ones"
         )
     try:
-        with _silent():
-            module, found = kind.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=name in SAFE,
-                weights_only=True,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        module, found = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=name in SAFE,
+            weights_only=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     except Exception as error:  # what is in the folder, or is not, makes it fail in many ways
         raise SegkdError(f"{folder / name} cannot be read as weights of a {kind.__name__}: {reason(error)}") from error
     lacks = (*found["missing_keys"], *found["mismatched_keys"])  # of the latter some versions give the shapes too

@@ -9,7 +9,7 @@ from torch import nn
 
 from segkd.errors import SegkdError
 from segkd.models.smp import build_model
-from segkd.segmentation import inference, strips
+from segkd.segmentation import inference
 from segkd.segmentation.inference import predict_classes, predict_logits
 
 
@@ -141,7 +141,7 @@ class TestClasses:
 
     @pytest.mark.parametrize("size", [(33, 47), (70, 50)])
     def test_in_strips_are_those_of_all_logits(self, size, monkeypatch):
-        monkeypatch.setattr(strips, "STRIP", 200)
+        monkeypatch.setattr(inference, "STRIP", 200)
         monkeypatch.setattr(inference, "BAND", 3)
         views = [images(2, 3, 33, 47), 3 * images(2, 3, 20, 30)]
         sliding = {"mode": "sliding", "window": (11, 16), "stride": (7, 9)}

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segkd.segmentation import strips as module
-from segkd.segmentation.strips import Rows, strips
+from segkd.segmentation import inference as module
+from segkd.segmentation.inference import Rows, strips
 
 
 def bands(logits, *heights):
