@@ -36,22 +36,12 @@ def check_timm(name: str, kind: str) -> None:
 
 
 def check_network(
-    name: str,
-    kind: str,
-    known: Collection[str],
-    sets: Callable[[str], Collection[str]],
-    of_timm: str,
-    weights: object,
+    name: str, kind: str, known: Collection[str], sets: Callable[[str], Collection[str]], of_timm: str, weights: object
 ) -> None:
     """Raise `SegkdError` unless there is such a network, and such weights of it: none, a file, or a set at the hub.
 
-    Args:
-        name: a library's own, or one of timm after ``tu-``.
-        kind: what it is used as, for messages: ``encoder`` or ``backbone``.
-        known: the names of the library's own.
-        sets: returns what weights one of those has.
-        of_timm: what those that timm has are called.
-        weights: None, True, a path or a name.
+    It is one of a library's own (``known``, with ``sets`` of weights), or one of timm after ``tu-``, whose weights are
+    called ``of_timm``; messages call it a ``kind``: encoder or backbone.
     """
     hint = ""
     if name.startswith("tu-"):
@@ -112,15 +102,8 @@ def hub_or_cache(what: str, key: str, local: str = _LOCAL_FILE) -> Iterator[None
     """Within this, downloads come from the hub, or at once from the local cache if the hub gives no answer.
 
     One short request, through the hub's own client and so through the user's proxy, asks whether it is there. If it is
-    not, the hub's client is told to work offline, which spares its retries.
-
-    Args:
-        what: what is downloaded, for the message.
-        key: the config's key that can name it locally instead, likewise.
-        local: what the key names then, likewise.
-
-    Raises:
-        SegkdError: a download failed, and the cache does not have it.
+    not, the hub's client is told to work offline, which spares its retries. Where a download failed and the cache does
+    not have it, a `SegkdError` says what it is, and which key of the config can name what ``local``.
     """
     try:
         get_session().head(hub_constants.ENDPOINT, timeout=_HUB_PATIENCE)

@@ -91,13 +91,8 @@ def check_fit(
 ) -> None:
     """Raise `SegkdError` at the first key that is missing, unexpected, or of another shape.
 
-    Args:
-        module: what the weights are for.
-        state: the weights.
-        path: the file they come from, for messages.
-        prefix: put before each key in messages.
-        classes: for how many classes a tensor is, given its key and itself, or None if that does not depend on them.
-            Where only such tensors differ, the message says so.
+    ``prefix`` stands before each key in messages. ``classes`` returns for how many classes a tensor is, given its key
+    and itself, or None if that does not depend on them: where only such tensors differ, the message says so.
     """
     wanted = module.state_dict()
     missing, differing, unexpected = _differences(wanted, state)
@@ -138,17 +133,10 @@ def _differences(wanted: State, state: State) -> tuple[list[str], list[str], lis
 def load_pretrained(module: nn.Module, given: State, source: object, name: str, within: str, parts: int = 1) -> None:
     """Load classification weights into the part of the network that computes features, all of them or none.
 
-    Keys are tried as they are, without ``within``, and in the spellings of timm's feature extractors and of older
-    files. A classifier which the module lacks is passed over.
-
-    Args:
-        module: the network without its classifier.
-        given: the weights.
-        source: where they come from, for messages.
-        name: what the module is, for messages, such as ``encoder 'resnet18'``.
-        within: the prefix of its keys in a file of a whole model, such as ``encoder.``.
-        parts: a weight that the module lacks is an error if its first ``parts`` dotted parts are known: they are
-            of a deeper network.
+    Keys are tried as they are, without ``within``, the prefix that they have in a file of a whole model, and in the
+    spellings of timm's feature extractors and of older files. A classifier which the module lacks is passed over;
+    another weight that it lacks is an error if its first ``parts`` dotted parts are known: it is of a deeper network.
+    Messages have ``source`` and ``name``, such as ``encoder 'resnet18'``.
     """
     wanted = module.state_dict()
     if any(key.startswith(within) for key in given):

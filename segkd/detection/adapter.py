@@ -82,14 +82,18 @@ class DetectionAdapter(Adapter):
         live = {name: model for name, model in teachers.items() if model is not None}
         head = _head("student", student)
         heads = {name: _head("teacher" if len(live) == 1 else name, model) for name, model in live.items()}
-        self.transform = inner(student).transform
+        detector: Any = inner(student)
+        self.transform = detector.transform
         own = [inner(model).transform for model in live.values()]
         norms = [(list(transform.image_mean), list(transform.image_std)) for transform in own]
         if any(norm != norms[0] for norm in norms):
             raise SegkdError("several detectors as teachers must have the same image_mean and image_std")
         if norms:
             self.set_normalization((self.transform.image_mean, self.transform.image_std), norms[0])
-        self.num_classes = _num_classes(inner(student), head)
+        if head is not None:
+            self.num_classes = head.num_classes
+        else:  # without background, which torchvision counts
+            self.num_classes = detector.roi_heads.box_predictor.cls_score.out_features - 1
         routes = {name: route(name, term, teachers) for name, term in terms.items()}
         for name, term in terms.items():
             if term.size == "label":
@@ -192,11 +196,6 @@ def _head(side: str, model: nn.Module) -> DenseHead | None:
         return dense_head(model)
     except SegkdError as error:
         raise SegkdError(f"the {side}: {error}; or give a two-stage detector of torchvision") from error
-
-
-def _num_classes(model: Any, head: DenseHead | None) -> int:
-    """Return the number of classes without background."""
-    return model.roi_heads.box_predictor.cls_score.out_features - 1 if head is None else head.num_classes
 
 
 def _two_stage_losses(model: Any, inputs: Batch, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

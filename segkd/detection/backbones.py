@@ -10,14 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from segkd.common.networks import (
-    IMAGENET,
-    Triple,
-    check_network,
-    hub_or_cache,
-    timm_normalization,
-    torchvision_weights,
-)
+from segkd.common.networks import IMAGENET, Triple, check_network, hub_or_cache, timm_normalization, torchvision_weights
 from segkd.common.weights import is_weight_file, load_pretrained, read_state_dict
 from segkd.detection.feature_maps import cut, freeze_up_to, layouts
 from segkd.errors import SegkdError, nearest
@@ -30,21 +23,10 @@ LEVELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class FPNBackbone(nn.Module):
-    """A network's feature maps through a feature pyramid network (Lin et al., arXiv 1612.03144).
+    """A network's feature maps, (B, C, h, w) or (B, h, w, C), through an FPN (Lin et al., arXiv 1612.03144).
 
     Its weights are named as in torchvision's detectors: ``body.layer4...``, ``fpn.inner_blocks...``; so are the maps:
-    from ``"0"`` up, then ``"p6"`` and ``"p7"``, or ``"pool"``.
-
-    Args:
-        body: maps images (B, 3, H, W) to a list of feature maps, from large to small, (B, C, h, w) or (B, h, w, C).
-        levels: ``p3_p7`` or ``p2_p6``, see `build_backbone`.
-        out_channels: of every FPN map.
-        p6_from: ``p5`` or ``c5``, see `build_backbone`.
-        norm_layer: what follows each convolution of the FPN, made with its channels; None is nothing.
-
-    Attributes:
-        out_channels: as given.
-        strides: of each map, in the order of the maps.
+    from ``"0"`` up, then ``"p6"`` and ``"p7"``, or ``"pool"``. ``strides`` are theirs, in their order.
     """
 
     def __init__(
@@ -102,16 +84,11 @@ def build_backbone(
             every second pixel of P5).
         out_channels: of every FPN map.
         norm: ``batch``; ``eval``: the network's batch norm keeps its statistics as they are, its scale and shift are
-            trained; or ``frozen``: scale and shift stay as well. Both are for pretrained weights and batches too small
-            for statistics of their own; with random weights nothing would be normalised.
+            trained; or ``frozen``: scale and shift stay as well. Both are for pretrained weights and batches too small.
         frozen_stages: 1..4 leaves the stem and the network's first stages untrained, up to the map of stride 4, 8, 16
             or 32. Statistics of batch norm still change there if `norm` is ``batch``.
         p6_from: ``p5`` or ``c5``, what the P6 of ``p3_p7`` is made of.
         fpn_norm: normalisation layer of the FPN, such as ``nn.BatchNorm2d``; never frozen.
-
-    Raises:
-        SegkdError: an unknown name or choice, a network without such maps, weights that do not fit, or a hub that
-            cannot be reached.
     """
     check_backbone(name, weights)
     choices: dict[str, tuple[object, tuple[object, ...]]] = {

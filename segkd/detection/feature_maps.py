@@ -40,13 +40,7 @@ def freeze_up_to(body: nn.Module, stride: int) -> None:
 
 
 class Chain(nn.Module):
-    """Some modules of a network, under the names that they have there, run one after the other.
-
-    Args:
-        network: the network.
-        names: the modules, in the order in which they run.
-        returned: those whose outputs are returned.
-    """
+    """Some modules of a network, under their names there, run one after the other; of some the output is returned."""
 
     def __init__(self, network: nn.Module, names: list[str], returned: set[str]) -> None:
         super().__init__()

@@ -42,15 +42,7 @@ class GFLHead(nn.Module):
 
     A feature taken after i blocks of a tower goes through the rest as ``class_predictor(class_tower[i:](x))`` and
     ``predict_sides(box_tower[i:](x), level)``; ``scales`` (5,) is the learnt factor on the box logits of each level.
-
-    Args:
-        in_channels: channels of the FPN maps, and of the towers.
-        num_classes: K, without background.
-        groups: of the group normalisation; ``in_channels`` is a multiple of it, at least twice it.
-        per_process: whether each process of a distributed run divides its losses by its own figures.
-
-    Raises:
-        SegkdError: the channels do not make groups of two or more, or there is no class.
+    ``per_process``: whether each process of a distributed run divides its losses by its own figures.
     """
 
     def __init__(self, in_channels: int, num_classes: int, groups: int = 32, per_process: bool = False) -> None:
@@ -102,12 +94,7 @@ class GFLHead(nn.Module):
         class score v and divided by max(1, sum of v). In a distributed run both figures are the mean over processes,
         so that the losses' mean is divided by what all images together give, or with ``per_process`` each its own.
         Without any positive the box losses are 0 and still reach the parameters, so that such a run does not hang.
-
-        Args:
-            targets: per image ``"boxes"``, (M, 4), xyxy in pixels, and ``"labels"``, (M,) int64 in 1..K.
-            head_outputs: what `forward` returns.
-            anchors: the priors of each image, (N, 4).
-            matched_idxs: per image (N,) int64, the box of each prior, -1 for none, -2 for a prior that takes no part.
+        ``matched_idxs`` have of each prior its box, -1 for none, -2 for a prior that takes no part.
         """
         with full_precision(head_outputs["cls_logits"], head_outputs["bbox_regression"]) as (logits, regression):
             assigned = torch.stack(matched_idxs)

@@ -27,15 +27,14 @@ _GROUPS = 32
 
 
 def _retinanet(backbone: FPNBackbone, classes: int, assigner: str = "max_iou", **settings: Any) -> RetinaNet:
-    detector = ATSSRetinaNet if assigner == "atss" else RetinaNet
-    return detector(backbone, classes + 1, **settings)
+    return (ATSSRetinaNet if assigner == "atss" else RetinaNet)(backbone, classes, **settings)
 
 
 def _retinanet_v2(backbone: FPNBackbone, classes: int, **settings: Any) -> RetinaNet:
     model = _retinanet(backbone, classes, **settings)
     anchors = model.head.classification_head.num_anchors
     norm = partial(nn.GroupNorm, _GROUPS)
-    model.head = RetinaNetHead(backbone.out_channels, anchors, classes + 1, norm_layer=norm)
+    model.head = RetinaNetHead(backbone.out_channels, anchors, classes, norm_layer=norm)
     model.head.regression_head._loss_type = "giou"  # as torchvision's own builder sets it
     return model
 
@@ -44,18 +43,18 @@ def _faster_rcnn_v2(backbone: FPNBackbone, classes: int, **settings: Any) -> Fas
     channels = backbone.out_channels
     box_head = FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [1024], norm_layer=nn.BatchNorm2d)
     # Three anchors per cell: one size, three aspect ratios.
-    return FasterRCNN(backbone, classes + 1, rpn_head=RPNHead(channels, 3, conv_depth=2), box_head=box_head, **settings)
+    return FasterRCNN(backbone, classes, rpn_head=RPNHead(channels, 3, conv_depth=2), box_head=box_head, **settings)
+
+
+def _gfl(backbone: FPNBackbone, classes: int, **settings: Any) -> GFL:
+    return GFL(backbone, classes - 1, **settings)
 
 
 class _Architecture(NamedTuple):
     detector: type[nn.Module]  # whose settings are the options
-    build: Callable[..., nn.Module]  # called with the backbone, the number of classes without background, the options
+    build: Callable[..., nn.Module]  # called with the backbone, the number of classes with background, the options
     backbone: Mapping[str, Any]  # arguments of `build_backbone`
     group_norm: bool = False
-
-
-def _with_background(detector: type[nn.Module]) -> Callable[..., nn.Module]:
-    return lambda backbone, classes, **settings: detector(backbone, classes + 1, **settings)
 
 
 _TWO_STAGE = {"levels": "p2_p6"}
@@ -64,11 +63,11 @@ _TWO_STAGE = {"levels": "p2_p6"}
 ARCHITECTURES: dict[str, _Architecture] = {
     "retinanet": _Architecture(RetinaNet, _retinanet, {}),
     "retinanet_v2": _Architecture(RetinaNet, _retinanet_v2, {"p6_from": "c5"}, group_norm=True),
-    "fcos": _Architecture(FCOS, _with_background(FCOS), {}, group_norm=True),
-    "faster_rcnn": _Architecture(FasterRCNN, _with_background(FasterRCNN), _TWO_STAGE),
+    "fcos": _Architecture(FCOS, FCOS, {}, group_norm=True),
+    "faster_rcnn": _Architecture(FasterRCNN, FasterRCNN, _TWO_STAGE),
     "faster_rcnn_v2": _Architecture(FasterRCNN, _faster_rcnn_v2, {**_TWO_STAGE, "fpn_norm": nn.BatchNorm2d}),
-    "mask_rcnn": _Architecture(MaskRCNN, _with_background(MaskRCNN), _TWO_STAGE),
-    "gfl": _Architecture(GFL, GFL, {}, group_norm=True),
+    "mask_rcnn": _Architecture(MaskRCNN, MaskRCNN, _TWO_STAGE),
+    "gfl": _Architecture(GFL, _gfl, {}, group_norm=True),
 }
 
 
@@ -120,28 +119,13 @@ def build_detector(
         raise SegkdError(f"{arch} needs at least one class, got {num_classes}")
     settings = dict(options or {})
     _check_options(arch, settings)
-    mean, std = normalization or backbone_normalization(backbone)
-    config = {
-        "arch": arch,
-        "backbone": backbone,
-        "num_classes": num_classes,
-        "min_size": min_size if isinstance(min_size, int) else list(min_size),
-        "max_size": max_size,
-        "normalization": [list(mean), list(std)],
-        "norm": norm,
-        "options": dict(settings),
-    }
+    mean, std = map(list, normalization or backbone_normalization(backbone))
+    sizes = {"min_size": min_size if isinstance(min_size, int) else list(min_size), "max_size": max_size}
+    config: dict[str, Any] = {"arch": arch, "backbone": backbone, "num_classes": num_classes, **sizes, "norm": norm}
+    config |= {"normalization": [mean, std], "options": dict(settings)}
     of_backbone = {key: settings.pop(key) for key in ("out_channels", "frozen_stages") if key in settings}
     fpn = build_backbone(backbone, backbone_weights, norm=norm, **of_backbone, **chosen.backbone)
-    model = chosen.build(
-        fpn,
-        num_classes,
-        min_size=config["min_size"],
-        max_size=max_size,
-        image_mean=list(mean),
-        image_std=list(std),
-        **settings,
-    )
+    model = chosen.build(fpn, num_classes + 1, **sizes, image_mean=list(mean), image_std=list(std), **settings)
     model.config = config  # type: ignore[assignment]
     return model
 
@@ -200,15 +184,10 @@ _PER_CLASS = {
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load weights into a detector, all of them or none.
+    """Load weights into a detector, all of them or none; a path is as `Family.load` takes it.
 
-    Args:
-        model: a detector from `build_detector`.
-        path: a .safetensors, .pth, .pt or .bin file, also one that torchvision publishes; a Lightning checkpoint of
-            this project, a run directory, or the ``student`` folder in it.
-
-    Raises:
-        SegkdError: the file is missing, unreadable, or of another architecture or number of classes.
+    They may also be what torchvision publishes. Raises a `SegkdError` where they are of another architecture or number
+    of classes, or the file is missing or unreadable.
     """
     file, wanted = weights_file(path), model.state_dict()
     anchors = getattr(getattr(getattr(model, "head", None), "classification_head", None), "num_anchors", 1)

@@ -25,24 +25,11 @@ def match(
     anchors_per_level: list[int],
     image_shapes: list[tuple[int, int]] | None = None,
 ) -> list[Tensor]:
-    """Return the box that each anchor is to learn, as each one-stage detector itself decides it.
+    """Return per image (N,) int64 what each anchor is to learn, as each one-stage detector itself decides it.
 
-    ``detector.head.compute_loss(targets, head_outputs, anchors, matched_idxs)`` then gives the losses that
-    ``detector(images, targets)`` returns in training.
-
-    Args:
-        detector: a RetinaNet (by IoU or ATSS), FCOS or GFL.
-        targets: in pixels of the transformed images.
-        anchors: of each image, (N, 4), level by level.
-        anchors_per_level: how many anchors each level has.
-        image_shapes: (height, width) of each transformed image without its padding, which GFL leaves out; None: there
-            is no padding.
-
-    Returns:
-        Per image (N,) int64: an index into the boxes, -1 for background, -2 for an anchor that takes no part.
-
-    Raises:
-        SegkdError: another kind of detector, which has no such anchors.
+    An index into the boxes, -1 for background, -2 for an anchor that takes no part, such as GFL's in the padding beyond
+    ``image_shapes``. ``detector.head.compute_loss(targets, head_outputs, anchors, matched_idxs)`` then gives the losses
+    that ``detector(images, targets)`` returns in training.
     """
     if not isinstance(detector, RetinaNet | FCOS | GFL):
         raise SegkdError(f"a {type(detector).__name__} matches no anchors to boxes: RetinaNet, FCOS and GFL do")
@@ -70,12 +57,7 @@ class _UpToTheHead:
 
 @dataclass(eq=False)
 class DetectorOutput:
-    """A detector's run up to its FPN.
-
-    Attributes:
-        images: the transformed batch that the detector saw.
-        maps: FPN maps (B, D, h, w) by stride, from fine to coarse.
-    """
+    """A detector's run up to its FPN: the transformed batch, and maps (B, D, h, w) by stride, from fine to coarse."""
 
     images: ImageList
     maps: dict[int, Tensor]

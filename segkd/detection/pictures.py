@@ -25,18 +25,10 @@ def draw_boxes(
     scores: ArrayLike | None = None,
     tile: int = 640,
 ) -> Picture:
-    """Draw boxes in their classes' colours over an image, each with its name and, if given, its score.
+    """Draw boxes (N, 4), xyxy in the image's pixels, each with its name (labels 1 to K) and, if given, its score.
 
-    The image is first brought to the size it will be looked at, so that lines and text are sharp there.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        boxes: (N, 4), xmin, ymin, xmax, ymax in pixels of ``image``.
-        labels: (N,), 1 to K.
-        names: of K classes.
-        colors: RGB in 0 to 255 of each.
-        scores: (N,) in [0, 1]; those with the highest are drawn last, over the others.
-        tile: width of the picture in pixels; its height follows.
+    The image is first brought to the width it will be looked at, so that lines and text are sharp there. Boxes of the
+    highest scores are drawn last, over the others.
     """
     pixels = np.asarray(image)
     scale = tile / pixels.shape[1]
@@ -66,16 +58,10 @@ def box_row(
     min_score: float = 0.3,
     tile: int = 640,
 ) -> list[Picture | None]:
-    """Return a row for `comparison_grid`: the image, then the boxes of each side over it, see `draw_boxes`.
+    """Return a row for `comparison_grid`: the image, then over it the boxes of each side, such as target and student.
 
-    Args:
-        image: uint8 RGB (H, W, 3).
-        sides: such as the target, the teacher's and the student's predictions: ``boxes``, ``labels`` and, where there
-            are any, ``scores``; None leaves a place empty.
-        names: of K classes.
-        colors: RGB in 0 to 255 of each.
-        min_score: predictions below it are left out.
-        tile: width of each picture in pixels; the same for `comparison_grid` keeps text sharp.
+    A side has ``boxes``, ``labels`` and, where there are any, ``scores``, of which those below ``min_score`` are left
+    out; None leaves a place empty. The same ``tile`` for `comparison_grid` keeps text sharp.
     """
     none = np.zeros(0)
     row: list[Picture | None] = [draw_boxes(image, none, none, names, colors, tile=tile)]

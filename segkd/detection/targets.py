@@ -13,15 +13,10 @@ Targets = list[dict[str, Tensor]]
 
 
 def check_batch(images: Sequence[Any], targets: Sequence[Any] | None, num_classes: int) -> None:
-    """Raise `SegkdError`, which names the image, unless a detector can be trained on this batch.
+    """Raise `SegkdError`, which names the image, unless a detector can be trained on these images and targets.
 
     A box without area is refused, and one wholly outside its image: with an IoU of 0 with every anchor, the matching of
     RetinaNet and Faster R-CNN, which gives each box its best anchors, would give it nearly all of them.
-
-    Args:
-        images: float (3, H, W) in [0, 1] each; sizes may differ.
-        targets: one for each image, see `Targets`; other keys are not looked at.
-        num_classes: K.
     """
     for index, image in enumerate(images):
         if (

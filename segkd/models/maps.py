@@ -11,12 +11,8 @@ from torch import Tensor, nn
 class Taken:
     """Makes of normalised images what a model takes, before its forward: a hook, so that module paths stay its own.
 
-    They are resized and not padded: so that maps, which are compared with others, show the whole image and no more.
-
-    Args:
-        size: (height, width) of the one size that it takes; None for any.
-        multiple: what height and width must be multiples of; the next ones are taken.
-        reverse: whether its channels are blue, green, red.
+    They are resized, to its one size or to the next multiples, and not padded: so that maps, which are compared with
+    others, show the whole image and no more. ``reverse``: its channels are blue, green, red.
     """
 
     def __init__(self, size: tuple[int, int] | None = None, multiple: int = 1, reverse: bool = False) -> None:
@@ -47,14 +43,10 @@ class Taken:
 def to_map(
     output: Tensor, size: tuple[int, int], *, step: int = 1, prefixes: Collection[int] = (), channels_last: bool = False
 ) -> Tensor:
-    """Return a module's output as a map (B, C, h, w); what is none, such as a pooled vector, as it is.
+    """Return tokens (B, N, C), row by row, or a map in either order as a map (B, C, h, w); what is none as it is.
 
-    Args:
-        output: (B, N, C) tokens, row by row, or a map (B, C, h, w) or (B, h, w, C).
-        size: (height, width) of the images.
-        step: pixels from one token to the next; later stages of a network may have 2, 4, 8... times as many.
-        prefixes: how many tokens there may be before those of the image, such as 1 for a class token.
-        channels_last: how a map is taken whose shape could be either.
+    Tokens lie ``step`` pixels apart, in later stages of a network 2, 4, 8... times as many, and there may be so many
+    ``prefixes`` before them, such as 1 for a class token. ``channels_last``: how a map is taken that could be either.
     """
     if output.dim() == 4:
         is_last = _is_grid(output.shape[1:3], size) and (channels_last or not _is_grid(output.shape[2:], size))
@@ -82,11 +74,8 @@ class PerPixel(nn.Module):
 
     The score of a class is the sum over all masks of its probability there times the mask's: softmax without the class
     that stands for nothing, times sigmoid. Its logarithm is returned, so that a softmax over classes gives each one's
-    share of the scores, which cross-entropy and the distillation of logits work with.
-
-    Args:
-        model: a model of transformers that returns ``class_queries_logits`` and ``masks_queries_logits``.
-        task: (1, N) numbers that it takes as ``task_inputs``: what OneFormer is told to find.
+    share of the scores, which cross-entropy and the distillation of logits work with. ``task`` (1, N) is what OneFormer
+    is told to find, its ``task_inputs``.
     """
 
     #: Scores below are taken for this: finite logarithms, and no gradient where no mask is near.

@@ -72,12 +72,7 @@ def read_network(
 ) -> tuple[Path, Network]:
     """Return a saved student's folder, and the network with random weights; see `load_student`.
 
-    Args:
-        path: a run directory, or the ``student`` folder in it.
-        build: what makes the module, of a student whose module is made by one's own code.
-        family: one of one's own that it may be of.
-        task: one of one's own that it may be of.
-        changes: settings of its family's block that are to be others, such as ``min_size``.
+    ``changes`` are settings of its family's block that are to be others, such as ``min_size``.
     """
     folder = student_dir(path)
     file = folder / CONFIG_FILE
@@ -135,7 +130,7 @@ def _described(config: dict[str, Any], info: Any) -> tuple[str, dict[str, Any], 
     if CLASS_KEY in given:
         return "smp", *of_library(given)
     if "family" in given:
-        check_keys(given, {"family": str, "settings": dict[str, Any], "classes": NumClasses}, tuple(_KEYS))
+        check_keys(given, {"family": str, "settings": dict[str, Any], "classes": NumClasses}, _KEYS)
         return given["family"], given["settings"], given["classes"]
     if isinstance(info, dict) and info.get("task") == "detection":  # as version 0.1 wrote it
         count = given.pop("num_classes", None)
@@ -164,10 +159,6 @@ def save(network: Network, folder: str | Path) -> None:
 
     One of segmentation-models-pytorch is written as that library writes it: `from_pretrained` opens it there. Its
     auxiliary head goes into ``auxiliary.safetensors`` beside it.
-
-    Args:
-        network: of a family, or around a model of segmentation-models-pytorch or a detector of this package.
-        folder: made if absent.
 
     Raises:
         SegkdError: the module is of no family, or what is recorded cannot be written as JSON; nothing is written then.

@@ -27,12 +27,8 @@ CLASS_KEY = "_model_class"
 def load_weights(model: nn.Module, path: str | Path) -> bool:
     """Load weights into a model from `build_model`, all of them or none; a path is as `Family.load` takes it.
 
-    Returns:
-        Whether `model` has an auxiliary head and the file held its weights. False with a `WithAuxiliary` model means
-        that its auxiliary head is as it was before, most likely untrained.
-
-    Raises:
-        SegkdError: the file is missing, unreadable, or of another architecture or number of classes.
+    Returns whether it has an auxiliary head and the file held its weights: False with a `WithAuxiliary` means that this
+    head is as it was before, most likely untrained.
     """
     file = weights_file(path)
     state = read_state_dict(file)
@@ -53,11 +49,7 @@ def load_weights(model: nn.Module, path: str | Path) -> bool:
 
 
 def load_encoder_weights(encoder: nn.Module, path: str | Path, name: str) -> None:
-    """Load a file of classification weights, or of a whole model, into an encoder; deeper stages are passed over.
-
-    Raises:
-        SegkdError: the file is missing, unreadable, or does not hold this encoder, whose name messages have.
-    """
+    """Load a file of classification weights, or of a whole model, into an encoder; deeper stages are passed over."""
     # A timm encoder cut short lacks `blocks.5` while it has `blocks`; otherwise a part with a known name must fit.
     cut_short = getattr(encoder, "_depth", 5) < 5
     parts = 3 if cut_short else 2 if "model." in next(iter(encoder.state_dict()), "") else 1
@@ -70,13 +62,10 @@ def _rows(key: str, value: Tensor, classifier: str) -> int | None:
 
 
 def of_library(config: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the settings of `SMPBlock` that a config.json of the library stands for, and its number of classes.
+    """Return the settings of `SMPBlock` and the number of classes of a config.json of the library.
 
-    Keys with a leading underscore but `CLASS_KEY` are passed over, as the library does.
-
-    Raises:
-        SegkdError: an unknown architecture or argument, or a value that is no plain setting of it: a stranger may have
-            written it.
+    Keys with a leading underscore but `CLASS_KEY` are passed over, as the library does. A stranger may have written it:
+    another key, or a value that is no plain setting, raises a `SegkdError`.
     """
     if CLASS_KEY not in config:
         raise SegkdError(f"{CLASS_KEY} is missing")

@@ -79,8 +79,8 @@ def _made(block: TimmBlock, weights: bool | str | None) -> tuple[Any, bool]:
                     raise
                 of_any, module = {}, timm.create_model(block.arch, **options)
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            lines = [line.strip() for line in str(error).strip().split("\n") if line.strip()]
-            said = " ".join(lines[:2])[:300]
+            lines = filter(None, map(str.strip, str(error).split("\n")))
+            said = " ".join(list(lines)[:2])[:300]
             raise SegkdError(f"{block.arch} cannot be built: {type(error).__name__}: {said}") from error
     if isinstance(weights, str):
         given = read_state_dict(weights)

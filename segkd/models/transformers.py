@@ -4,7 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +66,8 @@ class Transformers(Family):
         from segkd.models.maps import Taken
 
         where, loads = str(block.path or "config"), weights and block.weights is not False and block.config is None
-        folder, description, images = None, block.config, files.IMAGENET
+        folder, description = None, block.config
+        images: Mapping[str, Any] | None = files.IMAGENET
         if description is None:
             if block.path is None:
                 raise SegkdError("path is missing: the folder of a model of transformers, or its name at the hub")
@@ -128,14 +129,10 @@ def _kind(config: Any, block: TransformersBlock, where: str) -> tuple[Any, bool]
 
 
 def _make(kind: Any, config: Any, names: Sequence[str] | None, folder: Path | None, backbone: bool) -> tuple[Any, str]:
-    """Return a model, with the weights of a folder if one is given, and what is to be said of it.
+    """Return a model, with a folder's weights if one is given, and what is to be said of it.
 
-    Args:
-        kind: its class.
-        config: of the classes that its weights are of.
-        names: of the classes that it is to have; None for those.
-        folder: where weights are.
-        backbone: whether they need not be all that it has.
+    The config is of the weights' classes; ``names`` are the model's, None for those. Of a ``backbone`` the weights need
+    not be all that it has.
     """
     old = list(config.id2label.values())
     named = config if names is None else _named(config, names)

@@ -19,10 +19,8 @@ _LEFT_OUT = re.compile(
 )
 _LABELS = re.compile("(id2label|label2id)")
 #: Names of files of weights: whole ones, and what lists the parts of one.
-SAFE, PICKLED = (
-    (f"{name}.{kind}", f"{name}.{kind}.index.json")
-    for name, kind in (("model", "safetensors"), ("pytorch_model", "bin"))
-)
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # What a folder that says nothing of images is taken for.
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -64,10 +62,9 @@ def read_images(folder: Path) -> Mapping[str, Any] | None:
     """Return what a folder says of images: in a file of its own, or beside what is said of texts."""
     if (folder / "preprocessor_config.json").is_file():
         return read_json(folder, "preprocessor_config.json")
-    if (folder / "processor_config.json").is_file():
-        found = read_json(folder, "processor_config.json").get("image_processor")
-        return found if isinstance(found, dict) else None
-    return None
+    is_there = (folder / "processor_config.json").is_file()
+    found = read_json(folder, "processor_config.json").get("image_processor") if is_there else None
+    return found if isinstance(found, dict) else None
 
 
 def plain(value: Any, left_out: re.Pattern[str] = _LEFT_OUT) -> Any:
@@ -104,14 +101,7 @@ def make_config(description: Mapping[str, Any], where: str) -> Any:
 
 
 def preprocess_of(images: Mapping[str, Any], config: Any, size: Any, where: str) -> Preprocess:
-    """Return what a model's images are.
-
-    Args:
-        images: what its ``preprocessor_config.json`` says.
-        config: of the model.
-        size: (height, width), ``own`` for that of each image, None for what the files say.
-        where: the model, for messages.
-    """
+    """Return what a model's images are; a size is (height, width), ``own`` or None for what its files say."""
     plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     try:
         normalises = images.get("do_normalize", "image_mean" in images)

@@ -1,7 +1,6 @@
 """Logits and classes at label resolution, from the whole image at once or from a sliding window."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,35 +64,26 @@ def predict_classes(
     the result's size. Sliding, no more than the logits of a few rows of windows of each view are in memory.
 
     Args:
-        model: as for `predict_logits`.
+        model: as for `predict_logits`; so are mode, window and stride, in pixels of each view.
         views: the B images in one or more resolutions, each (B, 3, h, w) as the model takes it.
         sizes: of each image the height and width of its result.
-        mode: ``whole`` or ``sliding``.
-        window: sliding: as for `predict_logits`, in pixels of each view.
-        stride: sliding: likewise.
         flip: whether each view is also read mirrored, left to right.
     """
-    mirrored = (False, True) if flip else (False,)
     outputs = [
         Rows(images.shape[2] if mode == "sliding" else None, _bands(model, images, mode, window, stride, mirror))
         for images in views
-        for mirror in mirrored
+        for mirror in ((False, True) if flip else (False,))
     ]
     masks: list[list[Tensor]] = [[] for _ in sizes]
     for parts in strips(sizes):
         for index, (size, part) in enumerate(zip(sizes, parts, strict=True)):
-            masks[index].append(_classes([partial(rows.resized, index, size, *part) for rows in outputs]))
+            scores = outputs[0].resized(index, size, *part)
+            if len(outputs) > 1:  # the sum is largest where the mean is
+                scores = scores.softmax(1)
+                for rows in outputs[1:]:
+                    scores += rows.resized(index, size, *part).softmax(1)
+            masks[index].append(scores[0].argmax(0).to(torch.uint8))
     return [torch.cat(of_image) for of_image in masks]
-
-
-def _classes(views: list[Callable[[], Tensor]]) -> Tensor:
-    """Classes (H, W) of one image's logits (1, C, H, W), seen once or several times."""
-    scores = views[0]()
-    if len(views) > 1:  # the sum is largest where the mean is
-        scores = scores.softmax(1)
-        for logits in views[1:]:
-            scores += logits().softmax(1)
-    return scores[0].argmax(0).to(torch.uint8)
 
 
 def _whole(model: nn.Module, images: Tensor, mirror: bool = False) -> Tensor:
@@ -196,9 +186,8 @@ def size_multiple(model: nn.Module) -> int:
 class Rows:
     """Logits (B, C, h, w) that are made as they are read, and forgotten once they are read of all B.
 
-    Args:
-        height: h; None: that of the first and only part.
-        bands: parts (B, C, n, w) of them, from top to bottom; what one holds may change when the next is asked for.
+    They come in parts (B, C, n, w), from top to bottom; what one holds may change when the next is asked for. Without a
+    height the first is the only part.
     """
 
     def __init__(self, height: int | None, bands: Iterator[Tensor]) -> None:
@@ -209,16 +198,10 @@ class Rows:
         self._needed = [0] * len(self._held)  # of each image, the first row that may be read again
 
     def resized(self, index: int, size: Size, top: int, bottom: int) -> Tensor:
-        """Return rows of one image's logits at another size (bilinear, align_corners=False).
+        """Return rows of one image's logits resized to H x W: (1, C, bottom - top, W), at least float32.
 
-        Args:
-            index: which image.
-            size: height H and width W of all of it.
-            top: the first row of H, not above that of the call before for this image.
-            bottom: the row after the last.
-
-        Returns:
-            Logits (1, C, bottom - top, W), at least float32: on the CPU the same bits as ``interpolate`` gives for all.
+        Bilinear, align_corners=False: on the CPU the same bits as ``interpolate`` gives for all. The first row, top, is
+        not above that of the call before for this image.
         """
         above, below, weight = _neighbours(self.height, size[0], top, bottom)
         start, end = int(above[0]), int(below[-1]) + 1

@@ -37,15 +37,7 @@ def _is_class(mask: NDArray[Any], count: int, ignore_index: int) -> NDArray[np.b
 def overlay(
     image: ArrayLike, mask: ArrayLike, colors: Sequence[Color], alpha: float = 0.5, ignore_index: int = 255
 ) -> Picture:
-    """Lay a coloured mask over an image; pixels without a class show the image alone.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        mask: (H, W) classes, of the same size.
-        colors: RGB in 0 to 255 per class.
-        alpha: opacity of the mask, 0 to 1.
-        ignore_index: the label that is no class.
-    """
+    """Lay a coloured mask (H, W), of this opacity, over an image (H, W, 3); pixels without a class show that alone."""
     pixels, classes = np.asarray(image), np.asarray(mask)
     _same_size("overlay", pixels, classes)
     laid = np.empty(pixels.shape, dtype=np.uint8)
@@ -59,14 +51,7 @@ def overlay(
 
 
 def error_map(pred: ArrayLike, target: ArrayLike, ignore_index: int = 255, teacher: ArrayLike | None = None) -> Picture:
-    """Paint where a prediction differs from the label, in `ERROR_COLORS`.
-
-    Args:
-        pred: (H, W) classes that the student predicts.
-        target: (H, W) labels.
-        ignore_index: the label that counts as neither right nor wrong.
-        teacher: (H, W) classes that the teacher predicts; then errors of one, the other and both are told apart.
-    """
+    """Paint where predicted classes (H, W) differ from labels, in `ERROR_COLORS`, beside where a teacher's do."""
     labels, student = np.asarray(target), np.asarray(pred)
     _same_size("error_map", student, labels)
     wrong = student != labels
@@ -81,13 +66,9 @@ def error_map(pred: ArrayLike, target: ArrayLike, ignore_index: int = 255, teach
 def heat_map(
     matrix: ArrayLike, labels: Sequence[str], title: str = "", limits: tuple[float, float] | None = None
 ) -> Picture:
-    """Draw a matrix, such as the inter-class similarity of C classes: names, a colour bar and, if C <= 21, numbers.
+    """Draw a (C, C) matrix, such as the inter-class similarity: names, a colour bar and, if C <= 21, numbers.
 
-    Args:
-        matrix: (C, C).
-        labels: C names, of rows and columns alike.
-        title: written above.
-        limits: values at the two ends of the colours, to compare two matrices; the matrix's own unless given.
+    ``limits`` are values at the two ends of the colours, to compare two matrices; the matrix's own unless given.
     """
     values = np.asarray(matrix, dtype=np.float64)
     count = len(labels)

@@ -54,10 +54,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
     name, title, paper, reads = "cross_entropy", "Cross-entropy", "", "logits"
 
     def __init__(
-        self,
-        weight: list[float] | Literal["auto"] | None = None,
-        label_smoothing: float = 0.0,
-        ignore_index: int = 255,
+        self, weight: list[float] | Literal["auto"] | None = None, label_smoothing: float = 0.0, ignore_index: int = 255
     ) -> None:
         if weight == "auto":
             raise SegkdError("weight 'auto' is for configs; in Python give it class_weights(pixels of each class)")
