@@ -19,8 +19,7 @@ from segkd.reads import Route, route
 from segkd.taps import inner
 from segkd.term import Term
 
-_UP_TO_THE_HEAD = ("fpn.", "backbone.")
-"""What a term reads of a teacher whose head need not run."""
+_UP_TO_THE_HEAD = ("fpn.", "backbone.")  # what a term reads of a teacher whose head need not run
 
 
 class Batch(NamedTuple):
@@ -106,10 +105,9 @@ class DetectionAdapter(Adapter):
     def _check_heads(
         self, name: str, term: Term, where: Route, head: DenseHead | None, heads: Mapping[str, DenseHead | None]
     ) -> None:
-        for side, place, view in (
-            *(("student", place, head) for place in where.student),
-            *(("teacher", place, heads[of]) for of, place in where.teacher if of in heads),
-        ):
+        views = [("student", place, head) for place in where.student]
+        views += [("teacher", place, heads[of]) for of, place in where.teacher if of in heads]
+        for side, place, view in views:
             if place == "head" and view is None:
                 raise SegkdError(f"term {name!r} reads 'head', which the {side}, a two-stage detector, has not")
         if not hasattr(term.loss, "check_heads"):

@@ -5,14 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-from segkd.detection.priors import SIDE, STRIDES, SquarePriors, centres_and_strides
+from segkd.detection.priors import SquarePriors, centres_and_strides
 from segkd.errors import SegkdError
 
-INSIDE = 0.01
-"""How far inside its box a positive prior's centre lies at least, in pixels."""
+INSIDE = 0.01  # how far inside its box a positive prior's centre lies at least, in pixels
 
 
 @torch.no_grad()
@@ -77,9 +75,7 @@ class ATSSRetinaNet(RetinaNet):
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, **settings: Any) -> None:
-        sizes = tuple((SIDE * stride,) for stride in STRIDES)
-        super().__init__(backbone, num_classes, anchor_generator=AnchorGenerator(sizes, ((1.0,),) * 5), **settings)
-        self.anchor_generator = SquarePriors()  # of strides that do not depend on the image's size
+        super().__init__(backbone, num_classes, anchor_generator=SquarePriors(), **settings)
 
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]

@@ -1,6 +1,7 @@
 """Backbones of detectors by name: a classification network of torchvision or timm, cut into levels, under an FPN."""
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 
 import timm
@@ -102,8 +103,13 @@ def build_backbone(
             raise SegkdError(f"backbone {name!r}: no {key} {given!r}; {nearest(given, valid)}")
     if out_channels < 1:
         raise SegkdError(f"backbone {name!r}: out_channels must be at least 1, got {out_channels}")
+    at_hub = weights is not None and not is_weight_file(weights)
     try:
-        body = _timm_body(name, weights) if name.startswith("tu-") else cut(torchvision.models.get_model(name))
+        if name.startswith("tu-"):
+            with hub_or_cache(f"the weights {str(weights)!r}", "backbone_weights") if at_hub else nullcontext():
+                body = timm.create_model(name[3:], features_only=True, pretrained=at_hub)
+        else:
+            body = cut(torchvision.models.get_model(name))
         backbone = FPNBackbone(body, levels, out_channels, p6_from, fpn_norm)
     except SegkdError as error:
         raise SegkdError(f"backbone {name!r}: {error}") from error
@@ -111,9 +117,8 @@ def build_backbone(
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise SegkdError(f"backbone {name!r} cannot be cut into maps: {type(error).__name__}: {reason}") from error
-    if weights is not None and (is_weight_file(weights) or not name.startswith("tu-")):
-        is_file = is_weight_file(weights)
-        state = read_state_dict(weights) if is_file else torchvision_weights(name, str(weights), "backbone_weights")
+    if weights is not None and not (at_hub and name.startswith("tu-")):
+        state = torchvision_weights(name, str(weights), "backbone_weights") if at_hub else read_state_dict(weights)
         load_pretrained(body, state, weights, f"backbone {name!r}", within="backbone.body.")
     if norm != "batch":
         freeze_batch_norm_2d(body)
@@ -148,10 +153,3 @@ def _train_scale_and_shift(body: nn.Module) -> None:
                 value = module.get_buffer(name)
                 delattr(module, name)
                 module.register_parameter(name, nn.Parameter(value))
-
-
-def _timm_body(name: str, weights: str | Path | None) -> nn.Module:
-    if weights is None or is_weight_file(weights):
-        return timm.create_model(name[3:], features_only=True)
-    with hub_or_cache(f"the weights {str(weights)!r}", "backbone_weights"):
-        return timm.create_model(name[3:], features_only=True, pretrained=True)

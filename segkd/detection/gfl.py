@@ -24,14 +24,7 @@ class GFL(nn.Module):
         backbone: maps (B, 3, H, W) to an ordered dict of FPN maps P3..P7 (strides 8..128), each of
             ``backbone.out_channels`` channels, a multiple of 32 from 64 on.
         num_classes: K, without background.
-        min_size: images are resized so that their shorter side has this many pixels,
-        max_size: or their longer side this many, whichever is smaller.
-        image_mean: per channel; None is ImageNet's.
-        image_std: per channel; None is ImageNet's.
-        score_thresh: predictions at or below it are dropped.
-        nms_thresh: of two boxes of one class with a higher IoU the lower score is dropped.
-        detections_per_img: how many of the best remain.
-        topk_candidates: how many (prior, class) pairs per level enter the suppression.
+        settings: of torchvision's FCOS, under its names, such as ``min_size`` and ``score_thresh``.
         per_process: whether each process of a distributed run divides its losses by its own figures.
 
     Raises:

@@ -14,8 +14,7 @@ from segkd.losses._common import full_precision
 from segkd.losses._rows import over_processes, weighted_sum
 
 BLOCKS = 4
-PADDING = -2
-"""What a prior in a batch's padding has in place of its box's index."""
+PADDING = -2  # what a prior in a batch's padding has in place of its box's index
 GIOU_WEIGHT, DFL_WEIGHT = 2.0, 0.25
 
 

@@ -9,8 +9,7 @@ from segkd.losses._common import full_precision
 from segkd.losses._rows import weighted_sum
 from segkd.losses.quality_focal import quality_focal
 
-BINS = 17
-"""How many values a box side's distribution is over: 0, 1, ... 16 strides."""
+BINS = 17  # how many values a box side's distribution is over: 0, 1, ... 16 strides
 
 
 def quality_focal_loss(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,6 +40,8 @@ class DenseHead:
     towers: ClassVar[dict[Branch, str]] = {"class": "classification_head.conv", "box": "regression_head.conv"}
     """Path of each branch's tower in the head: a sequence of ``step`` modules a block, each ending with its ReLU."""
     step: ClassVar[int] = 1
+    told: ClassVar[int]
+    """What ``detector.compute_loss`` is told beside anchors: 1, their number on each level; 2, images' shapes too."""
 
     def __init__(self, detector: Any) -> None:
         self.detector, self.head = detector, detector.head
@@ -109,6 +112,23 @@ class DenseHead:
         sizes = [x.new_empty(x.shape[-2:], dtype=torch.promote_types(x.dtype, torch.float32)) for x in maps]
         return self.detector.anchor_generator(images, sizes)
 
+    def match(
+        self,
+        targets: list[dict[str, Tensor]],
+        anchors: list[Tensor],
+        anchors_per_level: list[int],
+        image_shapes: list[tuple[int, int]] | None = None,
+    ) -> list[Tensor]:
+        """Return per image (N,) int64 what each anchor is to learn, as the detector itself decides it.
+
+        An index into the boxes, -1 for background, -2 for an anchor that takes no part, such as GFL's in the padding
+        beyond ``image_shapes``. ``detector.head.compute_loss(targets, head_outputs, anchors, matched_idxs)`` then gives
+        the losses that ``detector(images, targets)`` returns in training.
+        """
+        compute_loss: Any = type(self.detector).compute_loss
+        more = (anchors_per_level, image_shapes)[: self.told]
+        return compute_loss(_UpToTheHead(self.detector), targets, {}, anchors, *more)
+
     def decode(self, predictions: dict[str, Tensor], anchors: list[Tensor]) -> Tensor:
         """Return the predicted boxes (B, N, 4), xyxy in pixels, not clipped, in float32 also under autocast."""
         with full_precision(predictions["bbox_regression"]) as (regression,):
@@ -118,8 +138,24 @@ class DenseHead:
         raise NotImplementedError
 
 
+class _UpToTheHead:
+    """A detector whose ``compute_loss`` returns what it would have its head compute the loss of: the matches.
+
+    torchvision has its matching within `compute_loss`; this runs that code itself, and leaves the detector as it is.
+    """
+
+    head = SimpleNamespace(compute_loss=lambda targets, head_outputs, anchors, matched_idxs: matched_idxs)
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.detector = detector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.detector, name)
+
+
 class _RetinaNetHead(DenseHead):
     family = "retinanet"
+    told = 0
 
     def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
         return {"bbox_regression": _rows(self.head.regression_head.bbox_reg(feature), 4)}
@@ -132,6 +168,7 @@ class _RetinaNetHead(DenseHead):
 class _FCOSHead(DenseHead):
     family = "fcos"
     step = 3
+    told = 1
 
     def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
         head = self.head.regression_head
@@ -146,6 +183,7 @@ class _FCOSHead(DenseHead):
 
 class _GFLHead(DenseHead):
     family = "gfl"
+    told = 2
     towers: ClassVar[dict[Branch, str]] = {"class": "class_tower", "box": "box_tower"}
 
     def _counts(self) -> tuple[int, int]:

@@ -12,12 +12,10 @@ from torchmetrics import Metric
 
 from segkd.errors import SegkdError
 
-MOST_DETECTIONS = 100
-"""Of each class and image the best so many detections count."""
+MOST_DETECTIONS = 100  # of each class and image the best so many detections count
 AREAS = ("all", "small", "medium", "large")
 """COCO's ranges of objects' areas: up to 32^2 pixels, up to 96^2, and above; what lies between belongs to both."""
-_OUTSIDE = 1e11
-"""An area outside all of `AREAS`."""
+_OUTSIDE = 1e11  # an area outside all of `AREAS`
 Rows = NDArray[np.float64]
 
 

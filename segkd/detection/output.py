@@ -2,57 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from types import SimpleNamespace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from segkd.detection.gfl import GFL
 from segkd.detection.heads import DenseHead, Place
 from segkd.detection.priors import in_image, own_size
 from segkd.detection.targets import Targets
-from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
-
-
-def match(
-    detector: nn.Module,
-    targets: Targets,
-    anchors: list[Tensor],
-    anchors_per_level: list[int],
-    image_shapes: list[tuple[int, int]] | None = None,
-) -> list[Tensor]:
-    """Return per image (N,) int64 what each anchor is to learn, as each one-stage detector itself decides it.
-
-    An index into the boxes, -1 for background, -2 for an anchor that takes no part, such as GFL's in the padding beyond
-    ``image_shapes``. ``detector.head.compute_loss(targets, head_outputs, anchors, matched_idxs)`` then gives the losses
-    that ``detector(images, targets)`` returns in training.
-    """
-    if not isinstance(detector, RetinaNet | FCOS | GFL):
-        raise SegkdError(f"a {type(detector).__name__} matches no anchors to boxes: RetinaNet, FCOS and GFL do")
-    compute_loss: Any = type(detector).compute_loss
-    more: list[Any] = [] if isinstance(detector, RetinaNet) else [anchors_per_level]
-    if isinstance(detector, GFL):
-        more.append(image_shapes)
-    return compute_loss(_UpToTheHead(detector), targets, {}, anchors, *more)
-
-
-class _UpToTheHead:
-    """A detector whose ``compute_loss`` returns what it would have its head compute the loss of: the matches.
-
-    torchvision has its matching within `compute_loss`; this runs that code itself, and leaves the detector as it is.
-    """
-
-    head = SimpleNamespace(compute_loss=lambda targets, head_outputs, anchors, matched_idxs: matched_idxs)
-
-    def __init__(self, detector: nn.Module) -> None:
-        self.detector = detector
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.detector, name)
 
 
 @dataclass(eq=False)
@@ -78,7 +36,7 @@ class DenseOutput(DetectorOutput):
         head: the view of its head.
         predictions: what the head returned, see `DenseHead.run`.
         towers: the tower features that terms read: at each place the list of all levels'.
-        matched: what `match` returned; None before.
+        matched: what `DenseHead.match` returned; None before.
     """
 
     head: DenseHead
@@ -102,10 +60,10 @@ class DenseOutput(DetectorOutput):
         return torch.stack([in_image(*pair) for pair in zip(self.anchors, sizes, strict=True)])
 
     def match(self, targets: Targets) -> list[Tensor]:
-        """Return what `match` does, computed once: the task loss and distillation share it."""
+        """Return what `DenseHead.match` does, computed once: the task loss and distillation share it."""
         if self.matched is None:
             cells = [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
-            self.matched = match(self.head.detector, targets, self.anchors, cells, self.images.image_sizes)
+            self.matched = self.head.match(targets, self.anchors, cells, self.images.image_sizes)
         return self.matched
 
     def of_images(self, index: list[int]) -> "DenseOutput":

@@ -12,8 +12,7 @@ from torch import Tensor
 from segkd.common.pictures import Color, Picture, comparison_grid, font, ink_on, short_number, weight_map
 from segkd.errors import SegkdError
 
-_LINE, _TEXT = 2, 14
-"""Width of a box's line and height of its text in pixels, whatever the size of the image."""
+_LINE, _TEXT = 2, 14  # width of a box's line and height of its text in pixels, whatever the size of the image
 
 
 def draw_boxes(

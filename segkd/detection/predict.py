@@ -1,6 +1,6 @@
 """Boxes in images of any size, as a person has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -36,10 +36,7 @@ def predict(network: Network, images: Sequence[np.ndarray | Image.Image]) -> lis
     for members in groups.values():
         tensors = [torch.tensor(pixels[i], device=like.device).permute(2, 0, 1) for i in members]
         found = detect(network, [tensor.to(like.dtype) / 255 for tensor in tensors])
-        results |= {i: _as_arrays(each) for i, each in zip(members, found, strict=True)}
+        for i, each in zip(members, found, strict=True):
+            boxes, labels, scores = (each[key].cpu() for key in ("boxes", "labels", "scores"))
+            results[i] = {"boxes": boxes.float().numpy(), "labels": labels.numpy(), "scores": scores.float().numpy()}
     return [results[i] for i in range(len(pixels))]
-
-
-def _as_arrays(found: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    boxes, labels, scores = (found[key].cpu() for key in ("boxes", "labels", "scores"))
-    return {"boxes": boxes.float().numpy(), "labels": labels.numpy(), "scores": scores.float().numpy()}

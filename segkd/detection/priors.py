@@ -3,23 +3,26 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from segkd.detection.gfl_losses import integral
 from segkd.errors import SegkdError
 
 STRIDES = (8, 16, 32, 64, 128)
-SIDE = 8
-"""Side of a prior, in strides."""
+SIDE = 8  # side of a prior, in strides
 
 
-class SquarePriors(nn.Module):
+class SquarePriors(AnchorGenerator):
     """One square per cell of each FPN level: centre (column * stride, row * stride), side 8 * stride.
 
-    Called as torchvision's ``AnchorGenerator`` is, which derives strides from sizes and gets 53 or 80 on odd ones: here
-    they are 8, 16, 32, 64 and 128 whatever the size.
+    torchvision derives strides from sizes and gets 53 or 80 on odd ones: here they are 8, 16, 32, 64 and 128 whatever
+    the size.
     """
+
+    def __init__(self) -> None:
+        super().__init__(tuple((SIDE * stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Return for each image the same (N, 4) float32, xyxy in pixels: level by level, row by row."""
@@ -33,13 +36,8 @@ class SquarePriors(nn.Module):
                 f"the backbone must give FPN maps of strides {', '.join(map(str, STRIDES))}; for images of "
                 f"{height}x{width} it gave {', '.join(f'{h}x{w}' for h, w in sizes)}"
             )
-        device = image_list.tensors.device
-        levels = []
-        for (h, w), stride in zip(sizes, STRIDES, strict=True):
-            y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
-            centres = torch.stack([x, y], -1).flatten(0, 1).float() * stride
-            half = SIDE * stride / 2
-            levels.append(torch.cat([centres - half, centres + half], 1))
+        self.set_cell_anchors(torch.float32, image_list.tensors.device)
+        levels = self.grid_anchors(sizes, [(stride, stride) for stride in STRIDES])
         return [torch.cat(levels)] * image_list.tensors.shape[0]
 
 

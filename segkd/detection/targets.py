@@ -19,13 +19,8 @@ def check_batch(images: Sequence[Any], targets: Sequence[Any] | None, num_classe
     RetinaNet and Faster R-CNN, which gives each box its best anchors, would give it nearly all of them.
     """
     for index, image in enumerate(images):
-        if (
-            not isinstance(image, Tensor)
-            or image.dim() != 3
-            or image.shape[0] != 3
-            or image.numel() == 0
-            or not image.is_floating_point()
-        ):
+        is_image = isinstance(image, Tensor) and image.is_floating_point() and image.dim() == 3 and len(image) == 3
+        if not is_image or image.numel() == 0:
             raise SegkdError(f"images[{index}] must be a float tensor (3, H, W) in [0, 1], got {_shown(image)}")
     if targets is None or len(images) == 0 or len(targets) != len(images):
         given = "none" if targets is None else len(targets)

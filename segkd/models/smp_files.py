@@ -20,8 +20,7 @@ from segkd.models.smp import NOT_OPTIONS, check_encoder, find_architecture, inne
 #: Where the auxiliary head of a saved student lies in its folder.
 AUXILIARY_FILE = "auxiliary.safetensors"
 
-CLASS_KEY = "_model_class"
-"""Which key of the library's own config.json holds the architecture."""
+CLASS_KEY = "_model_class"  # which key of the library's own config.json holds the architecture
 
 
 def load_weights(model: nn.Module, path: str | Path) -> bool:

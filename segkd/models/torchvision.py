@@ -82,10 +82,10 @@ def _given(block: TorchvisionBlock, categories: list[str]) -> tuple["State", lis
         return read_state_dict(Path(block.weights)), None
     if block.weights == "backbone":
         return torchvision_weights(block.arch.partition("_")[2], "default", "weights"), None
-    if block.weights != "default":
-        valid = nearest(block.weights, ["default", "backbone"])
-        raise SegkdError(f"{block.arch} has no weights {block.weights!r}: {valid} (or null, or the path of a file)")
-    return torchvision_weights(block.arch, "default", "weights"), categories
+    if block.weights == "default":
+        return torchvision_weights(block.arch, "default", "weights"), categories
+    valid = nearest(block.weights, ["default", "backbone"])
+    raise SegkdError(f"{block.arch} has no weights {block.weights!r}: {valid} (or null, or the path of a file)")
 
 
 def _rows(state: "State") -> int | None:

@@ -13,8 +13,7 @@ from segkd.network import Preprocess
 
 Size = tuple[int, int]
 
-BAND = 32
-"""Rows of logits that are handed on at once."""
+BAND = 32  # rows of logits that are handed on at once
 STRIP = 2**18
 """Pixels that are worked on at once, so that logits of a large image are never all in memory: 20 MB of 19 classes."""
 

@@ -50,8 +50,9 @@ class SegmentationMetrics(Metric):
                     f"metrics for {self.classes} classes (ignore_index {self.ignore_index}) met the {name} "
                     f"{int(wrong[0])}"
                 )
-        counts = torch.bincount(target * self.classes + pred, minlength=self.classes**2)
-        self.confusion += counts.view(self.classes, self.classes)
+        self.confusion += torch.bincount(target * self.classes + pred, minlength=self.classes**2).view_as(
+            self.confusion
+        )
 
     def compute(self) -> dict[str, Any]:
         """Return the measures of all that was counted.

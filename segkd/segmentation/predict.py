@@ -15,8 +15,7 @@ from segkd.errors import SegkdError
 from segkd.network import Network
 from segkd.segmentation.inference import Size, predict_classes, predict_logits
 
-AT_ONCE = 2**24
-"""Pixels that go through the model together, unless they are of one image."""
+AT_ONCE = 2**24  # pixels that go through the model together, unless they are of one image
 
 
 def predict(

@@ -227,17 +227,15 @@ class Sum(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits (B, C, H, W) against labels (B, H, W)."""
         is_map = getattr(self, "reduction", "") == "none"
-        losses = [
-            _unreduced(part)(logits, target) if is_map else mean_over_labelled(part, logits, target)
-            for part in self.parts
-        ]
-        return torch.stack([scale * loss for scale, loss in zip(self.scales, losses, strict=True)]).sum(0)
-
-
-def _unreduced(loss: Any) -> Any:
-    unreduced = copy.copy(loss)
-    unreduced.reduction = "none"
-    return unreduced
+        losses = []
+        for scale, part in zip(self.scales, self.parts, strict=True):
+            if is_map:
+                unreduced: Any = copy.copy(part)
+                unreduced.reduction = "none"
+                losses.append(scale * unreduced(logits, target))
+            else:
+                losses.append(scale * mean_over_labelled(part, logits, target))
+        return torch.stack(losses).sum(0)
 
 
 class OfSmp(nn.Module):

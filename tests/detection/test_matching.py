@@ -3,9 +3,8 @@ import torch
 from torchvision.ops import box_iou
 
 from segkd.detection.atss import atss_assign
+from segkd.detection.heads import dense_head
 from segkd.detection.models import build_detector
-from segkd.detection.output import match
-from segkd.errors import SegkdError
 
 BOXES = torch.tensor([[8.0, 8.0, 40.0, 40.0], [30.0, 20.0, 90.0, 88.0], [60.0, 2.0, 92.0, 28.0]])
 KINDS = [("retinanet", "max_iou"), ("retinanet_v2", "max_iou"), ("fcos", None), ("gfl", None), ("retinanet", "atss")]
@@ -30,7 +29,7 @@ def composed(arch, assigner, *counts):
 @pytest.mark.parametrize("counts", [(3, 1), (2, 0), (0, 0)], ids=str)
 def test_the_parts_give_the_losses_of_the_whole(arch, assigner, counts):
     model, images, targets, resized, outputs, anchors, per_level, sizes = composed(arch, assigner, *counts)
-    matched = match(model, resized, anchors, per_level, sizes)
+    matched = dense_head(model).match(resized, anchors, per_level, sizes)
     assert [index.shape for index in matched] == [(len(anchors[0]),)] * len(counts)
     assert [int(index.max()) + 1 for index in matched] == list(counts)
     losses, expected = model.head.compute_loss(resized, outputs, anchors, matched), model(images, targets)
@@ -42,7 +41,7 @@ def test_the_parts_give_the_losses_of_the_whole(arch, assigner, counts):
 
 def test_by_iou():
     model, _, _, resized, _, anchors, per_level, _ = composed("retinanet", "max_iou", 3)
-    (matched,) = match(model, resized, anchors, per_level)
+    (matched,) = dense_head(model).match(resized, anchors, per_level)
     best, box = box_iou(resized[0]["boxes"], anchors[0]).max(0)
     torch.testing.assert_close(matched[best >= 0.5], box[best >= 0.5])
     assert set(matched[(best >= 0.4) & (best < 0.5)].tolist()) <= {-2, 0, 1, 2}
@@ -52,7 +51,7 @@ def test_by_iou():
 
 def test_fcos_matches_centres_inside_the_box_and_its_range():
     model, _, _, resized, _, anchors, per_level, _ = composed("fcos", None, 3)
-    (matched,) = match(model, resized, anchors, per_level)
+    (matched,) = dense_head(model).match(resized, anchors, per_level)
     boxes = resized[0]["boxes"][matched.clamp(min=0)]
     centres = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
     inside = ((centres > boxes[:, :2]) & (centres < boxes[:, 2:])).all(1)
@@ -65,7 +64,7 @@ def test_fcos_matches_centres_inside_the_box_and_its_range():
 @pytest.mark.parametrize(("arch", "assigner"), [("gfl", None), ("retinanet", "atss")])
 def test_by_atss(arch, assigner):
     model, _, _, resized, _, anchors, per_level, _ = composed(arch, assigner, 3, 0)
-    first, second = match(model, resized, anchors, per_level)
+    first, second = dense_head(model).match(resized, anchors, per_level)
     assert torch.equal(first, atss_assign(anchors[0], per_level, resized[0]["boxes"]))
     assert (second == -1).all()
 
@@ -73,12 +72,6 @@ def test_by_atss(arch, assigner):
 def test_the_detector_is_left_as_it_is():
     model, _, _, resized, _, anchors, per_level, _ = composed("fcos", None, 1)
     head, attributes = model.head, dict(vars(model))
-    match(model, resized, anchors, per_level)
+    dense_head(model).match(resized, anchors, per_level)
     assert model.head is head
     assert vars(model) == attributes
-
-
-def test_two_stage_detectors_are_refused():
-    model = build_detector("faster_rcnn", "mobilenet_v3_small", 2, options={"out_channels": 16})
-    with pytest.raises(SegkdError, match="a FasterRCNN matches no anchors"):
-        match(model, [], [], [])

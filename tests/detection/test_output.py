@@ -3,7 +3,7 @@ import torch
 from detection.detectors import CLASSES, DENSE, NO_BOXES, batch, crosskd, detector, distil
 
 from segkd.detection.adapter import DetectionAdapter
-from segkd.detection.output import DenseOutput, match
+from segkd.detection.output import DenseOutput
 
 IMAGES, TARGETS = batch()
 
@@ -24,7 +24,7 @@ class TestDenseOutput:
         matched = output.match(targets)
         torch.testing.assert_close(
             matched,
-            match(output.head.detector, targets, output.anchors, cells, output.images.image_sizes),
+            output.head.match(targets, output.anchors, cells, output.images.image_sizes),
             rtol=0,
             atol=0,
         )

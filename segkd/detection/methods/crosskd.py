@@ -17,8 +17,7 @@ from segkd.losses._common import full_precision
 from segkd.losses._rows import over_processes, weighted_sum
 from segkd.losses.pkd import deviation, standardize
 
-IGNORED = -2
-"""What an anchor that the assigner leaves out has in place of its box's index."""
+IGNORED = -2  # what an anchor that the assigner leaves out has in place of its box's index
 EPS = 1e-6
 
 
