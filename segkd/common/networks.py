@@ -102,8 +102,10 @@ def hub_or_cache(what: str, key: str, local: str = _LOCAL_FILE) -> Iterator[None
     """Within this, downloads come from the hub, or at once from the local cache if the hub gives no answer.
 
     One short request, through the hub's own client and so through the user's proxy, asks whether it is there. If it is
-    not, the hub's client is told to work offline, which spares its retries. Where a download failed and the cache does
-    not have it, a `SegkdError` says what it is, and which key of the config can name what ``local``.
+    not, the hub's client is told to work offline, which spares its retries.
+
+    Raises:
+        SegkdError: the cache does not have ``what`` either; the config's ``key`` can name a ``local`` one instead.
     """
     try:
         get_session().head(hub_constants.ENDPOINT, timeout=_HUB_PATIENCE)

@@ -175,7 +175,10 @@ def _constructed(kind: Any, config: Any) -> Any:
 
 
 def _loaded(kind: Any, folder: Path, config: Any, backbone: str | None = None) -> tuple[Any, list[str]]:
-    """Return a model with a folder's weights, and the keys without any: none that begins with ``backbone`` may be."""
+    """Return a model with a folder's weights, and the keys that these lack.
+
+    None may be lacking, or where a ``backbone`` is given, the prefix of its keys, none of those but its pooler's.
+    """
     import torch
 
     from segkd.common.weights import check_finite

@@ -75,9 +75,7 @@ class CrossKD(nn.Module):
     padding. In a distributed run the divisor is the mean over processes, so that the mean of the losses is the sum over
     all images divided by the divisors of all.
 
-    Where this departs from the released code: FCOS's points in the padding weigh 0 as the others' do (there they
-    count). RetinaNet's boxes are decoded by torchvision, whose box coder limits the logarithm of a box's side over its
-    anchor's to at most 4.135 as there (62.5 times the side), but not to at least -4.135: a box may become smaller.
+    docs/methods.md says where this departs from the released code.
 
     Args:
         index: 0..4, how many of the tower's blocks are the student's.
