@@ -15,15 +15,7 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import nn
 
-from segkd.common.description import (
-    NumClasses,
-    check_info,
-    check_keys,
-    check_plain,
-    check_value,
-    no_larger_than,
-    read_description,
-)
+from segkd.common import description
 from segkd.common.files import replacing, write_text
 from segkd.common.plain import complaint, written
 from segkd.common.student import CONFIG_FILE, INFO_KEY, STUDENT_FILE, student_dir
@@ -77,8 +69,8 @@ def read_network(
     folder = student_dir(path)
     file = folder / CONFIG_FILE
     try:
-        config = read_description(file)
-        with no_larger_than(folder / STUDENT_FILE):
+        config = description.read_description(file)
+        with description.no_larger_than(folder / STUDENT_FILE):
             return folder, _network(config, build, family, task, changes)
     except OwnCode as error:
         raise OwnCode(f"{file}: {error}") from None
@@ -104,7 +96,7 @@ def _network(
     said = info.get("task") if isinstance(info, dict) else None
     if isinstance(said, str) and ":" in said and said != own_task:
         raise OwnCode(f"its task {written(said)} is one's own, which it cannot name: load_student(path, task=...)")
-    info = check_info(info, INFO_KEY, (*tasks, own_task) if own_task else tasks, count)
+    info = description.check_info(info, INFO_KEY, (*tasks, own_task) if own_task else tasks, count)
     task = info.get("task", tasks[0])
     if family.names_code:
         if build is None:
@@ -130,11 +122,13 @@ def _described(config: dict[str, Any], info: Any) -> tuple[str, dict[str, Any], 
     if CLASS_KEY in given:
         return "smp", *of_library(given)
     if "family" in given:
-        check_keys(given, {"family": str, "settings": dict[str, Any], "classes": NumClasses}, _KEYS)
+        description.check_keys(
+            given, {"family": str, "settings": dict[str, Any], "classes": description.NumClasses}, _KEYS
+        )
         return given["family"], given["settings"], given["classes"]
     if isinstance(info, dict) and info.get("task") == "detection":  # as version 0.1 wrote it
         count = given.pop("num_classes", None)
-        check_value("num_classes", count, NumClasses)
+        description.check_value("num_classes", count, description.NumClasses)
         if isinstance(given.get("normalization"), list):
             given["normalization"] = dict(zip(("mean", "std"), given["normalization"], strict=False))
         return "detectors", given, count
@@ -146,7 +140,7 @@ def _read_settings(family: type[Family], settings: dict[str, Any]) -> ModelBlock
     for key, value in settings.items():
         if key not in family.kept:
             raise SegkdError(f"there is no key {written(key)}: {nearest(key[:200], family.kept)}")
-        check_plain(key, value)
+        description.check_plain(key, value)
     try:
         return family.block.model_validate(settings)
     except ValidationError as error:
