@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from segkd.adapter import Adapter, Live, labelled_images
+from segkd.balance import Balance
 from segkd.errors import SegkdError, nearest
 from segkd.reads import evaluate, route, teacher_named
 from segkd.schedules import Schedule
-from segkd.step import Step, View, check_labelled
+from segkd.step import Step, View, check_labelled, check_progress
 from segkd.supervision import supervised
 from segkd.teachers import Teacher, given_outputs, named_teachers, offered
 from segkd.term import Term, named_terms
 from segkd.trial import Trial, check_classes
 from segkd.weighting.base import PixelLoss, PixelWeighting
+
+Values = dict[str, Tensor]
 
 
 @dataclass
@@ -113,10 +116,15 @@ class Distiller(nn.Module):
         self.adapter = adapter if adapter is not None else Adapter()
         if task_loss is None and self.adapter.needs_task_loss:
             raise SegkdError("these models need a task_loss, such as torch.nn.CrossEntropyLoss(ignore_index=255)")
+        shares = {name: term.share for name, term in self.terms.items() if term.share is not None}
+        if shares and not task_weight:
+            raise SegkdError(f"term {next(iter(shares))!r} has a share of the task loss's gradient: task_weight is 0")
+        self.balance = Balance(shares) if shares else None
         self.student, self.task_loss, self.pixel_weighting = student, task_loss, pixel_weighting
         self.teachers = named_teachers(teacher, student, self.adapter)
         self._student = Live(student, self.adapter, "student", "student")
         self.pixels = None if pixel_weighting is None else PixelLoss(task_loss, pixel_weighting)
+        self._needs_progress = bool(self.schedule) or pixel_weighting is not None
         self._plan()
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
         self.connectors = nn.ModuleDict()
@@ -160,14 +168,14 @@ class Distiller(nn.Module):
         Raises:
             SegkdError: progress is missing or not a number, or a shape does not fit.
         """
-        progress = self._check_progress(progress)
+        done = check_progress(progress, self._needs_progress)
         given = {} if teacher is None else self._given(teacher, images)
         ignored = getattr(self.task_loss, "ignore_index", None)
         if labelled is not None:
             check_labelled(labelled, images, target)
             target = self.adapter.hide(images, target, labelled, ignored)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
-        step = Step(images, target, labelled, views, progress)
+        step = Step(images, target, labelled, views, done)
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
         # Teachers first, so that their passing activations are gone before the student's, which stay for backward.
         taught = {
@@ -183,21 +191,35 @@ class Distiller(nn.Module):
             weigher, weighed = {} if self._weigher is None else taught[self._weigher], None
             with_labels = labelled_images(self.adapter, step, student, weigher, ignored)
             if self.pixels is not None and with_labels.target is not None:
-                weighed = self.pixels.weights(with_labels.logits, with_labels.target, progress)
+                weighed = self.pixels.weights(with_labels.logits, with_labels.target, done)
             parts, pixel_weights = supervised(self.adapter, self.task_loss, self.pixels, with_labels, weighed)
-        values: dict[str, Tensor] = {"task": functools.reduce(torch.add, parts.values())}
+        values: Values = {"task": functools.reduce(torch.add, parts.values())}
         values |= evaluate(self.terms, self._routes, self.connectors, self.adapter, step, student, taught)
 
-        weights = {
-            name: (self.task_weight if name == "task" else self.terms[name].weight)
-            * (self.schedule[name](progress) if name in self.schedule else 1.0)
-            for name in values
-        }
-        loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+        if self.balance is None:
+            loss, weights = self._weighed(values, done)
+        else:
+            loss, weights = self._balanced(values, progress, target is not None if labelled is None else labelled)
         values, parts = ({name: value.detach() for name, value in named.items()} for named in (values, parts))
         outputs = {name: found.get("", found) for name, found in taught.items()}
         shown = outputs if len(outputs) > 1 else next(iter(outputs.values()), None)
         return DistillOutput(loss, values, weights, student[""], shown, pixel_weights, parts)
+
+    def _weighed(self, values: Values, progress: float, **balanced: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the sum of all terms, and the weight that each has in it."""
+        weights = {"task": self.task_weight, **{name: term.weight for name, term in self.terms.items()}, **balanced}
+        for name, factor in self.schedule.items():
+            weights[name] *= factor(progress)
+        return torch.stack([weights[name] * value for name, value in values.items()]).sum(), weights
+
+    # What is measured is another graph each time, and with weights that change nothing would stay compiled. Progress is
+    # given as it came: a number that a graph has made would be compiled in.
+    @torch.compiler.disable
+    def _balanced(self, values: Values, progress: float | None, labelled: Any) -> tuple[Tensor, dict[str, float]]:
+        """Return the same where terms have shares."""
+        assert self.balance is not None
+        weights = self.balance(self.student, self.task_weight * values["task"], values, labelled)
+        return self._weighed(values, check_progress(progress, self._needs_progress), **weights)
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set the student's and connectors' mode; teachers stay in eval mode."""
@@ -264,15 +286,6 @@ class Distiller(nn.Module):
             if self.pixels is not None:
                 self.pixels.check_auxiliary(taught.get("aux"))
             check_classes("pixel_weighting", trial.student["logits"], taught["logits"])
-
-    def _check_progress(self, progress: float | None) -> float:
-        if progress is None:
-            if self.schedule or self.pixel_weighting is not None:
-                raise SegkdError("this distiller has a schedule or pixel weighting: give progress=step / total_steps")
-            return 0.0
-        if progress != progress:
-            raise SegkdError("progress must be a number in [0, 1], got nan")
-        return min(max(progress, 0.0), 1.0)
 
     def _given(self, outputs: Mapping[str, Any], images: Any) -> dict[str, Mapping[str, Any]]:
         """Return the given outputs by teacher, once they are what the terms read."""

@@ -43,3 +43,14 @@ def check_labelled(labelled: Any, images: Any, target: Any) -> None:
         raise SegkdError(f"labelled must be a bool tensor ({'B' if count is None else count},), got {given}")
     if target is None:
         raise SegkdError("labelled says which images have labels, but there is no target")
+
+
+def check_progress(progress: float | None, is_needed: bool) -> float:
+    """Return progress in [0, 1]; raise a SegkdError where it is no number, or is needed and not given."""
+    if progress is None:
+        if is_needed:
+            raise SegkdError("this distiller has a schedule or pixel weighting: give progress=step / total_steps")
+        return 0.0
+    if progress != progress:
+        raise SegkdError("progress must be a number in [0, 1], got nan")
+    return min(max(progress, 0.0), 1.0)

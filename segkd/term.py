@@ -37,9 +37,12 @@ class Term:
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
             the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; one place against a list brings
             all of these to one size.
+        share: instead of the weight: the term's gradient on the student's parameters is kept at this share of the task
+            loss's, at least 0; see `segkd.balance.Balance`.
 
     Raises:
-        SegkdError: the weight is negative or not finite, the size does not exist, or a place is no name.
+        SegkdError: the weight or the share is negative or not finite, or both are given; the size does not exist, or a
+            place is no name.
     """
 
     loss: "Callable[..., Tensor]"
@@ -48,6 +51,7 @@ class Term:
     teacher: str | list[str] = ""
     connector: "Connector | None" = None
     size: Size = "teacher"
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, type):
@@ -56,6 +60,11 @@ class Term:
             raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
+        if self.share is not None:
+            if not (math.isfinite(self.share) and self.share >= 0):
+                raise SegkdError(f"a term's share must be finite and at least 0, got {self.share}")
+            if self.weight != 1:
+                raise SegkdError(f"a term has a weight or a share, not both: got {self.weight} and {self.share}")
         self.student, self.teacher = self._places(self.student), self._places(self.teacher)
         if self.size not in get_args(Size):
             raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")

@@ -28,6 +28,11 @@ class TermBlock(Block):
 
     loss: str = Field(description="name of a loss, see below, or package.module:Name of one's own")
     weight: AtLeast0 = Field(1.0, description="multiplies the loss")
+    share: AtLeast0 | None = Field(
+        None,
+        description="instead of the weight: the term's gradient on the student's parameters is kept at this share of "
+        "the task loss's",
+    )
     student: str | list[str] = Field(
         "", description="what it reads; default what the loss says, else logits; of a list the loss gets a list"
     )
@@ -53,6 +58,8 @@ class TermBlock(Block):
 
     @model_validator(mode="after")
     def _check(self) -> "TermBlock":
+        if self.share is not None and self.weight != 1:
+            raise ValueError("a term has a weight or a share, not both")
         for named in self.named():
             _check(*named)
         return self
@@ -66,7 +73,8 @@ class TermBlock(Block):
     def build(self) -> Term:
         """Return the term that this describes."""
         made = {kind: make(kind, name, options) for kind, name, options in self.named()}
-        return Term(**made, weight=self.weight, student=self.student, teacher=self.teacher, size=self.size)
+        said = {key: getattr(self, key) for key in ("weight", "share", "student", "teacher", "size")}
+        return Term(**made, **said)
 
     def misplaced(self, task: str, places: Collection[str]) -> str | None:
         """Return what is wrong where the loss reads what another task's models return; the user's own is imported."""

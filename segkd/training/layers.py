@@ -121,7 +121,7 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
 # Blocks of one name and its options: with another name the lower one's options go.
 _NAMING = ("connector", "pixel_weighting")
 # What a term says beside the options of its loss.
-_OF_TERMS = ("loss", "weight", "student", "teacher", "connector", "size")
+_OF_TERMS = ("loss", "weight", "share", "student", "teacher", "connector", "size")
 _OF_ANY_FAMILY = ("config", "overrides", "class_map", "checkpoint")
 _DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
 # What a teacher's config leaves to be said.
@@ -133,8 +133,8 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
     An empty block (``{}``) takes out what the lower one has. What belongs to a choice goes with it: another ``arch``
     leaves the ``options`` of the lower one out, another ``family`` all that describes the model, another ``loss`` its
-    loss's, another connector, pixel weighting or schedule that one's; and of a teacher's checkpoint and config, and of
-    ``teacher`` and ``teachers``, each leaves the other out.
+    loss's, another connector, pixel weighting or schedule that one's; and of a teacher's checkpoint and config, of
+    ``teacher`` and ``teachers``, and of a term's ``weight`` and ``share``, each leaves the other out.
     """
     merged = _without_outdated(below, above)
     for key, value in above.items():
@@ -176,9 +176,10 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
         kept.pop("overrides", None)
     if above.get("config") is not None and "checkpoint" not in above:
         only(*_BESIDE_CONFIG)
-    for one, other in (("teacher", "teachers"), ("teachers", "teacher")):
-        if above.get(one) is not None and other not in above:
-            kept.pop(other, None)
+    for pair in (("teacher", "teachers"), ("weight", "share")):
+        for one, other in (pair, pair[::-1]):
+            if above.get(one) is not None and other not in above:
+                kept.pop(other, None)
     return kept
 
 

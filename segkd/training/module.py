@@ -40,7 +40,10 @@ class DistillModule(pl.LightningModule):
         self.distillers, self.stage = [distiller, *later], 0
         self.borders = [0, *(ends_of(task.config) if later else [task.config.trainer.max_steps])]
         # Of every stage what it trains beside the student, whichever distiller is at work.
-        self._beside = [[each.connectors, each.losses] for each in self.distillers]
+        self._beside = [
+            [each.connectors, each.losses, *([each.balance] if each.balance is not None else [])]
+            for each in self.distillers
+        ]
         if later:
             self.parts = nn.ModuleList(map(nn.ModuleList, self._beside))
         self._checked_every: int | float | None = None
@@ -215,6 +218,8 @@ class DistillModule(pl.LightningModule):
         means = over_processes(torch.stack([value.float() for value in measured.values()]))
         values = dict(zip(measured, means.tolist(), strict=True))
         values |= {f"weight/{name}": weight for name, weight in out.weights.items()}
+        if self.distiller.balance is not None:
+            values |= {f"gradient/{name}": norm for name, norm in self.distiller.balance.gradients().items()}
         if len(self.distillers) > 1:
             values["stage"] = self.stage + 1
         for group in self.trainer.optimizers[0].param_groups:

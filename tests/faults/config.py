@@ -142,6 +142,18 @@ FAULTS = [
         "distill.terms.kd.weight",
         "-1",
     ),
+    on_top(
+        "a negative share",
+        {"distill": {"terms": {"kd": {"loss": "pixel_kd", "share": -0.5}}}},
+        "distill.terms.kd.share",
+        "at least 0",
+    ),
+    on_top(
+        "a weight and a share",
+        {"distill": {"terms": {"kd": {"loss": "pixel_kd", "share": 0.5, "weight": 2}}}},
+        "distill.terms.kd",
+        "a weight or a share, not both",
+    ),
     on_top("a term without loss", {"distill": {"terms": {"kd": {"weight": 1}}}}, "distill.terms.kd.loss"),
     on_top("an unknown variant", {"distill": {"terms": {"i": {"loss": "icsd", "variant": "papr"}}}}, "variant", "papr"),
     on_top(

@@ -1,0 +1,123 @@
+"""Balance: weights that mean the same everywhere, as shares of the task loss's gradient on the student's parameters."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkd.losses._rows import over_processes
+
+FIRST = 20
+"""So many steps are measured at the start, each of them."""
+EVERY = 50
+"""After those, one step in so many."""
+MEMORY = 0.9
+"""How much of a norm's exponential mean a measurement leaves as it was."""
+
+
+class Balance(nn.Module):
+    """The weights of terms with a share: each one's gradient has that share of the task loss's norm.
+
+    n_k is the norm of the gradient of term k's unweighted loss over the student's trainable parameters, N_k its
+    exponential mean; N_task likewise of the task loss, times its weight but not its schedule. Term k's weight is
+    share_k * N_task / N_k, a constant between measurements and without gradient. The task loss itself is never
+    rescaled, so learning rates keep their meaning. A measurement costs one backward pass more for each balanced term
+    and one for the task loss. In a distributed run the processes' norms are averaged.
+
+    Own; related: GradNorm (arXiv 1711.02257) and EnCodec's balancer (arXiv 2210.13438).
+
+    Args:
+        shares: of each balanced term, at least 0.
+
+    Attributes:
+        norms: (1 + terms,), the exponential means, the task loss's first; -1 where nothing is measured yet.
+        seen: steps so far. Both are in the ``state_dict``, so that a resumed run goes on exactly.
+    """
+
+    norms: Tensor
+    seen: Tensor
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        super().__init__()
+        self.shares = dict(shares)
+        self.register_buffer("norms", torch.full((1 + len(self.shares),), -1.0))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._known: tuple[int, list[float]] | None = None  # the buffers' values: reading these waits for the device
+        self._said: set[str] = set()
+        self.register_load_state_dict_post_hook(_forget)
+        # Compiled backward passes run more than once where they are measured: they may not give away what they hold.
+        torch._functorch.config.donated_buffer = False
+
+    def forward(
+        self, student: nn.Module, task: Tensor, values: Mapping[str, Tensor], labelled: Any
+    ) -> dict[str, float]:
+        """Count a step, measure it where it is due, and return the weight of each balanced term.
+
+        Args:
+            student: whose parameters' gradients are measured.
+            task: the task loss as it enters the sum, a scalar.
+            values: the terms' unweighted values, scalars.
+            labelled: whether there are labels, or (B,) bool, which images have some: without any the task loss says
+                nothing of its strength.
+        """
+        seen, norms = self._values()
+        if torch.is_grad_enabled():
+            if seen < FIRST or seen % EVERY == 0:
+                norms = self._measure(student, [task, *(values[name] for name in self.shares)], labelled)
+            self.seen += 1
+            self._known = (seen + 1, norms)
+        pairs = zip(self.shares.items(), norms[1:], strict=True)
+        return {name: self._weight(name, share, norms[0], norm) for (name, share), norm in pairs}
+
+    def gradients(self) -> dict[str, float]:
+        """Return the exponential mean of each norm, the task loss's as ``"task"``; without those not measured yet."""
+        names = ("task", *self.shares)
+        return {name: norm for name, norm in zip(names, self._values()[1], strict=True) if norm >= 0}
+
+    def _weight(self, name: str, share: float, task: float, norm: float) -> float:
+        if norm < 0 or task < 0:  # not measured yet: both count alike
+            return share
+        if norm == 0:
+            if share and name not in self._said:
+                self._said.add(name)
+                warnings.warn(
+                    f"term {name!r} has no gradient on the student's parameters: a share of it has weight 0",
+                    stacklevel=2,
+                )
+            return 0.0
+        return share * task / max(norm, 1e-12)
+
+    def _measure(self, student: nn.Module, values: list[Tensor], labelled: Any) -> list[float]:
+        parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        norms = torch.stack([_norm(value, parameters).to(self.norms) for value in values])
+        # Of the task loss those processes are asked that have labels; all take part, so that none waits for ever.
+        with_labels = torch.as_tensor(labelled).any().to(norms)[None]
+        found = over_processes(torch.cat([norms[:1] * with_labels, norms[1:], with_labels]))
+        measured = torch.cat([found[:1] / found[-1:], found[1:-1]])
+        # A step without labels, or one that overflows, as the first ones in float16 may, leaves the mean as it is.
+        means = torch.where(self.norms < 0, measured, self.norms.lerp(measured, 1 - MEMORY))
+        self.norms.copy_(torch.where(measured.isfinite(), means, self.norms))
+        known: list[float] = self.norms.tolist()
+        return known
+
+    def _values(self) -> tuple[int, list[float]]:
+        if self._known is None:
+            self._known = (int(self.seen), self.norms.tolist())
+        return self._known
+
+
+def _forget(balance: Balance, _: Any) -> None:
+    balance._known = None
+
+
+def _norm(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Return the Euclidean norm of a scalar's gradient over all parameters; 0 where it has none."""
+    if not value.requires_grad or not parameters:
+        return value.new_zeros(())
+    # In float16 small gradients vanish: GradScaler scales the sum, which this is not part of.
+    scale = 1024.0 if torch.is_autocast_enabled(value.device.type) else 1.0
+    gradients = torch.autograd.grad(value * scale, parameters, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(each).to(value.device) for each in gradients if each is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)) / scale if norms else value.new_zeros(())
