@@ -40,9 +40,8 @@ def _ordered(scale: tuple[float, float]) -> tuple[float, float]:
 def _of_the_library(name: str) -> str:
     if ":" in name:
         raise ValueError(
-            f"a model of one's own, as {name!r} is, cannot be named in a config yet: that comes with the next version. "
-            "Possible now: an architecture and encoder that the package knows, or segkd.Distiller with the model in "
-            "Python (docs/custom-models.md)"
+            f"a model of one's own is named by build: {name!r}, with options for what makes it; this key is for "
+            "names that a library knows (docs/models.md)"
         )
     return name
 

@@ -74,8 +74,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
     def told(self) -> list[str]:
         """Return a line for each thing that a person should know of these images; raise if nothing can be learnt."""
-        looked_at = [self.samples.images[place] for place in spread(self.indices, LOOKED_AT)]
-        return [*self.samples.remarks, *look(looked_at), *self.samples.told(self.indices)]
+        looked_at = spread(self.indices, LOOKED_AT)
+        self.samples.check_seconds(looked_at)
+        converted = look(self.samples.images[place] for place in looked_at)
+        return [*self.samples.remarks, *converted, *self.samples.told(self.indices)]
 
     def item(self, index: int, seed: int) -> dict[str, Any]:
         """Return the image at ``index`` with its label, augmented by ``seed``.

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from segkd.common.orientation import UPRIGHT, upright
 from segkd.common.paths import same_name
+from segkd.common.pixels import open_file
 from segkd.common.progress import shown
 from segkd.common.reading import COLOUR_MODES, Photo, open_image, read_photo
 from segkd.data.patterns import Pattern
@@ -143,6 +144,17 @@ class Samples(ABC):
                 f"{size[1]}x{size[0]} (width x height)"
             )
         return pixels
+
+    def check_seconds(self, indices: Sequence[int]) -> None:
+        """Raise where what a teacher sees is no image, or, by the headers of the files, of another size."""
+        for index in indices if self.seconds else ():
+            try:
+                with open_file(self.images[index]) as image, open_file(self.seconds[index]) as second:
+                    is_same = sorted(image.size) == sorted(second.size)  # a tag may turn either
+            except (OSError, SyntaxError, ValueError):
+                is_same = False
+            if not is_same:  # reading both says what it is
+                self.second(index, self.read(index).image.shape)
 
     def look(self, index: int) -> Look:
         """Read an image with its label, and say all that is wrong."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.yaml_file import parse_yaml, read_yaml
 from segkd.errors import SegkdError, nearest
+from segkd.resources import resource_dir
 from segkd.training.distill import is_of_terms
 
 # So many files at most make a config, each counted as often as it is a base.
@@ -55,10 +56,14 @@ def _base(path: Path, base: Any) -> Path:
     except ValueError as error:
         raise SegkdError(f"{path}: base: {error}") from None
     check_regular(beside, "the base")
-    if not beside.is_file():
-        names = [str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.yaml")]
-        raise SegkdError(f"{path}: base {base!r} does not exist: {nearest(base, names)}")
-    return beside
+    shipped = resource_dir("configs")
+    candidates = [beside, shipped / base, shipped / f"{base}.yaml"] if Path(base).name == base else [beside]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = [str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.yaml")]
+    names += [p.stem for p in shipped.glob("*.yaml") if path.parent != shipped]
+    raise SegkdError(f"{path}: base {base!r} does not exist: {nearest(base, names)}")
 
 
 def plain(value: Any) -> Any:

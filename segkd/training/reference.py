@@ -31,8 +31,8 @@ distill:
 trainer: {max_steps: 300, threads: 2}
 ```
 
-- `base` is a file or a list of files, relative to this one. Later ones win, this file last. The run goes to
-  `runs/my_run`.
+- `base` is a file or a list of files, relative to this one, or the name of a shipped config (`base: camvid_icsd`).
+  Later ones win, this file last. The run goes to `runs/my_run`.
 - Blocks are merged key by key; a list replaces a list. `null` takes out what a base names: a term (`kd: null`), the
   teacher (`teacher: null`), all that is distilled (`distill: null`). `{}` empties a block: `student: {options: {}}`.
   What belongs to a choice goes with it: another `arch` leaves the base's `options` out, another `loss` its loss's.

@@ -168,17 +168,18 @@ class TeacherOf:
         from segkd.adapter import merged_classes
 
         theirs, ours, said = self.network.classes, task.class_names, self.block.class_map
+        teacher = "the teacher" if what == "teacher" else f"the teacher {what}"
         if not theirs:  # its features alone are read
             return
         if not task.maps_classes:
-            check_same(f"the teacher {what}", theirs, ours, f"{task.name} needs the same, in the same order")
+            check_same(teacher, theirs, ours, f"{task.name} needs the same, in the same order")
             return
-        found = match_classes(f"the teacher {what}", f"{self.key}.class_map", theirs, ours, said)
+        found = match_classes(teacher, f"{self.key}.class_map", theirs, ours, said)
         if found is None:
             return
         self.network.class_map = merged_classes(found)
         if not isinstance(said, list):
-            self.remarks.append(f"the classes of the teacher {what}, and what they are the student's:")
+            self.remarks.append(f"the classes of {teacher}, and what they are the student's:")
             pairs = list(zip(theirs, found, strict=True))
             self.remarks += [f"  {name} -> {ours[place]}" for name, place in pairs if place is not None]
             if left := [name for name, place in pairs if place is None]:

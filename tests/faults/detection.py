@@ -129,8 +129,8 @@ FAULTS = [
     override("an infinite option", "student.options.score_thresh=.inf", "student.options", "finite"),
     override("true for an option", "student.options.out_channels=true", "out_channels", "a whole number"),
     override("a shorter side of a million", "data.min_size=1000000", "data.min_size", "32768"),
-    override("a detector of one's own", "student.arch=mymod:Net", "student.arch", "next version"),
-    override("a backbone of one's own", "student.backbone=mymod:net", "student.backbone", "next version"),
+    override("a detector of one's own", "student.arch=mymod:Net", "student.arch", "is named by build: "),
+    override("a backbone of one's own", "student.backbone=mymod:net", "student.backbone", "is named by build: "),
     Fault(
         "COCO that is a fifo",
         "train tiny.yaml data.dataset=mine.yaml",

@@ -117,12 +117,8 @@ FAULTS = [
     override("milestones as a number", "optimizer.milestones=3", "optimizer.milestones: expected a list, got 3"),
     override("a key that another block has", "batch_size=4", "'batch_size'", "did you mean 'data.batch_size'?"),
     override("a rate outside its block", "lr=0.1", "did you mean 'optimizer.lr'?"),
-    override(
-        "an architecture of one's own", "student.arch=mymod:Net", "student.arch", "next version", "segkd.Distiller"
-    ),
-    override(
-        "an encoder of one's own", "student.encoder=mymod:net", "student.encoder", "next version", "segkd.Distiller"
-    ),
+    override("an architecture of one's own", "student.arch=mymod:Net", "student.arch", "is named by build: "),
+    override("an encoder of one's own", "student.encoder=mymod:net", "student.encoder", "is named by build: "),
     override(
         "a loss of a module that is not there",
         "distill.terms.kd.loss=mymod:KD",

@@ -160,6 +160,7 @@ FAULTS = [
     unlabelled("a share of all images without labels", 1, "bad.yaml: data.unlabelled.share", "got 1"),
     unlabelled("a share below 0", -0.5, "bad.yaml: data.unlabelled.share", "got -0.5"),
     unlabelled("a batch of images without labels alone", 0.9, "unlabelled.share: 0.9 of batch_size 2 is 2 images"),
+    second("a second input of another size", "train", "second input data/", "but image data/"),
     second("check finds second inputs of another size", "data check", "3 problem(s)"),
     second(
         "an image without its second input",

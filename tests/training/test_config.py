@@ -236,6 +236,17 @@ class TestErrors:
         write(folder / "b.yaml", {"base": "a.yaml"})
         assert error(str(folder / "a.yaml")) == f"{folder / 'a.yaml'}: its bases go round in a circle"
 
+    def test_a_base_may_be_a_shipped_config_by_its_name(self, tmp_path: Path) -> None:
+        for base in ("camvid_icsd", "camvid_icsd.yaml"):
+            config = load_config(str(write(tmp_path / "mine.yaml", {"base": base, "name": "mine", "seed": 7})))
+            shipped = load_config("camvid_icsd")
+            assert config == shipped.model_copy(update={"name": "mine", "seed": 7})
+        # What lies beside the file comes first.
+        write(tmp_path / "camvid_icsd.yaml", {"base": "camvid_plain", "seed": 3})
+        assert load_config(str(tmp_path / "mine.yaml"), ["name=mine"]).distill.named_terms() == {}
+        path = write(tmp_path / "wrong.yaml", {"base": "camvid_icds"})
+        assert "did you mean 'camvid_icsd" in error(str(path))
+
     def test_a_missing_base(self, folder: Path):
         path = write(folder / "a.yaml", {"base": "smal.yaml"})
         assert error(str(path)) == f"{path}: base 'smal.yaml' does not exist: did you mean 'small.yaml'?"
