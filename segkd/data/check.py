@@ -175,7 +175,7 @@ def contact_sheet(
     samples = spec.samples(split, root)
     has_masks = isinstance(spec, MaskSpec)  # which hide what they lie over
     rows: list[list[Picture | None]] = []
-    for index in choose(len(samples), count, seed):
+    for index in (samples.chosen[place] for place in choose(len(samples.chosen), count, seed)):
         sample = samples.read(index)
         after, label = transform(sample.image, sample.label, seed + index)
         if has_masks and after.shape[:2] != label.shape:  # validation resizes the image alone

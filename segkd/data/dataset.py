@@ -27,7 +27,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
     Args:
         spec: the data set.
-        split: which split of it.
+        split: which split of it, or a part of one, see `segkd.data.hold_out`.
         transform: of `segkd.data.transforms`. Training leaves out crowds and difficult objects; images without objects
             stay, as background.
         root: where the data lie, if not where the spec says.
@@ -35,7 +35,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
         masks: whether objects come with masks, as Mask R-CNN needs them.
         limit: keep only so many images, spread evenly over the split; None keeps all.
         unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
-            the labelled ones are left out.
+            the labelled ones, or held out, are left out.
     """
 
     unlabelled: list[Path] = []  # noqa: RUF012  # of a data set that is made otherwise too
@@ -53,9 +53,11 @@ class SeededDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.spec, self.transform, self.seed = spec, transform, seed
         self.samples = spec.samples(split, root, masks)
-        self.indices = spread(list(range(len(self.samples))), limit)
-        labelled = {self.samples.images[place] for place in self.indices}
-        self.unlabelled = [path for path in unlabelled if path not in labelled]
+        self.indices = spread(self.samples.chosen, limit)
+        # What was held out is not to be seen in training, not even without its labels.
+        held_out = set(range(len(self.samples))) - set(self.samples.chosen)
+        known = {self.samples.images[place] for place in held_out.union(self.indices)}
+        self.unlabelled = [path for path in unlabelled if path not in known]
         if unlabelled and not self.unlabelled:
             raise SegkdError("data.unlabelled.images finds only images of the split that is trained on")
         if unlabelled and self.samples.seconds:

@@ -18,6 +18,7 @@ from segkd.common.plain import Checked, block_of, complaint
 from segkd.common.reading import refuse
 from segkd.common.yaml_file import read_yaml
 from segkd.data.formats import find_format
+from segkd.data.hold_out import places_of, whole_split
 from segkd.data.patterns import Pattern
 from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
@@ -134,14 +135,20 @@ class DatasetSpec(Checked, extra="forbid", frozen=True):
         return found
 
     def samples(self, split: str, root: Root = None, masks: bool = False) -> "Samples":
-        """Like `scan`, but every image and label must be there, so that training does not stop at one midway."""
-        found = self.scan(split, root, masks)
+        """Like `scan`, but all of it must be there, so that training does not stop midway; also a part of a split.
+
+        Of a part, see `segkd.data.hold_out`, ``chosen`` says which images it has.
+        """
+        whole = whole_split(split, self.splits)
+        found = self.scan(whole, root, masks)
         # Each folder is listed once: to ask for a hundred thousand images one by one takes minutes on a network's disk.
         folders = {image.parent for image in found.images}
         files = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
         # Some disks open a file also by a name of other case than they list.
         absent = [image for image in found.images if image.name not in files[image.parent] and not image.is_file()]
         refuse([*found.problems, *(f"no image {image}" for image in absent)])
+        if split != whole:
+            found.split, found.chosen = split, places_of(split, found.images)
         return found
 
     def is_there(self, split: str, root: Root = None) -> bool:

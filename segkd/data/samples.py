@@ -53,12 +53,14 @@ class Samples(ABC):
         remarks: one line for each thing that a person should know of them.
         dropped: reason -> one line for each object that is left out for it.
         seconds: of each image what a teacher sees instead of it, where the split says so.
+        chosen: places of the images that are meant; all, but in a part of a split.
     """
 
     noun: ClassVar[str]  # what the labels are called, such as masks
 
     def __init__(self, spec: "DatasetSpec", split: str, images: list[Path]) -> None:
         self.spec, self.split, self.images = spec, split, images
+        self.chosen = list(range(len(images)))
         self.problems: list[str] = []
         self.remarks: list[str] = []
         self.dropped: dict[str, list[str]] = {}
