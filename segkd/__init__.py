@@ -1,14 +1,14 @@
 """Knowledge distillation for dense prediction: a large teacher teaches a small student.
 
 ``Distiller``, ``Term`` and the losses need torch alone; ``load_student`` opens what a run saved;
-``train``, ``compare``, ``evaluate``, ``predict`` and ``export`` do what the commands do.
+``train``, ``compare``, ``tune``, ``evaluate``, ``predict`` and ``export`` do what the commands do.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segkd.api import compare, evaluate, export, predict, train
+    from segkd.api import compare, evaluate, export, predict, train, tune
     from segkd.distiller import Distiller, DistillOutput
     from segkd.models.saved import load_student
     from segkd.term import Term
@@ -24,6 +24,7 @@ __all__ = [
     "load_student",
     "predict",
     "train",
+    "tune",
 ]
 
 # Imported on first use: torch takes two seconds, which `segkd --help` need not wait for.
@@ -32,7 +33,7 @@ _PLACES = {
     "Distiller": "segkd.distiller",
     "Term": "segkd.term",
     "load_student": "segkd.models.saved",
-    **dict.fromkeys(("compare", "evaluate", "export", "predict", "train"), "segkd.api"),
+    **dict.fromkeys(("compare", "evaluate", "export", "predict", "train", "tune"), "segkd.api"),
 }
 
 

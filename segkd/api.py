@@ -1,4 +1,4 @@
-"""What the commands do, from Python: train, compare, evaluate, predict, export. Each returns its results.
+"""What the commands do, from Python: train, compare, tune, evaluate, predict, export. Each returns its results.
 
 All take ``quiet=True`` to show nothing, and show otherwise how far they are: a bar in a terminal and in a notebook
 (which needs ipywidgets for it), else lines. What is wrong is a `segkd.errors.SegkdError`; an interrupt raises
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segkd.deployment.export import Export
     from segkd.deployment.predict import Summary
     from segkd.training.schema import Config
+    from segkd.tuning.tune import Tuned
 
     AnyConfig = str | PathLike[str] | Mapping[str, Any] | Config
     """A config: a file or the name of a shipped one, keys and values as in a file, or what `load_config` returned."""
@@ -101,6 +102,58 @@ def compare(
         if report_only:
             return comparison.report_only(list(map(str, configs)), console, **shown)
         return comparison.compare(loaded, (), console, seeds=seeds, budget=budget, **shown)
+
+
+def tune(
+    config: "AnyConfig",
+    space: "Mapping[str, str | Sequence[Any]]",
+    *,
+    trials: int = 20,
+    minutes: float | None = None,
+    hold_out: float = 0.2,
+    seed: int | None = None,
+    storage: str | None = None,
+    quiet: bool = False,
+    **overrides: Any,
+) -> "Tuned":
+    """Search for the values of a config's keys that help most, as ``segkd tune`` does.
+
+    Args:
+        config: see `train`; its name is that of the search, in ``tune/<name>`` where its runs go.
+        space: what is searched over, by dotted key: ``"0.1..3"``, ``"1,2,4"``, or a list of choices.
+        trials: how many are to be finished in all, those of earlier calls too.
+        minutes: after so many it stops, the teacher's training not counted; a trial that runs then goes on next time.
+        hold_out: the share of the training split that trials are measured on; the teacher is trained on all of it.
+        seed: of all trials; default the config's.
+        storage: URL of Optuna's database; default a file beside the trials.
+        quiet: show nothing.
+        overrides: changes to the config, see `train`.
+
+    Returns:
+        The best values, their score, all trials, and where ``best.yaml`` is.
+
+    Raises:
+        SegkdError: something does not fit, and nothing is trained; or no trial is finished.
+
+    Example:
+        ``segkd.tune("camvid_kd", {"distill.terms.kd.weight": "0.1..3"}, trials=10).values``
+    """
+    from segkd.tuning.space import make_knob
+
+    knobs = []
+    for key, given in space.items():
+        knob = make_knob(key, given)
+        if knob is None:
+            raise SegkdError(f"{key}: {given!r} is neither a range (0.1..3) nor a choice (1,2,4)")
+        knobs.append(knob)
+    loaded = _load(config, overrides)
+    from segkd.tuning import tune as tuning
+
+    name = str(config) if isinstance(config, str | PathLike) else None
+    base = tuning.base_of(loaded, name, overrides)
+    options: dict[str, Any] = {"trials": trials, "minutes": minutes, "share": hold_out, "seed": seed}
+    with _guest(quiet) as console:
+        return tuning.tune(loaded, knobs, console, base=base, storage=storage, **options)
 
 
 def evaluate(
@@ -214,7 +267,9 @@ def _guest(quiet: bool) -> "Iterator[Console]":
     from rich.console import Console
 
     threads, generator = torch.get_num_threads(), torch.get_rng_state()
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+    loggers = [
+        logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "optuna")
+    ]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import segkd
-from segkd.commands import deploy, look, train
+from segkd.commands import deploy, look, train, tune
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import interruptible
 
@@ -39,6 +39,7 @@ def options(
 
 app.command()(train.train)
 app.command()(train.compare)
+app.command()(tune.tune)
 app.command("eval")(train.evaluate)
 app.command()(deploy.predict)
 app.command()(deploy.export)

@@ -80,6 +80,7 @@ class TestLayers:
             "training",
             "comparison",
             "deployment",
+            "tuning",
             "commands",
         }
 
@@ -127,10 +128,14 @@ class TestLayers:
 
     @pytest.mark.parametrize("area", ["training", "comparison", "deployment"])
     def test_what_uses_training_is_not_imported_by_it_nor_by_each_other(self, area: str) -> None:
-        others = {"comparison", "deployment"} - {area}
+        others = {"comparison", "deployment", "tuning"} - {area}
         for path in files(area):
             above = ("segkd.commands", "segkd.cli", *(f"segkd.{other}" for other in others))
             assert not starts(of_segkd(path), *above), path
+
+    def test_tuning_stands_on_comparison(self) -> None:
+        for path in files("tuning"):
+            assert not starts(of_segkd(path), "segkd.commands", "segkd.cli", "segkd.deployment"), path
 
     def test_the_package_itself_imports_nothing_before_its_first_use(self) -> None:
         tree = ast.parse((PACKAGE / "__init__.py").read_text())
@@ -186,6 +191,9 @@ MODELS = {"albumentations", "lightning", "pytorch_lightning", "segmentation_mode
         ("train bccd_pkd_crosskd distill.terms.class.indx=2", 2, "did you mean 'index'?"),
         ("eval quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
         ("compare quickstart camvid_kd trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+        ("tune --help", 0, "best.yaml"),
+        ("tune quickstart optimizer.lrr=0.1..1", 2, "did you mean 'lr'?"),
+        ("tune quickstart optimizer.lr=1..0.1", 2, "is no range"),
         ("data check quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
         ("data show bccd_plain data.dataset=bcdd", 2, "did you mean 'bccd'?"),
     ],
@@ -247,7 +255,7 @@ print(json.dumps([names, calls]))
 
 
 def test_public_names() -> None:
-    of_runs = {"compare", "evaluate", "export", "predict", "train"}
+    of_runs = {"compare", "evaluate", "export", "predict", "train", "tune"}
     assert set(segkd.__all__) == {"DistillOutput", "Distiller", "Term", "load_student", *of_runs}
     assert all(callable(getattr(segkd, name)) for name in segkd.__all__)
     assert issubclass(segkd.Distiller, torch.nn.Module)

@@ -1,7 +1,8 @@
 """The command line in a process that ends with the one that started it, however that ends: a comparison's runs.
 
 Run as a program, ``python -m segkd.comparison.child train CONFIG``, its standard input a pipe. A byte on it asks the
-run to finish its step and end. A run that outlived its comparison would be in the way of the next.
+run to finish its step and end, `QUIETLY` to say nothing of it. A run that outlived its comparison would be in the way
+of the next.
 """
 
 import os
@@ -10,6 +11,8 @@ import signal
 import threading
 
 from segkd import signals
+
+QUIETLY = b"q"
 
 
 def end_with_parent() -> None:
@@ -21,7 +24,9 @@ def end_with_parent() -> None:
 
 
 def _wait() -> None:
-    while os.read(0, 1):
+    while byte := os.read(0, 1):
+        if byte == QUIETLY:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if signals.asked() is None:  # else a signal to all processes has come here as well, and a second would kill
             os.kill(os.getpid(), signal.SIGTERM)
     os._exit(1)  # all that a run writes is moved into place when it is whole

@@ -122,7 +122,7 @@ def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> l
     return jobs
 
 
-def teachers_of(jobs: Sequence[Job]) -> list[Job]:
+def teachers_of(jobs: Sequence[Job], way_out: str = "choose another --out") -> list[Job]:
     """Return the teachers that have a config of their own, each once, a teacher's own teacher before it."""
     found: dict[Path, Job] = {}
 
@@ -130,7 +130,7 @@ def teachers_of(jobs: Sequence[Job]) -> list[Job]:
         for own in teacher_configs(config).values():
             add(own)
             job = Job(own.name, own)
-            check_unchanged(job)
+            check_unchanged(job, way_out)
             found.setdefault(job.run.directory, job)
 
     for job in jobs:
@@ -138,7 +138,7 @@ def teachers_of(jobs: Sequence[Job]) -> list[Job]:
     return list(found.values())
 
 
-def check_unchanged(job: Job) -> None:
+def check_unchanged(job: Job, way_out: str = "choose another --out") -> None:
     """Raise `SegkdError` if a job's directory holds a run of another config, or something else."""
     if not job.run.config_file.is_file():
         job.run.check_free()
@@ -146,6 +146,5 @@ def check_unchanged(job: Job) -> None:
     changed = changed_keys(job.config, job.run.config())
     if changed:
         raise SegkdError(
-            f"{job.run.directory} was made with another {', '.join(changed[:3])}: choose another --out, or "
-            "remove that run"
+            f"{job.run.directory} was made with another {', '.join(changed[:3])}: {way_out}, or remove that run"
         )

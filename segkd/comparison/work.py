@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from segkd.common.files import write_text
 from segkd.common.progress import say
+from segkd.comparison.child import QUIETLY
 from segkd.comparison.plan import Budget, Job
 from segkd.errors import Interrupted, SegkdError
 from segkd.training.config import dump_config
@@ -26,20 +27,21 @@ MARKER = "comparison.json"
 class Workplace:
     """A comparison's directory, which is made if absent: its runs, ``comparison.json`` with the budget, the report.
 
-    Nothing else may lie there, which a report could overwrite.
+    Nothing else may lie there, which a report could overwrite: a ``marker`` shows that the directory is one, and
+    ``way_out`` says what to do where it is none.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, marker: str = MARKER, way_out: str = "choose another --out") -> None:
         self.directory = directory
-        self.file = directory / MARKER
+        self.file = directory / marker
         self._locks = directory / ".locks"
         if directory.exists() and not directory.is_dir():
-            raise SegkdError(f"{directory} is a file: choose another --out")
+            raise SegkdError(f"{directory} is a file: {way_out}")
         # Listed before it is asked for: the file may come from another process meanwhile, and it comes first of all.
         there = sorted(directory.iterdir()) if directory.is_dir() else []
         other = [path.name for path in there if path != self._locks and not (path / "config.yaml").is_file()]
-        if other and not self.file.is_file():
-            raise SegkdError(f"{directory} holds other files ({', '.join(other[:3])}): choose another --out")
+        if other and not self.file.exists():
+            raise SegkdError(f"{directory} holds other files ({', '.join(other[:3])}): {way_out}")
         try:
             self._locks.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -130,7 +132,7 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) 
             say(console, f"another process trains the teacher {job.config.name}: waiting for it")
             held = lock.acquire()
         with held:
-            if not job.run.finished and not _trained(place, job, console):
+            if not job.run.finished and not run_job(place, job, console):
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
 
 
@@ -150,7 +152,7 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[
                         continue
                     does = word or ("goes on" if job.run.config_file.is_file() else "begins")
                     say(console, f"run {number} of {len(jobs)}, {job.config.name}, {does}")
-                    if not _trained(place, job, console):
+                    if not run_job(place, job, console):
                         failed.append(job)
             except Timeout:
                 elsewhere.append((number, job))
@@ -163,10 +165,11 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[
     return failed
 
 
-def _trained(place: Workplace, job: Job, console: Console) -> bool:
+def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], bool] | None = None) -> bool:
     """Run ``segkd train``; what it says, errors too, it says itself. It ends when this process does.
 
-    A signal raises `Interrupted` when the run has finished its step and ended.
+    A signal raises `Interrupted` when the run has finished its step and ended. Without a word it ends so when ``stop``
+    says yes, which is asked twice a second.
     """
     if job.run.config_file.is_file():
         # What a killed process had started takes a moment to end, data workers some seconds.
@@ -182,12 +185,22 @@ def _trained(place: Workplace, job: Job, console: Console) -> bool:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL if console.quiet else None,
     ) as child:
-        try:
-            return child.wait() == 0
-        except Interrupted:
+
+        def end(how: bytes) -> None:
             assert child.stdin is not None
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                child.stdin.write(b"x")
+                child.stdin.write(how)
                 child.stdin.flush()
+
+        try:
+            while stop is not None and child.poll() is None:
+                if stop():
+                    end(QUIETLY)
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=0.5)
+            return child.wait() == 0
+        except Interrupted:
+            end(b"x")
             child.wait()
             raise

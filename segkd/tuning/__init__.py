@@ -1,0 +1,1 @@
+"""Searching for the values of a config that help most, measured on a part of train that is held out."""

@@ -1,0 +1,130 @@
+"""The study that Optuna keeps: which trials there are, who takes the next one, what became of it."""
+
+import contextlib
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from filelock import Timeout
+
+from segkd.comparison.work import Workplace
+from segkd.errors import SegkdError
+from segkd.training.config import load_config, whole
+from segkd.training.measure import Measure
+from segkd.training.run import changed_keys
+from segkd.training.schema import Config
+from segkd.tuning.space import Knob
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.trial import FrozenTrial
+
+
+class Search:
+    """Trials that several processes share: each is run by one, and taken up by another if that ends before it.
+
+    Args:
+        place: where their runs are, and the locks that end with the process that holds them.
+        config: what the trials have in common.
+        knobs: in what they differ.
+        score: what they are measured by.
+        storage: where Optuna keeps the study; None for ``study.log`` in `place`.
+
+    Raises:
+        SegkdError: the study is one of another config or of other keys, or cannot be opened.
+    """
+
+    def __init__(
+        self, place: Workplace, config: Config, knobs: Sequence[Knob], score: Measure, storage: str | None
+    ) -> None:
+        import optuna
+
+        self.place, self.config, self.knobs, self.score = place, config, knobs, score
+        self.here = f"{socket.gethostname()}:{place.directory.resolve()}"
+        where = storage or str(place.directory / "study.log")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with place.lock("study"):
+            try:
+                self.study = optuna.create_study(
+                    storage=storage or self._journal(),
+                    study_name=config.name,
+                    direction="maximize" if score.higher_is_better else "minimize",
+                    pruner=optuna.pruners.MedianPruner(),
+                    load_if_exists=True,
+                )
+            except Exception as error:  # of a database, whose errors are as many as there are drivers
+                reason = " ".join(str(error).split())[:200]
+                raise SegkdError(f"the study {where} cannot be opened: {type(error).__name__}: {reason}") from error
+            self._check_same(where)
+
+    def _journal(self) -> Any:
+        from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+        path, lock = self.place.directory / "study.log", self.place.lock("journal")
+        with lock:
+            content = path.read_bytes() if path.exists() else b"\n"
+            if not content.endswith(b"\n"):  # killed in the middle of a line
+                os.truncate(path, content.rfind(b"\n") + 1)
+        # Optuna's own locks outlive a process that is killed.
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+
+    def _check_same(self, where: str) -> None:
+        space = {knob.key: str(knob) for knob in self.knobs}
+        if not self.trials:
+            self.study.set_user_attr("segkd", {"config": whole(self.config), "space": space})
+        there = self.study.user_attrs.get("segkd", {"space": {}})
+        if there["space"] != space:
+            of = " ".join(f"{key}={text}" for key, text in there["space"].items())
+            raise SegkdError(f"{where} is a study of {of or 'something else'}: give another name=..., or those keys")
+        if changed := changed_keys(self.config, load_config(there["config"], build=False)):
+            raise SegkdError(f"{where} is a study with another {', '.join(changed[:3])}: give another name=...")
+
+    @property
+    def trials(self) -> "list[FrozenTrial]":
+        """Return all trials, in their order."""
+        return self.study.get_trials(deepcopy=False)
+
+    @property
+    def finished(self) -> int:
+        """Return how many trials ran to their end or were pruned."""
+        return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in self.trials)
+
+    def values(self, trial: "FrozenTrial") -> dict[str, Any]:
+        """Return a trial's values by key."""
+        return {knob.key: knob.value(trial.params[knob.key]) for knob in self.knobs if knob.key in trial.params}
+
+    @contextlib.contextmanager
+    def next(self, wanted: int) -> "Iterator[tuple[Trial | None, list[str]]]":
+        """Take up a trial whose process has ended, or begin one while fewer than ``wanted`` are finished or run.
+
+        Yields:
+            The trial, kept from other processes meanwhile, or None; and the names of those that others here run.
+        """
+        from optuna import Trial
+        from optuna.samplers import TPESampler
+
+        held, taken, elsewhere = None, None, []
+        with self.place.lock("study"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an argument is called experimental
+            # By the trials so far: processes that share a seed would draw the same otherwise.
+            seed = (self.config.seed + len(self.trials)) % 2**32
+            self.study.sampler = TPESampler(seed=seed, constant_liar=True)
+            running = [trial for trial in self.trials if trial.state.name == "RUNNING"]
+            for trial in running:
+                if taken is None and trial.user_attrs.get("place", self.here) == self.here:
+                    try:
+                        held = self.place.lock(f"trial_{trial.number}").acquire(timeout=0)
+                        taken = Trial(self.study, trial._trial_id)
+                    except Timeout:
+                        elsewhere.append(f"trial_{trial.number}")
+            if taken is None and self.finished + len(running) < wanted:
+                taken = self.study.ask()
+                held = self.place.lock(f"trial_{taken.number}").acquire()
+                taken.set_user_attr("place", self.here)
+            if taken is not None:
+                for knob in self.knobs:
+                    knob.suggest(taken)
+        with held or contextlib.nullcontext():
+            yield taken, elsewhere
