@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segkd.models.saved import load_student
     from segkd.term import Term
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "DistillOutput",
     "Distiller",

@@ -5,7 +5,6 @@ something else subclasses it and overrides what differs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,12 +15,16 @@ from segkd.losses._common import class_ids
 from segkd.network import Network, Preprocess, map_classes, merged_classes
 from segkd.outputs import of_images, read_auxiliary, read_logits
 from segkd.step import Step
-from segkd.supervision import Supervision
+from segkd.supervision import Labelled, Supervision
 from segkd.taps import Taps, uncompiled
 from segkd.term import Term
+from segkd.upsampling import NATIVE, LastUpsampling
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, in the units of the raw image (0 to 1)."""
+
+BEFORE = "before the last upsampling"
+"""Where a run has the logits before that, not in the student's classes yet."""
 
 
 class Adapter(Supervision):
@@ -166,14 +169,27 @@ class Live:
     ) -> None:
         self.module, self.adapter, self.side, self.owner = module, adapter or Adapter(), side, owner
         self.taps = Taps(module, ())
+        self.upsampling: LastUpsampling | None = None
         given = uncompiled(module)
         self.network = given if isinstance(given, Network) else None
 
     def offers(self, reads: Collection[str]) -> Mapping[str, Any]:
         """Hook the modules among the places."""
-        self.taps.remove()
-        self.taps = Taps(self.module, (place for place in reads if place not in self.adapter.outputs), self.owner)
+        self.remove()
+        self.upsampling = LastUpsampling(self.module) if self.keeps_native(reads) else None
+        paths = (place for place in reads if place not in (*self.adapter.outputs, NATIVE))
+        self.taps = Taps(self.module, paths, self.owner)
         return dict.fromkeys(reads)
+
+    def keeps_native(self, reads: Collection[str]) -> bool:
+        """Whether the logits are wanted before their last upsampling."""
+        return NATIVE in reads
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        self.taps.remove()
+        if self.upsampling is not None:
+            self.upsampling.remove()
 
     def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
         """Run the model on the step's images and return what is at each place, without gradient."""
@@ -184,15 +200,23 @@ class Live:
         """Return what the model, or another form of it, returns, at ``""``, and the tensors that its modules gave."""
         found: dict[str, Any] = {path: [] for path in self.taps.paths}
         self.taps.found.update(found)
+        if self.upsampling is not None:
+            self.upsampling.ran = []
         try:
-            return {"": self.adapter.run(self.side, self.module if model is None else model, inputs), **found}
+            output = self.adapter.run(self.side, self.module if model is None else model, inputs)
+            if self.upsampling is not None:
+                found[BEFORE] = self.upsampling.before(read_logits(output))
+            return {"": output, **found}
         finally:
             self.taps.found.clear()
 
     def read(self, found: dict[str, Any], reads: Collection[str]) -> dict[str, Any]:
         """Return what a run gave at each place; ``"aux"`` is left out where there is none."""
+        native = found.pop(BEFORE, None)
         for place in reads:
-            if place not in self.adapter.outputs:
+            if place == NATIVE:
+                found[place] = self.in_classes(native)
+            elif place not in self.adapter.outputs:
                 if self.network is not None:
                     found[place] = [self.network.as_map(x) for x in found[place]]
             elif place != "aux" or self.adapter.has_auxiliary(found[""]):
@@ -201,20 +225,10 @@ class Live:
                     found[place] = self.network.map_classes(found[place])
         return found
 
-
-@dataclass
-class Labelled:
-    """What the student and a pixel weighting's teacher gave of the labelled images alone, or of one where none is."""
-
-    output: Any
-    target: Any
-    """None where no label means anything to the task loss."""
-    logits: list[Tensor | None]
-    """The student's, the teacher's and its auxiliary ones: each None where it was not read."""
-    index: Tensor | None = None
-    """Numbers of the images, (N,), of ``count`` in all; None: all."""
-    count: int = 0
-    is_any: bool = True
+    def in_classes(self, logits: Tensor) -> Tensor:
+        """Return logits (B, C, h, w) of the model in the student's classes."""
+        logits = logits if self.side == "student" else self.adapter.map_classes(logits)
+        return logits if self.network is None else self.network.map_classes(logits)
 
 
 def labelled_images(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.losses._rows import over_processes
+from segkd.schedules import Schedule, summed
 
 FIRST = 20
 """So many steps are measured at the start, each of them."""
@@ -50,18 +51,30 @@ class Balance(nn.Module):
         # Compiled backward passes run more than once where they are measured: they may not give away what they hold.
         torch._functorch.config.donated_buffer = False
 
+    # Out of a compiled graph, which would be another one where it is measured. Progress comes as it was given: a number
+    # that a graph has made would be compiled in.
+    @torch.compiler.disable
     def forward(
-        self, student: nn.Module, task: Tensor, values: Mapping[str, Tensor], labelled: Any
-    ) -> dict[str, float]:
-        """Count a step, measure it where it is due, and return the weight of each balanced term.
+        self,
+        student: nn.Module,
+        values: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        labelled: Any,
+        schedule: Mapping[str, Schedule],
+        progress: float | None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Count a step, measure it where it is due, and return what `segkd.schedules.summed` does with the weights.
 
         Args:
             student: whose parameters' gradients are measured.
-            task: the task loss as it enters the sum, a scalar.
-            values: the terms' unweighted values, scalars.
+            values: the unweighted values, scalars, the task loss's as ``"task"``.
+            weights: of these, but for the balanced ones.
             labelled: whether there are labels, or (B,) bool, which images have some: without any the task loss says
                 nothing of its strength.
+            schedule: multiplies the shares.
+            progress: of training; None is 0.
         """
+        task = weights["task"] * values["task"]
         seen, norms = self._values()
         if torch.is_grad_enabled():
             if seen < FIRST or seen % EVERY == 0:
@@ -69,7 +82,8 @@ class Balance(nn.Module):
             self.seen += 1
             self._known = (seen + 1, norms)
         pairs = zip(self.shares.items(), norms[1:], strict=True)
-        return {name: self._weight(name, share, norms[0], norm) for (name, share), norm in pairs}
+        balanced = {name: self._weight(name, share, norms[0], norm) for (name, share), norm in pairs}
+        return summed(values, {**weights, **balanced}, schedule, min(max(progress or 0.0, 0.0), 1.0))
 
     def gradients(self) -> dict[str, float]:
         """Return the exponential mean of each norm, the task loss's as ``"task"``; without those not measured yet."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import segkd
-from segkd.commands import deploy, look, train, tune
+from segkd.commands import deploy, look, store, train, tune
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import interruptible
 
@@ -41,6 +41,7 @@ app.command()(train.train)
 app.command()(train.compare)
 app.command()(tune.tune)
 app.command("eval")(train.evaluate)
+app.command()(store.store)
 app.command()(deploy.predict)
 app.command()(deploy.export)
 app.command()(deploy.bench)

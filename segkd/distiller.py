@@ -13,15 +13,13 @@ from segkd.adapter import Adapter, Live, labelled_images
 from segkd.balance import Balance
 from segkd.errors import SegkdError, nearest
 from segkd.reads import evaluate, route, teacher_named
-from segkd.schedules import Schedule
-from segkd.step import Step, View, check_labelled, check_progress
+from segkd.schedules import Schedule, summed
+from segkd.step import Step, View, check_labelled
 from segkd.supervision import supervised
 from segkd.teachers import Teacher, given_outputs, named_teachers, offered
 from segkd.term import Term, named_terms
 from segkd.trial import Trial, check_classes
 from segkd.weighting.base import PixelLoss, PixelWeighting
-
-Values = dict[str, Tensor]
 
 
 @dataclass
@@ -124,7 +122,6 @@ class Distiller(nn.Module):
         self.teachers = named_teachers(teacher, student, self.adapter)
         self._student = Live(student, self.adapter, "student", "student")
         self.pixels = None if pixel_weighting is None else PixelLoss(task_loss, pixel_weighting)
-        self._needs_progress = bool(self.schedule) or pixel_weighting is not None
         self._plan()
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.terms.items() if isinstance(t.loss, nn.Module)})
         self.connectors = nn.ModuleDict()
@@ -148,7 +145,7 @@ class Distiller(nn.Module):
         *,
         labelled: Tensor | None = None,
         teacher: Mapping[str, Any] | None = None,
-        views: list[View] | None = None,
+        views: list[View] | Tensor | None = None,
         teacher_images: Any = None,
     ) -> DistillOutput:
         """Run one step.
@@ -162,13 +159,13 @@ class Distiller(nn.Module):
                 the terms all images, with those labels ignored if the task loss has an ``ignore_index``.
             teacher: what terms read of the teacher, by place, instead of a run of it; of several by name, where one
                 that is not given runs. Logits are in the student's classes.
-            views: the key (epoch, index) of each image's view, for a teacher or a loss that asks for it.
+            views: the key (epoch, index) of each image's view, for a teacher or a loss that asks for it; or int (B, 2).
             teacher_images: what the teachers get instead of ``images``, as they take it.
 
         Raises:
             SegkdError: progress is missing or not a number, or a shape does not fit.
         """
-        done = check_progress(progress, self._needs_progress)
+        done = self._check_progress(progress)
         given = {} if teacher is None else self._given(teacher, images)
         ignored = getattr(self.task_loss, "ignore_index", None)
         if labelled is not None:
@@ -179,7 +176,7 @@ class Distiller(nn.Module):
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
         # Teachers first, so that their passing activations are gone before the student's, which stay for backward.
         taught = {
-            name: given[name] if name in given else each(of_teacher, self._reads[name])
+            name: given[name] if name in given else each(of_teacher, self.reads[name])
             for name, each in self.teachers.items()
         }
         student = self._student.read(self._student.run(for_student), self._reads_student)
@@ -193,33 +190,19 @@ class Distiller(nn.Module):
             if self.pixels is not None and with_labels.target is not None:
                 weighed = self.pixels.weights(with_labels.logits, with_labels.target, done)
             parts, pixel_weights = supervised(self.adapter, self.task_loss, self.pixels, with_labels, weighed)
-        values: Values = {"task": functools.reduce(torch.add, parts.values())}
+        values: dict[str, Tensor] = {"task": functools.reduce(torch.add, parts.values())}
         values |= evaluate(self.terms, self._routes, self.connectors, self.adapter, step, student, taught)
 
+        weights = {"task": self.task_weight, **{name: term.weight for name, term in self.terms.items()}}
         if self.balance is None:
-            loss, weights = self._weighed(values, done)
+            loss, weights = summed(values, weights, self.schedule, done)
         else:
-            loss, weights = self._balanced(values, progress, target is not None if labelled is None else labelled)
+            has_labels = target is not None if labelled is None else labelled
+            loss, weights = self.balance(self.student, values, weights, has_labels, self.schedule, progress)
         values, parts = ({name: value.detach() for name, value in named.items()} for named in (values, parts))
         outputs = {name: found.get("", found) for name, found in taught.items()}
         shown = outputs if len(outputs) > 1 else next(iter(outputs.values()), None)
         return DistillOutput(loss, values, weights, student[""], shown, pixel_weights, parts)
-
-    def _weighed(self, values: Values, progress: float, **balanced: float) -> tuple[Tensor, dict[str, float]]:
-        """Return the sum of all terms, and the weight that each has in it."""
-        weights = {"task": self.task_weight, **{name: term.weight for name, term in self.terms.items()}, **balanced}
-        for name, factor in self.schedule.items():
-            weights[name] *= factor(progress)
-        return torch.stack([weights[name] * value for name, value in values.items()]).sum(), weights
-
-    # What is measured is another graph each time, and with weights that change nothing would stay compiled. Progress is
-    # given as it came: a number that a graph has made would be compiled in.
-    @torch.compiler.disable
-    def _balanced(self, values: Values, progress: float | None, labelled: Any) -> tuple[Tensor, dict[str, float]]:
-        """Return the same where terms have shares."""
-        assert self.balance is not None
-        weights = self.balance(self.student, self.task_weight * values["task"], values, labelled)
-        return self._weighed(values, check_progress(progress, self._needs_progress), **weights)
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set the student's and connectors' mode; teachers stay in eval mode."""
@@ -238,7 +221,7 @@ class Distiller(nn.Module):
         """Take the feature hooks off all models, once distillation is over."""
         for model in (self._student, *self.teachers.values()):
             if isinstance(model, Live):
-                model.taps.remove()
+                model.remove()
 
     def _models(self) -> dict[str, nn.Module | None]:
         """Return each teacher's module by name; None of one that is not live."""
@@ -259,24 +242,24 @@ class Distiller(nn.Module):
         self._reads_student = tuple(dict.fromkeys([*student, *([] if weighting is None else ["logits"])]))
         teacher = [pair for where in self._routes.values() for pair in where.teacher]
         teacher += [] if self._weigher is None else [(self._weigher, "logits"), (self._weigher, "aux")]
-        self._reads = {name: tuple(dict.fromkeys(p for of, p in teacher if of == name)) for name in self.teachers}
+        self.reads = {name: tuple(dict.fromkeys(p for of, p in teacher if of == name)) for name in self.teachers}
 
     def _prepare(self, example: Any) -> None:
         """Hook the models, run them once on an example, make the connectors and check what the terms read."""
         self._student.offers(self._reads_student)
-        offers = {name: offered(name, teacher, self._reads[name]) for name, teacher in self.teachers.items()}
+        offers = {name: offered(name, teacher, self.reads[name]) for name, teacher in self.teachers.items()}
         for name, term in self.terms.items():
             for of in self._routes[name].teachers:
-                if getattr(term.loss, "needs_live", False) and self._models()[of] is None:
+                if getattr(term.loss, "needs_live", False) and type(self.teachers[of]) is not Live:
                     raise SegkdError(f"{_needs_live(name, term)}, and {of!r} is a {type(self.teachers[of]).__name__}")
-        alone = self.teachers.keys() <= {"teacher"}
-        self.adapter.prepare(self.student, self.teacher if alone else self._models(), self.terms)
+        models = self.teacher if self.teachers.keys() <= {"teacher"} else self._models()
+        self.adapter.prepare(self.student, models, self.terms)
         self._shapes: dict[str, dict[str, Any]] = {}
         if not (self.terms or self.pixels):
             return
         trial = Trial(self._student, self._reads_student, example)
         for name, teacher in self.teachers.items():
-            self._shapes[name] = trial.teach(name, teacher, self._reads[name], offers[name])
+            self._shapes[name] = trial.teach(name, teacher, self.reads[name], offers[name])
         for name, term in self.terms.items():
             connector = trial.connector(name, term, self._routes[name])
             if connector is not None:
@@ -287,9 +270,18 @@ class Distiller(nn.Module):
                 self.pixels.check_auxiliary(taught.get("aux"))
             check_classes("pixel_weighting", trial.student["logits"], taught["logits"])
 
+    def _check_progress(self, progress: float | None) -> float:
+        if progress is None:
+            if self.schedule or self.pixel_weighting is not None:
+                raise SegkdError("this distiller has a schedule or pixel weighting: give progress=step / total_steps")
+            return 0.0
+        if progress != progress:
+            raise SegkdError("progress must be a number in [0, 1], got nan")
+        return min(max(progress, 0.0), 1.0)
+
     def _given(self, outputs: Mapping[str, Any], images: Any) -> dict[str, Mapping[str, Any]]:
         """Return the given outputs by teacher, once they are what the terms read."""
-        given = given_outputs(outputs, self.teachers, self._reads, self._shapes, images)
+        given = given_outputs(outputs, self.teachers, self.reads, self._shapes, images)
         for name, term in self.terms.items():
             if getattr(term.loss, "needs_live", False) and self._routes[name].teachers & given.keys():
                 raise SegkdError(f"{_needs_live(name, term)}: its outputs cannot be given")

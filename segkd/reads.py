@@ -12,6 +12,7 @@ from segkd.losses._common import resize
 from segkd.outputs import is_map
 from segkd.step import Step
 from segkd.term import Term
+from segkd.upsampling import NATIVE
 
 Found = Mapping[str, Any]
 """What was read of a model, by place; at ``""`` what it returned."""
@@ -41,8 +42,9 @@ def route(name: str, term: Term, teachers: Collection[str]) -> Route:
         default = getattr(term.loss, "reads", "logits")
         if not of and path in teachers and len(teachers) > 1:
             raise SegkdError(f"term {name!r}: {path!r} is a teacher: say what is read of it, '{path}:{default}'")
-        path = path or default
+        path = NATIVE if term.size == "native" else path or default
         pairs.append((teacher_named(f"term {name!r}", of, teachers, path), path))
+    student = [NATIVE] if term.size == "native" else student
     return Route(list(student), pairs, (isinstance(term.student, list), isinstance(term.teacher, list)))
 
 
@@ -143,7 +145,7 @@ def sized(
         pairs = [(s[0], t[0])] * max(len(s), len(t))
     else:
         return s, t
-    sizes = [None if pair is None else pair[term.size == "teacher"].shape[2:] for pair in pairs]
+    sizes = [None if pair is None else pair[term.size in ("teacher", "native")].shape[2:] for pair in pairs]
     if term.size == "label" and any(sizes):
         if target is None:
             raise SegkdError(f"term {name!r} is taken at the labels' size, and this batch has no labels")

@@ -1,11 +1,14 @@
 """The weight of a term as a function of training progress in [0, 1]; adaptive loss weighting is the preset."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from segkd.errors import SegkdError
+
+if TYPE_CHECKING:  # a config is checked before torch is loaded
+    from torch import Tensor
 
 Schedule = Callable[[float], float]
 """Maps progress in [0, 1] to the factor that multiplies a term's weight."""
@@ -105,3 +108,13 @@ class ALW(dict[str, Schedule]):
 
 alw = ALW
 """What it is called as: ``schedule=alw(rise=("task", "icsd"), fall=("kd",))``."""
+
+
+def summed(
+    values: "Mapping[str, Tensor]", weights: Mapping[str, float], schedule: Mapping[str, Schedule], progress: float
+) -> "tuple[Tensor, dict[str, float]]":
+    """Return the sum of all terms times their weights at this progress, and these weights."""
+    import torch
+
+    now = {name: weight * (schedule[name](progress) if name in schedule else 1.0) for name, weight in weights.items()}
+    return torch.stack([now[name] * value for name, value in values.items()]).sum(), now

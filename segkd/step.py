@@ -23,14 +23,14 @@ class Step:
         images: what the distiller was given; of a teacher's step what its model takes.
         target: the labels as losses get them; None: no image has any.
         labelled: (B,) bool, which images have labels; None: all have, if there is a target.
-        views: the key of each image's view, where the loader knows it.
+        views: the key of each image's view, where the loader knows it; as a list, or int (B, 2).
         progress: of training, in [0, 1].
     """
 
     images: Any
     target: Any = None
     labelled: Tensor | None = None
-    views: list[View] | None = None
+    views: "list[View] | Tensor | None" = None
     progress: float = 0.0
 
 
@@ -43,14 +43,3 @@ def check_labelled(labelled: Any, images: Any, target: Any) -> None:
         raise SegkdError(f"labelled must be a bool tensor ({'B' if count is None else count},), got {given}")
     if target is None:
         raise SegkdError("labelled says which images have labels, but there is no target")
-
-
-def check_progress(progress: float | None, is_needed: bool) -> float:
-    """Return progress in [0, 1]; raise a SegkdError where it is no number, or is needed and not given."""
-    if progress is None:
-        if is_needed:
-            raise SegkdError("this distiller has a schedule or pixel weighting: give progress=step / total_steps")
-        return 0.0
-    if progress != progress:
-        raise SegkdError("progress must be a number in [0, 1], got nan")
-    return min(max(progress, 0.0), 1.0)

@@ -1,7 +1,8 @@
 """What labels teach: the task loss of the labelled images, weighted pixel by pixel where there is a weighting."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,22 @@ from segkd.losses._common import resize, share_of_all
 from segkd.outputs import read_auxiliary, read_logits, tensors_of
 from segkd.weighting.base import PixelLoss, PixelWeights
 
-if TYPE_CHECKING:
-    from segkd.adapter import Labelled
-
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Labelled:
+    """What the student and a pixel weighting's teacher gave of the labelled images alone, or of one where none is."""
+
+    output: Any
+    target: Any
+    """None where no label means anything to the task loss."""
+    logits: list[Tensor | None]
+    """The student's, the teacher's and its auxiliary ones: each None where it was not read."""
+    index: Tensor | None = None
+    """Numbers of the images, (N,), of ``count`` in all; None: all."""
+    count: int = 0
+    is_any: bool = True
 
 
 class Supervision(nn.Module):
@@ -90,7 +103,7 @@ def supervised(
     adapter: Supervision,
     task_loss: TaskLoss | None,
     pixels: PixelLoss | None,
-    images: "Labelled",
+    images: Labelled,
     weights: PixelWeights | None,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Return the parts of the task loss, whose sum it is, and the map of pixel weights (B, H, W), of all images.

@@ -8,13 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from segkd.adapter import Adapter, Live
+from segkd.adapter import BEFORE, Adapter, Live
 from segkd.errors import SegkdError, nearest
 from segkd.losses._common import full_precision, resize
 from segkd.network import Network
-from segkd.outputs import read_logits, tensors_of
-from segkd.step import Step
+from segkd.outputs import read_auxiliary, read_logits, tensors_of
+from segkd.step import Step, View
 from segkd.taps import Taps, uncompiled
+from segkd.upsampling import NATIVE
 
 Shapes = Mapping[str, Any]
 """Of each place the shape of one image's tensor, such as (C, h, w): in a list or mapping where there are several; None
@@ -63,6 +64,94 @@ class Given:
     def __call__(self, step: Step, reads: Collection[str]) -> Mapping[str, Any]:
         """Raise: it was not given."""
         raise SegkdError(f"this teacher does not run: give its outputs, teacher={_shown(reads)}")
+
+
+class Entries(Protocol):
+    """What was kept of a teacher, by view and place: see `segkd.store.store.Store`."""
+
+    def read(self, view: View, places: Collection[str]) -> Mapping[str, Any] | None:
+        """Return one image's part of what was read at these places; None where something is missing."""
+        ...
+
+
+class Stored(Live):
+    """A live model whose outputs are kept: it runs for those views alone that its entries lack.
+
+    Kept are the logits before the upsampling that the model ends with, which the same module does again, and of other
+    places what was read.
+
+    Args:
+        module: any module, or a `segkd.network.Network`.
+        entries: what was kept; None as long as there is nothing: the model then runs on every batch.
+    """
+
+    def __init__(self, module: nn.Module, entries: Entries | None = None) -> None:
+        super().__init__(module)
+        self.entries = entries
+        self.has_auxiliary = True
+
+    def keeps_native(self, reads: Collection[str]) -> bool:
+        """Whether the logits are wanted before their last upsampling."""
+        return NATIVE in reads or "logits" in reads
+
+    def places(self, reads: Collection[str]) -> list[str]:
+        """Return under which places it is kept what is read at these."""
+        kept = ["logits" if place == NATIVE else place for place in reads if place != "aux" or self.has_auxiliary]
+        return list(dict.fromkeys(kept))
+
+    @torch.no_grad()
+    def keep(self, images: Any, reads: Collection[str]) -> dict[str, Any]:
+        """Run the model and return what is to be kept of a batch."""
+        found = self.run(images)
+        kept = {"logits": found.pop(BEFORE, None), "aux": read_auxiliary(found[""]) if "aux" in reads else None}
+        features = [place for place in self.places(reads) if place not in kept]
+        found = super().read(found, features)
+        kept |= {place: found[place] for place in features}
+        return {place: value for place, value in kept.items() if value is not None}
+
+    def read(self, found: dict[str, Any], reads: Collection[str]) -> dict[str, Any]:
+        """Return what a run gave at each place."""
+        read = super().read(found, reads)
+        if "aux" in reads:
+            self.has_auxiliary = "aux" in read
+        return read
+
+    def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
+        """Return what was kept of the step's views, or what the model gives where one of them is not there."""
+        kept = self.kept(step.views, reads)
+        if kept is None:
+            return super().__call__(step, reads)
+        with torch.no_grad():
+            if "logits" in kept and self.upsampling is not None:
+                native = kept.pop("logits")
+                if NATIVE in reads:
+                    kept[NATIVE] = self.in_classes(native)
+                if "logits" in reads:
+                    kept["logits"] = self.in_classes(self.upsampling.after(native))
+            if "aux" in kept:
+                kept["aux"] = self.in_classes(kept["aux"])
+        return kept
+
+    @torch.compiler.disable
+    def kept(self, views: list[View] | Tensor | None, reads: Collection[str]) -> dict[str, Any] | None:
+        """Return what is kept of these views as a batch, on the model's device; None where one is missing."""
+        if self.entries is None or views is None or not (self.upsampling is None or self.upsampling.is_known):
+            return None
+        keys = views.tolist() if isinstance(views, Tensor) else views
+        found = [self.entries.read((epoch, index), self.places(reads)) for epoch, index in keys]
+        if any(each is None for each in found):
+            return None
+        device = next(self.module.parameters(), torch.zeros(())).device
+        return _batch(found, device)
+
+
+def _batch(parts: list[Any], device: torch.device) -> Any:
+    """Return the batch of what images have each: tensors, or lists or mappings of them."""
+    if isinstance(parts[0], Mapping):
+        return {key: _batch([part[key] for part in parts], device) for key in parts[0]}
+    if isinstance(parts[0], list):
+        return [_batch(list(of_images), device) for of_images in zip(*parts, strict=True)]
+    return torch.stack(parts).to(device)
 
 
 class Average(nn.Module):
@@ -126,7 +215,7 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
             module.eval().requires_grad_(False)
         if isinstance(teacher, Live):
             teacher = copy.copy(teacher)  # which another distiller may have too
-            teacher.adapter, teacher.taps = adapter, Taps(teacher.module, ())
+            teacher.adapter, teacher.taps, teacher.upsampling = adapter, Taps(teacher.module, ()), None
             teacher.owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
         teachers[name] = teacher
     return teachers

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a config is checked before torch is loaded
 
     from segkd.connectors import Connector
 
-Size = Literal["teacher", "student", "label"]
+Size = Literal["teacher", "student", "label", "native"]
 
 
 @dataclass
@@ -36,7 +36,8 @@ class Term:
             lists of places have one for each pair, by its name or as a `torch.nn.ModuleList`.
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
             the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; one place against a list brings
-            all of these to one size.
+            all of these to one size. ``"native"``, of logits: they are read before the upsampling that a model ends
+            with, a `torch.nn.Upsample`, and brought to the teacher's size. Less is computed, and ICSD's gradient turns.
         share: instead of the weight: the term's gradient on the student's parameters is kept at this share of the task
             loss's, at least 0; see `segkd.balance.Balance`.
 
@@ -68,6 +69,9 @@ class Term:
         self.student, self.teacher = self._places(self.student), self._places(self.teacher)
         if self.size not in get_args(Size):
             raise SegkdError(f"a term cannot be sized to {self.size!r}, {nearest(self.size, get_args(Size))}")
+        read = [str(place).rpartition(":")[2] for place in (self.student, self.teacher)]
+        if self.size == "native" and read != ["logits", "logits"]:
+            raise SegkdError(f"size='native' is of logits, and this term reads {self.student!r} and {self.teacher!r}")
 
     def _places(self, given: Any) -> str | list[str]:
         if isinstance(given, str):

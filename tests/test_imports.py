@@ -73,6 +73,7 @@ class TestLayers:
             "losses",
             "weighting",
             "common",
+            "store",
             "models",
             "data",
             "segmentation",

@@ -108,7 +108,8 @@ def test_from_the_training_step_to_the_loss() -> None:
     module = DistillModule(task, distiller())
     module._trainer = SimpleNamespace(global_step=1, global_rank=0, world_size=1)  # type: ignore[assignment]
     module._log_training = lambda *_: None  # type: ignore[method-assign]
-    hops = calls(lambda: module.training_step({"image": IMAGES, "mask": MASKS}, 1))
+    keys = {"epoch": torch.zeros(len(IMAGES), dtype=torch.long), "index": torch.arange(len(IMAGES))}
+    hops = calls(lambda: module.training_step({"image": IMAGES, "mask": MASKS, **keys}, 1))
     begin = ["training/module.py", "training/segmentation/task.py", "distiller.py"]
     # Back in the training step it looks at what came out.
     assert rooms(hops) == [*begin, *ORDER, "training/module.py"]

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from segkd.common.paths import plain_path
 from segkd.common.plain import written
@@ -17,6 +17,8 @@ AtLeast0 = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, AfterValidator(plain_path)]
 Pixels = Annotated[int, Field(ge=1, le=32768)]
+# Of a block: true has all its defaults, false is none.
+Switch = BeforeValidator(lambda said: {} if said is True else None if said is False else said)
 RunName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=200)]
 # Ten times either side is a hundred times the memory.
 MAX_SCALE = 10.0

@@ -14,6 +14,7 @@ from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec, Root
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
+from segkd.step import View
 
 if TYPE_CHECKING:
     from segkd.data.transforms import Transform
@@ -36,9 +37,12 @@ class SeededDataset(Dataset[dict[str, Any]]):
         limit: keep only so many images, spread evenly over the split; None keeps all.
         unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
             the labelled ones, or held out, are left out.
+        views: of each image so many come again and again, epoch by epoch; None: another one in each epoch.
     """
 
-    unlabelled: list[Path] = []  # noqa: RUF012  # of a data set that is made otherwise too
+    # Of a data set that is made otherwise too.
+    unlabelled: list[Path] = []  # noqa: RUF012
+    views: int | None = None
 
     def __init__(
         self,
@@ -50,8 +54,9 @@ class SeededDataset(Dataset[dict[str, Any]]):
         masks: bool = False,
         limit: int | None = None,
         unlabelled: Sequence[Path] = (),
+        views: int | None = None,
     ) -> None:
-        self.spec, self.transform, self.seed = spec, transform, seed
+        self.spec, self.transform, self.seed, self.views = spec, transform, seed, views
         self.samples = spec.samples(split, root, masks)
         self.indices = spread(self.samples.chosen, limit)
         # What was held out is not to be seen in training, not even without its labels.
@@ -69,10 +74,21 @@ class SeededDataset(Dataset[dict[str, Any]]):
         return len(self.indices)  # of those with a label
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index = self.view(key if isinstance(key, tuple) else (0, key))
         seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
         item = {**self.item(index, seed), "index": index, "epoch": epoch}
         return {**item, "labelled": index < len(self)} if self.unlabelled else item
+
+    def view(self, key: View) -> View:
+        """Return the view that is seen in an epoch: that of an earlier one, where views come again."""
+        epoch, index = key
+        return (epoch if self.views is None else epoch % self.views), index
+
+    def files(self) -> list[Path]:
+        """Return the files that images are read from, in the order of their indices: those that teachers see too."""
+        samples = self.samples
+        seconds = [samples.seconds[place] for place in self.indices] if samples.seconds else []
+        return [*(samples.images[place] for place in self.indices), *self.unlabelled, *seconds]
 
     def told(self) -> list[str]:
         """Return a line for each thing that a person should know of these images; raise if nothing can be learnt."""

@@ -4,7 +4,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,6 +96,11 @@ def train_loader(
     """
     sizes = len(dataset), len(dataset.unlabelled) if share else 0
     return _loader(dataset, workers, batch_sampler=Batches(*sizes, batch_size, share, seed, start, rank, world))
+
+
+def given_loader(dataset: SeededDataset, batches: Iterable[list[Key]], workers: int = 0) -> Loader:
+    """Build a loader of given batches of keys."""
+    return _loader(dataset, workers, batch_sampler=batches)
 
 
 def eval_loader(

@@ -21,13 +21,14 @@ from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.stages import ends_of
+from segkd.training.storing import Stores
 from segkd.training.task import Task
 
 
 class Fit:
     """What trains one run: made before anything is written, so that what a machine lacks is known at once."""
 
-    def __init__(self, task: Task, run: Run, console: Console) -> None:
+    def __init__(self, task: Task, run: Run, console: Console, stores: Stores | None = None) -> None:
         self.task, self.config, self.run = task, task.config, run
         self.train_set, self.val_set = task.train_set(), task.val_set()
         config, settings = self.config, self.config.trainer
@@ -49,6 +50,7 @@ class Fit:
                 Pictures(task, self.val_set),
                 Watch(config.name, task.score, console, len(self.train_set), every),
                 self.checkpoints,
+                *([stores] if stores is not None else []),
                 self.cost,
             ],
             plugins=[self.checkpoints.files],

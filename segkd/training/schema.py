@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block
-from segkd.common.values import Above0, AtLeast0, BatchSize, Count, Devices, Natural, PathText, RunName, Share
+from segkd.common.values import Above0, AtLeast0, BatchSize, Count, Devices, Natural, PathText, RunName, Share, Switch
 from segkd.errors import nearest
 from segkd.models.family import ModelBlock
+from segkd.store import Compression, Kept
 from segkd.training.distill import Distill, OptionalDistill, TermBlock
 from segkd.training.stages import Stage, filled, stage_configs
 
@@ -42,6 +43,12 @@ class Data(Block):
     batch_size: BatchSize = Field(8, description="images per step and process")
     workers: Annotated[int, Field(ge=0, le=512)] = Field(2, description="loader processes; 0 loads in the main one")
     unlabelled: Unlabelled | None = Field(None, description="images without labels, mixed into the batches")
+    views: Count | None = Field(
+        None, description="so many augmented views of each image, which come again; default a new one each epoch"
+    )
+    view_seed: Natural | None = Field(
+        None, description="draws the views; default the run's seed. Runs with the same one see the same views"
+    )
 
     @model_validator(mode="after")
     def _both_kinds(self) -> "Data":
@@ -59,6 +66,14 @@ class Data(Block):
                 f"least 1 must have a label, and 1 none"
             )
         return count
+
+
+class StoreBlock(Block):
+    """How a teacher's outputs are kept."""
+
+    dtype: Kept = Field("auto", description="of the values kept: as they arise, or narrower")
+    compress: Compression = Field("none", description="zstd: lossless, needs the extra zstd")
+    folder: PathText | None = Field(None, description="where; default `$SEGKD_STORE`, else `runs/store`")
 
 
 class TeacherBlock(ModelBlock):
@@ -82,6 +97,11 @@ class TeacherBlock(ModelBlock):
     class_map: list[int | None] | dict[str, str | None] | None = Field(
         None,
         description="student class of each teacher class, null for none: a list, or those by name whose names differ",
+    )
+    store: Annotated[StoreBlock | None, Switch] = Field(
+        None,
+        description="true, or a block: what the terms read of the teacher is kept for each view, and read instead of "
+        "running it",
     )
 
     @model_validator(mode="after")

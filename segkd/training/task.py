@@ -49,6 +49,8 @@ class Task(ABC):
     """What a config may say."""
     family: ClassVar[str]
     """That of a model which names none."""
+    stores: ClassVar[bool] = True
+    """Whether what a teacher gives for an image depends on that image's view alone, so that it can be kept."""
     maps_classes: ClassVar[bool] = True
     """Whether a teacher's classes can be read as the student's."""
     measures: ClassVar[tuple[Measure, ...]]
@@ -76,8 +78,9 @@ class Task(ABC):
 
         data = self.config.data
         if augmented:
-            options |= {"limit": data.limit, "unlabelled": self.unlabelled()}
-        return SeededDataset(self.spec, split, self.transform(augmented), data.root, self.config.seed, **options)
+            options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views}
+        seed = self.config.seed if data.view_seed is None else data.view_seed
+        return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
 
     def transform(self, augmented: bool) -> "Transform":
         """Return what is done to an image and its label in training, or where they are measured."""
@@ -240,10 +243,13 @@ class Task(ABC):
     def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
         """Return the distiller that the config describes; without teachers it trains on the task loss alone."""
         from segkd.distiller import Distiller
+        from segkd.teachers import Stored
 
         distill = self.config.distill
-        read = {name: network for name, network in (teachers or {}).items() if name in self.config.read_teachers()}
+        read: dict[str, Any] = {k: net for k, net in (teachers or {}).items() if k in self.config.read_teachers()}
         self.check_networks({"student": student, **read})
+        blocks = self.config.named_teachers()
+        read = {k: Stored(net) if getattr(blocks[k], "store", None) else net for k, net in read.items()}
         task_loss = self.task_loss()
         try:
             return Distiller(

@@ -15,13 +15,15 @@ from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
-from segkd.training.fit import Fit
+from segkd.store.store import Store
+from segkd.training.fit import Fit, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
 from segkd.training.results import environment
 from segkd.training.run import Run, changed_keys, resumed_config
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
+from segkd.training.storing import Stores
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
@@ -96,7 +98,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         (task if stage is config else task_of(stage)).distiller(student, teachers.networks)
         for stage in stage_configs(config)
     ]
-    fit = Fit(task, run, console)
+    stores = Stores(task, distillers, console)
+    fit = Fit(task, run, console, stores)
     if is_resumed and run.finished and fit.checkpoints.step == 0:
         raise SegkdError(f"{run.directory} cannot go further: there is no {run.last}")
     if is_resumed and fit.checkpoints.step >= config.trainer.max_steps != run.config().trainer.max_steps:
@@ -144,12 +147,37 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
                     "seed": config.seed,
                     "seconds": round(fit.cost.seconds, 3),
                     "peak_memory": fit.cost.peak_memory,
+                    **({"store": stores.cost} if stores.wanted else {}),
                     "environment": {**environment(), "processes": fit.trainer.world_size},
                 }
             )
     if torch.distributed.is_initialized():  # a teacher's run is finished for every process, or for none
         torch.distributed.barrier()
     return run.result()
+
+
+def fill_stores(config: Config, console: Console) -> list[Store]:
+    """Fill the stores of a config's teachers as its run would, without training; return them.
+
+    Raises:
+        SegkdError: no teacher of the config is stored, or see `Stores.fill`.
+    """
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    task, configs = task_of(config), teacher_configs(config)
+    student, teachers = task.student(weights=False), TeachersOf(task, configs)
+    stages = [task if stage is config else task_of(stage) for stage in stage_configs(config)]
+    distillers = [stage.distiller(student, teachers.networks) for stage in stages]
+    stores, trainer, dataset = Stores(task, distillers, console), make_trainer(config, logger=False), task.train_set()
+    if not stores.wanted:
+        raise SegkdError(f"{config.name}: no teacher is stored: set teacher.store=true")
+    for own in configs.values():
+        _have_teacher(config, own, console, True)
+    teachers.load()
+    for distiller in distillers:
+        distiller.to(trainer.strategy.root_device)
+    precision = trainer.precision_plugin.forward_context()
+    return stores.fill(dataset, trainer.strategy.root_device, precision, world=trainer.world_size)
 
 
 def resume(

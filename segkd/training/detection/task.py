@@ -31,6 +31,7 @@ class DetectionTask(Task):
     title = "object detection: boxes with classes"
     config_type = DetectionConfig
     family = "detectors"
+    stores = False  # images of several sizes are padded to one, and the sizes are drawn
     maps_classes = False
     measures = (
         Measure("ap", "AP"),

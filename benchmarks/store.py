@@ -1,0 +1,107 @@
+"""A step whose teacher is stored, beside the plain student's step and one whose teacher runs.
+
+    python benchmarks/store.py --output benchmarks/results/store.md
+
+(a) is the plain student's forward, loss and backward; (b) the same distilled with ICSD and KD from a teacher that runs;
+(c) from one whose outputs are read from files and upsampled; (d) likewise at native size, where nothing is upsampled.
+No optimiser step; random weights and images; the four run in turn, timed as in losses.py: the fastest run of each
+counts, by the CPU time of the one thread.
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from losses import machine, times
+from torch import Tensor, nn
+
+from segkd import Distiller, Term
+from segkd.losses import ICSD, PixelKD
+from segkd.models.smp import build_model
+from segkd.store.filling import of_image
+from segkd.store.store import Store
+from segkd.teachers import Stored
+
+CLASSES, BATCH, SIZE = 11, 4, (240, 320)
+STUDENTS = {
+    "DeepLabV3+ MobileNetV2": ("DeepLabV3Plus", "mobilenet_v2", {}),
+    "PSPNet MobileNetV2": ("PSPNet", "mobilenet_v2", {"psp_out_channels": 128}),
+}
+TEACHERS = {
+    "DeepLabV3+ EfficientNet-lite2": ("DeepLabV3Plus", "tu-tf_efficientnet_lite2", {}),
+    "DeepLabV3+ ResNet-101": ("DeepLabV3Plus", "resnet101", {}),
+}
+CASES = [("DeepLabV3+ MobileNetV2", "DeepLabV3+ EfficientNet-lite2")] + [
+    ("PSPNet MobileNetV2", name) for name in TEACHERS
+]
+
+
+def build(named: tuple[str, str, dict[str, int]]) -> nn.Module:
+    arch, encoder, options = named
+    return build_model(arch, encoder, CLASSES, options=options)
+
+
+def step(student: nn.Module, distiller: Distiller, images: Tensor, masks: Tensor) -> None:
+    student.zero_grad()
+    distiller(images, masks, views=[(0, index) for index in range(BATCH)]).loss.backward()
+
+
+def plain(student: nn.Module, loss: nn.Module, images: Tensor, masks: Tensor) -> None:
+    student.zero_grad()
+    loss(student(images), masks).backward()
+
+
+def row(student_name: str, teacher_name: str, folder: Path, repeats: int, seconds: float) -> str:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, 3, *SIZE, generator=generator)
+    masks = torch.randint(0, CLASSES, (BATCH, *SIZE), generator=generator)
+    student, teacher = build(STUDENTS[student_name]), build(TEACHERS[teacher_name])
+    loss = nn.CrossEntropyLoss()
+    calls = [partial(plain, student, loss, images, masks)]
+    for size, is_stored in (("teacher", False), ("teacher", True), ("native", True)):
+        terms = {"icsd": Term(ICSD(), weight=0.02, size=size), "kd": Term(PixelKD(), size=size)}  # type: ignore[arg-type]
+        distiller = Distiller(student, Stored(teacher) if is_stored else teacher, terms, loss)
+        if is_stored:
+            stored = distiller.teachers["teacher"]
+            assert isinstance(stored, Stored)
+            store = Store(folder / f"{student_name} {teacher_name} {size}")
+            kept = stored.keep(images, distiller.reads["teacher"])
+            for index in range(BATCH):
+                store.write((0, index), of_image(kept, index))
+            stored.entries = store
+        calls.append(partial(step, student, distiller, images, masks))
+    best = [min(each) for each in times(calls, "cpu", repeats, seconds)]
+    ratios = " | ".join(f"{each:.1f} | {each / best[0]:.2f}" for each in best[1:])
+    return f"| {student_name} | {teacher_name} | {best[0]:.1f} | {ratios} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20, help="runs of each part (default 20)")
+    parser.add_argument("--seconds", type=float, default=60, help="stop repeating a row after this long (default 60)")
+    parser.add_argument("--output", type=Path, help="also write the table to this file")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [
+        "# A stored teacher beside one that runs",
+        "`python benchmarks/store.py`",
+        machine("cpu", 1),
+        f"ICSD and KD, {BATCH}x3x{SIZE[0]}x{SIZE[1]} images, float32, no optimiser step. Milliseconds of the thread's "
+        "CPU time, the fastest run of each, and its ratio to the plain step.",
+        "| student | teacher | (a) plain | (b) running | ratio | (c) stored | ratio | (d) stored, native | ratio |\n"
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    print("\n\n".join(lines), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in CASES:
+            lines[-1] += "\n" + row(*case, Path(folder), args.repeats, args.seconds)
+            print(lines[-1].rsplit("\n", 1)[-1], flush=True)
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Filling the stores of teachers, and looking after them."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from segkd.commands.shared import Debug, console, read_config, shipped_names
+from segkd.common.progress import say
+from segkd.errors import SegkdError, nearest
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def store(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG [KEY.PATH=VALUE]",
+            help="A config and changes to it; with --prune names of stores.",
+            autocompletion=shipped_names,
+        ),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show the stores: what they are of, and how large.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the stores that are named, or are unused.")] = False,
+    unused: Annotated[
+        int | None, typer.Option(min=0, metavar="DAYS", help="With --prune: all that were not used for so many days.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where stores lie; default $SEGKD_STORE, else runs/store.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Keep what a config's teachers give, so that training reads it instead of running them.
+
+    The config says teacher.store: true. A run fills its store by itself before its first step; this does it without
+    training, such as on another machine. Runs that see the same views (data.views, data.view_seed) share a store.
+
+    \b
+    Examples:
+      segkd store my_config
+      segkd store my_config data.views=8 data.view_seed=0
+      segkd store --list
+      segkd store --prune --unused 30
+    """
+    named = arguments or []
+    if list_ or prune:
+        from segkd.training.storing import store_root
+
+        root = folder or store_root()
+        _prune(root, named, unused) if prune else _list(root)
+        return
+    if not named or "=" in named[0]:
+        raise SegkdError("segkd store takes a CONFIG, --list or --prune (see: segkd store --help)")
+    changes = [*named[1:], *([f"teacher.store.folder={folder}"] if folder is not None else [])]
+    config = read_config(named[0], changes)
+    from segkd.training.train import fill_stores
+
+    for each in fill_stores(config, console):
+        count, size = each.size()
+        say(console, f"{each.folder}: {count} files, {_bytes(size)}")
+
+
+def _list(root: Path) -> None:
+    from segkd.store.store import stores
+
+    found = stores(root)
+    if not found:
+        say(console, f"there are no stores in {root}")
+        return
+    table = Table("store", "teacher", "data set", box=None, pad_edge=False, header_style="bold")
+    for heading in ("files", "size", "used"):
+        table.add_column(heading, justify="right")
+    for each in found:
+        count, size = each.store.size()
+        known = [str(each.about.get(key, "?")) for key in ("teacher", "dataset")]
+        table.add_row(each.store.folder.name, *known, str(count), _bytes(size), _ago(each.used))
+    console.print(table, markup=False)
+
+
+def _prune(root: Path, named: list[str], unused: int | None) -> None:
+    from segkd.store.store import stores
+
+    found = {each.store.folder.name: each for each in stores(root)}
+    for name in named:
+        if name not in found:
+            raise SegkdError(f"there is no store {name!r} in {root}: {nearest(name, found)}")
+    if not named and unused is None:
+        raise SegkdError("segkd store --prune takes names of stores (see: segkd store --list), or --unused DAYS")
+    if unused is not None:
+        named = [*named, *(name for name, each in found.items() if each.used >= unused * 86400 and name not in named)]
+    for name in named:
+        count, size = found[name].store.size()
+        try:
+            shutil.rmtree(found[name].store.folder)
+        except OSError as error:
+            raise SegkdError(f"{found[name].store.folder} cannot be removed: {error.strerror}") from None
+        say(console, f"removed {found[name].store.folder}: {count} files, {_bytes(size)}")
+    if not named:
+        say(console, f"nothing in {root} is unused for {unused} days")
+
+
+def _bytes(size: float) -> str:
+    power = 0
+    while size >= 1000 and power < len(_UNITS) - 1:
+        size, power = size / 1000, power + 1
+    return f"{size:.0f} {_UNITS[power]}" if power == 0 or size >= 100 else f"{size:.1f} {_UNITS[power]}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "now"

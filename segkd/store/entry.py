@@ -1,0 +1,139 @@
+"""One entry of a store: what a teacher gave at one place for one view, as a file of tensors."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from segkd.common.files import replacing
+from segkd.errors import SegkdError
+from segkd.store import Compression, Kept
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+class Unreadable(Exception):
+    """A file holds no whole entry, as after a power cut."""
+
+
+def write_entry(path: Path, value: Any, kept: Kept = "auto", compress: Compression = "none") -> None:
+    """Write one image's part of what was read at a place: whole or not at all.
+
+    Args:
+        path: of the file; its folder is made.
+        value: a tensor, or a list or mapping of tensors; a mapping's keys are text or whole numbers.
+        kept: the type of the values in the file; those that are no floating point stay as they are.
+        compress: ``zstd`` keeps every bit; it needs the package zstandard.
+    """
+    keys = list(value) if isinstance(value, Mapping) else None
+    tensors = list(value.values()) if keys is not None else value if isinstance(value, list) else [value]
+    layout: dict[str, Any] = {"keys": keys, "is_list": isinstance(value, list), "compress": compress, "tensors": []}
+    held: dict[str, Tensor] = {}
+    for number, tensor in enumerate(tensors):
+        x = tensor.detach().cpu().contiguous()
+        layout["tensors"].append({"dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape)})
+        if x.dtype in _FLOATS and kept == "int8":
+            x, held[f"{number}.scale"] = _quantise(x)
+        elif x.dtype in _FLOATS and kept != "auto":
+            x = x.to(getattr(torch, kept))
+        layout["tensors"][-1]["kept"] = str(x.dtype).removeprefix("torch.")
+        held[f"{number}"] = x if compress == "none" else _compressed(x)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes may write the same entry: each in a scratch file of its own. No waiting for the disk: what a power
+    # cut leaves half-written is found when it is read.
+    with replacing(path, sync=False, scratch=path.with_name(f".tmp.{path.stem}.{_process()}")) as scratch:
+        safetensors.torch.save_file(held, scratch, {"layout": json.dumps(layout)})
+
+
+def read_entry(path: Path) -> Any:
+    """Return what `write_entry` was given, in the types that it had.
+
+    Raises:
+        Unreadable: there is no whole entry in the file.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            layout = json.loads(file.metadata()["layout"])
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        tensors = [_restored(held, number, form, layout["compress"]) for number, form in enumerate(layout["tensors"])]
+    except (FileNotFoundError, SegkdError):
+        raise
+    # A file that is cut or garbled makes safetensors, json or the shapes fail in their own ways.
+    except Exception as error:
+        raise Unreadable(f"{path}: {type(error).__name__}") from error
+    if layout["keys"] is not None:
+        return dict(zip(layout["keys"], tensors, strict=True))
+    return tensors if layout["is_list"] else tensors[0]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file holds a whole entry, as far as its header tells."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return "layout" in (file.metadata() or {})
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def tolerance(kept: Kept, dtype: torch.dtype) -> float:
+    """Return by how much of the largest value what is read may differ from what a model gives anew.
+
+    Another batch size or number of threads rounds in another order: that is allowed for, a hundred roundings of it.
+    """
+    return {"int8": 1 / 100, "float16": 1 / 500, "bfloat16": 1 / 60}.get(kept, 100 * torch.finfo(dtype).eps)
+
+
+def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return whole numbers in [-127, 127] and the scale of each channel, float32 (C, 1, ...)."""
+    wide = x.float()
+    largest = wide.abs().flatten(1).amax(1) if x.dim() > 1 else wide.abs().amax()[None]
+    scale = (largest / 127).reshape(-1, *[1] * (x.dim() - 1))
+    return torch.where(scale > 0, wide / scale, 0.0).round().to(torch.int8), scale
+
+
+def _restored(held: dict[str, Tensor], number: int, form: dict[str, Any], compress: str) -> Tensor:
+    x = held[f"{number}"]
+    kept: torch.dtype = getattr(torch, form["kept"])
+    if compress == "zstd":
+        x = _decompressed(x, kept, form["shape"])
+    if f"{number}.scale" in held:
+        x = x.float() * held[f"{number}.scale"]
+    return x.to(getattr(torch, form["dtype"])).reshape(form["shape"])
+
+
+def _compressed(x: Tensor) -> Tensor:
+    """Return a tensor's bytes compressed: all first bytes, then all second ones, since equal kinds compress better."""
+    raw = x.flatten().view(torch.uint8).numpy().reshape(-1, x.element_size())
+    packed = _zstd().ZstdCompressor(level=3).compress(np.ascontiguousarray(raw.T).tobytes())
+    return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+
+def _decompressed(packed: Tensor, dtype: torch.dtype, shape: list[int]) -> Tensor:
+    raw = _zstd().ZstdDecompressor().decompress(packed.numpy().tobytes())
+    width = torch.empty((), dtype=dtype).element_size()
+    planes = np.frombuffer(raw, dtype=np.uint8).reshape(width, -1)
+    return torch.from_numpy(planes.T.flatten()).view(dtype).reshape(shape)
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise SegkdError(
+            f"teacher.store.compress: zstd needs the package zstandard (pip install 'segkd[zstd]'); "
+            f"valid without it: {get_args(Compression)[0]}"
+        ) from None
+    return zstandard
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}.{os.getpid()}"

@@ -1,0 +1,124 @@
+"""Filling a store: batches of views that no other process makes, each run through the teacher and written."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from segkd.errors import DiskFull
+from segkd.step import View
+from segkd.store.store import Store
+
+BLOCK = 256
+"""So many views are one process's at a time."""
+_WAIT = 0.5
+"""Seconds between two looks at what another process is making."""
+
+Found = Mapping[str, Any]
+
+
+class Filling:
+    """What a store lacks of some views, made by this process and by all others that fill it at the same time.
+
+    Killed at any moment it goes on where it stood: what is written is whole, and a lock ends with its process.
+
+    Args:
+        store: what is filled.
+        views: that are wanted.
+        places: that are read of each.
+        batch_size: views that are made at once. Each batch has exactly so many, the last one some twice: models round
+            in another order for another number of images, and what is stored should be what training would see.
+    """
+
+    def __init__(self, store: Store, views: Iterable[View], places: Collection[str], batch_size: int) -> None:
+        self.store, self.places, self.batch_size = store, list(places), batch_size
+        self.missing = store.missing(views, self.places)
+        self._held: dict[View, FileLock] = {}  # by the last view of each block
+
+    def batches(self) -> Iterator[list[View]]:
+        """Yield the batches that this process is to make, as a loader asks for them; blocks of others are left out."""
+        for start in range(0, len(self.missing), BLOCK):
+            block = self.missing[start : start + BLOCK]
+            lock = self.store.lock(f"{block[0][0]}.{block[0][1]}")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            lacking = self.store.missing(block, self.places)
+            if not lacking:
+                lock.release()
+                continue
+            self._held[lacking[-1]] = lock
+            for first in range(0, len(lacking), self.batch_size):
+                batch = lacking[first : first + self.batch_size]
+                yield [batch[place % len(batch)] for place in range(self.batch_size)]
+
+    def __call__(
+        self, load: Callable[["Filling"], Iterable[Any]], run: Callable[[Any], tuple[Sequence[View], Found]]
+    ) -> Iterator[int]:
+        """Make what is missing and yield, after each batch, how many views it has added.
+
+        Args:
+            load: makes a loader of the batches that `batches` yields.
+            run: returns a loaded batch's views, and what the teacher gives for them at each place.
+
+        Raises:
+            DiskFull: the disk has no room for what is still to be made; told before anything is written.
+            SegkdError: the folder cannot be written.
+        """
+        is_checked = False
+        while self.missing:
+            try:
+                for batch in load(self):
+                    views, found = run(batch)
+                    if not is_checked:
+                        self._check_room(found)
+                        is_checked = True
+                    added = len(set(views))
+                    for place, view in enumerate(views[:added]):
+                        self.store.write(view, {name: of_image(value, place) for name, value in found.items()})
+                        if (lock := self._held.pop(view, None)) is not None:
+                            lock.release()
+                    yield added
+            finally:
+                for lock in self._held.values():
+                    lock.release()
+                self._held.clear()
+            self.missing = self.store.missing(self.missing, self.places)
+            if self.missing:
+                time.sleep(_WAIT)
+
+    def size(self, found: Found) -> int:
+        """Return about how many bytes are still to be written, given what a batch has at each place."""
+        values = [tensor for value in found.values() for tensor in tensors(value)]
+        each = sum(x.numel() * _width(x, self.store.kept) for x in values) // self.batch_size
+        return each * len(self.missing)
+
+    def _check_room(self, found: Found) -> None:
+        needed, free = self.size(found), self.store.free()
+        if needed > free and self.store.compress == "none":
+            raise DiskFull(
+                f"teacher.store: {self.store.folder} has no room for {len(self.missing)} views: about "
+                f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free"
+            )
+
+
+def of_image(value: Any, place: int) -> Any:
+    """Return one image's part of what was read for a batch: a tensor, or a list or mapping of them."""
+    if isinstance(value, Mapping):
+        return {key: of_image(each, place) for key, each in value.items()}
+    return [of_image(each, place) for each in value] if isinstance(value, list) else value[place]
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Return the tensors of what was read at a place."""
+    return list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+
+
+def _width(x: Tensor, kept: str) -> int:
+    """Return how many bytes a value takes in a file."""
+    if not x.is_floating_point():
+        return x.element_size()
+    return {"int8": 1, "float16": 2, "bfloat16": 2}.get(kept, x.element_size())

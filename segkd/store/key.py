@@ -1,0 +1,72 @@
+"""What a stored output depends on, as one key: where any of it changes, another store is read."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from segkd.errors import SegkdError
+
+FORMAT = 1
+"""Of the files of a store; another one is another key."""
+_LIBRARIES = ("segkd", "torch", "torchvision", "segmentation-models-pytorch", "timm", "transformers", "albumentations")
+
+
+def key(parts: Mapping[str, Any]) -> str:
+    """Return the key of what these parts describe, 20 letters and digits.
+
+    Args:
+        parts: plain values, as JSON has them.
+    """
+    text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def of_module(module: nn.Module) -> str:
+    """Return a digest of a module's layers, parameters and buffers."""
+    digest = hashlib.blake2b(repr(module).encode(), digest_size=16)
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        raw = value.detach().cpu().contiguous().flatten()
+        digest.update(memoryview(raw.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def of_files(paths: Iterable[Path], root: Path) -> str:
+    """Return a digest of files in their order: of each one's path below the root, its size and its content.
+
+    Raises:
+        SegkdError: one cannot be read.
+    """
+    paths = list(paths)
+    digest = hashlib.blake2b(digest_size=16)
+    with ThreadPoolExecutor() as pool:  # hashing and reading let other threads run
+        for path, content in zip(paths, pool.map(_content, paths), strict=True):
+            digest.update(f"{os.path.relpath(path, root)}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def of_libraries() -> dict[str, str]:
+    """Return the versions of the libraries that a teacher's outputs and an image's views depend on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _content(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise SegkdError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,149 @@
+"""The store of one teacher on one data set: a folder for each place, in it one for each epoch, in it a file a view."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from filelock import FileLock
+
+from segkd.common.files import is_disk_full, write_text
+from segkd.errors import SegkdError
+from segkd.step import View
+from segkd.store import Compression, Kept
+from segkd.store.entry import Unreadable, is_whole, read_entry, write_entry
+
+ABOUT = "about.json"
+LOCKS = ".locks"
+
+
+@dataclass(frozen=True)
+class Store:
+    """What one teacher gave for the views of one data set.
+
+    Any number of processes may read and write at once: an entry appears whole or not at all. One that is lost or cut is
+    made again. A folder that cannot be written is read all the same.
+
+    Attributes:
+        folder: ``<root>/<key>``, see `segkd.store.key`.
+        kept: the type that values are kept in.
+        compress: how files are compressed.
+    """
+
+    folder: Path
+    kept: Kept = "auto"
+    compress: Compression = "none"
+
+    def open(self, about: Mapping[str, Any]) -> None:
+        """Make the folder if need be, say in it what it is of, and note that it was used.
+
+        Raises:
+            SegkdError: it cannot be made.
+        """
+        if (self.folder / ABOUT).is_file():
+            with contextlib.suppress(OSError):  # on a disk that can only be read the time of use is not noted
+                os.utime(self.folder / ABOUT)
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(dict(about), indent=2)
+            write_text(self.folder / ABOUT, text, self.folder / f".tmp.about.{os.getpid()}")
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def path(self, place: str, view: View) -> Path:
+        """Return the file of a view at a place."""
+        return self.folder / quote(place, safe="") / str(view[0]) / f"{view[1]}.safetensors"
+
+    def missing(self, views: Iterable[View], places: Collection[str]) -> list[View]:
+        """Return those of the views that lack an entry at one of the places, or have a broken one: once, in order."""
+        paths = {view: [self.path(place, view) for place in places] for view in views}
+        return [view for view, files in paths.items() if not all(map(is_whole, files))]
+
+    def places(self) -> list[str]:
+        """Return the places that have entries."""
+        return sorted(unquote(folder.name) for folder in _subfolders(self.folder) if folder.name != LOCKS)
+
+    def lock(self, name: str) -> FileLock:
+        """Return a lock that ends with the process that holds it, however that ends."""
+        (self.folder / LOCKS).mkdir(exist_ok=True)
+        return FileLock(self.folder / LOCKS / f"{name}.lock")
+
+    def write(self, view: View, found: Mapping[str, Any]) -> None:
+        """Keep one image's part of what was read.
+
+        Raises:
+            SegkdError: the folder cannot be written; `segkd.errors.DiskFull` where it is full.
+        """
+        for place, value in found.items():
+            try:
+                write_entry(self.path(place, view), value, self.kept, self.compress)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                raise self._unwritable(error) from error
+
+    def read(self, view: View, places: Collection[str]) -> dict[str, Any] | None:
+        """Return what is kept of a view at these places; None where one is missing or broken."""
+        try:
+            return {place: read_entry(self.path(place, view)) for place in places}
+        except (FileNotFoundError, Unreadable):
+            return None
+
+    def size(self, places: Collection[str] | None = None) -> tuple[int, int]:
+        """Return how many files there are, and their bytes; at some places alone where these are given."""
+        folders = [self.folder] if places is None else [self.folder / quote(place, safe="") for place in places]
+        sizes = [file.stat().st_size for folder in folders for file in folder.rglob("[0-9]*.safetensors")]
+        return len(sizes), sum(sizes)
+
+    def free(self) -> int:
+        """Return how many bytes are free on its disk."""
+        return shutil.disk_usage(self.folder).free
+
+    def _unwritable(self, error: OSError) -> SegkdError:
+        reason = (error.strerror or type(error).__name__).lower()
+        return SegkdError(
+            f"teacher.store: {self.folder} cannot be written ({reason}): name another teacher.store.folder"
+        )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One store among those of a root, for the list.
+
+    Attributes:
+        store: itself.
+        about: what it is of, empty where that cannot be read.
+        used: seconds since it was used.
+    """
+
+    store: Store
+    about: dict[str, Any]
+    used: float
+
+
+def stores(root: Path) -> list[Listed]:
+    """Return the stores below a root, the one used last first."""
+    found = []
+    for folder in _subfolders(root):
+        file = folder / ABOUT
+        try:
+            about = json.loads(file.read_text())
+            used = time.time() - file.stat().st_mtime
+        except (OSError, ValueError):
+            continue  # a folder of something else
+        found.append(Listed(Store(folder), about if isinstance(about, dict) else {}, used))
+    return sorted(found, key=lambda each: each.used)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return [each for each in sorted(folder.iterdir()) if each.is_dir()]
+    except OSError:
+        return []

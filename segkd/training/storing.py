@@ -1,0 +1,198 @@
+"""Teachers' stores in a run: what they are of, filled before the first step, and a sample of them run anew."""
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import move_data_to_device
+from rich.console import Console
+
+from segkd.common.progress import say, shown
+from segkd.data.dataset import SeededDataset
+from segkd.data.loading import given_loader
+from segkd.distiller import Distiller
+from segkd.errors import SegkdError
+from segkd.network import Network
+from segkd.step import View
+from segkd.store import key as keys
+from segkd.store.entry import tolerance
+from segkd.store.filling import Filling, of_image, tensors
+from segkd.store.store import Store
+from segkd.teachers import Stored
+from segkd.training.schema import StoreBlock
+from segkd.training.task import Task
+
+SAMPLE = 4
+"""So many entries that were there before are compared with what the teacher gives anew."""
+
+
+def store_root(block: StoreBlock | None = None) -> Path:
+    """Return the folder that stores lie in."""
+    return Path((block.folder if block else None) or os.environ.get("SEGKD_STORE") or "runs/store")
+
+
+class Stores(pl.Callback):
+    """The stores of a run's teachers; of a run without any it does nothing.
+
+    Args:
+        task: of the run.
+        distillers: of its stages, whose teachers these are.
+        console: where it is shown how far the filling is.
+
+    Raises:
+        SegkdError: a teacher of this task cannot be stored.
+    """
+
+    def __init__(self, task: Task, distillers: Sequence[Distiller], console: Console) -> None:
+        self.task, self.console = task, console
+        self.cost = {"seconds": 0.0, "views": 0}
+        """Seconds of filling, and how many views were made: this process's part of it."""
+        found: dict[str, list[tuple[Stored, Sequence[str]]]] = {}
+        for distiller in distillers:
+            for name, teacher in distiller.teachers.items():
+                if isinstance(teacher, Stored):
+                    found.setdefault(name, []).append((teacher, distiller.reads[name]))
+        self.wanted = found
+        if found and not task.stores:
+            raise SegkdError(
+                f"{task.config.name}: teacher.store: {task.name} cannot keep its teachers: what they give for an image "
+                "depends on the batch that it is in"
+            )
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        """Fill what this run lacks: every process its part."""
+        if not self.wanted:
+            return
+        context = trainer.precision_plugin.forward_context
+        seen = trainer.global_step * self.task.config.trainer.accumulate * self.task.config.data.batch_size
+        dataset = self.task.train_set()
+        self.fill(dataset, module.device, context(), seen * trainer.world_size, trainer.world_size)
+        trainer.strategy.barrier()
+
+    def fill(
+        self,
+        dataset: SeededDataset,
+        device: torch.device,
+        context: AbstractContextManager[Any] | None = None,
+        start: int = 0,
+        world: int = 1,
+    ) -> list[Store]:
+        """Open each teacher's store, make the views that the run will see, and have the teachers read from there.
+
+        Args:
+            dataset: what is trained on.
+            device: where the teachers run.
+            context: the precision that they run in.
+            start: samples that the run has seen.
+            world: number of its processes.
+
+        Raises:
+            SegkdError: a folder cannot be written, or what lies there is not what the teacher gives.
+            DiskFull: there is no room for it.
+        """
+        config, begin, stores = self.task.config, time.monotonic(), []
+        batches = itertools.islice(
+            self.task.train_loader(dataset, start).batch_sampler or (),
+            (config.trainer.max_steps * config.trainer.accumulate - start // (config.data.batch_size * world)) * world,
+        )
+        views = list(dict.fromkeys(dataset.view(each) for batch in batches for each in batch))
+        files = keys.of_files(dataset.files(), dataset.spec.resolve_root(config.data.root))
+        for name, teachers in self.wanted.items():
+            block: Any = config.named_teachers()[name]
+            about = self._about(teachers[0][0], name, dataset, files, device)
+            store = Store(store_root(block.store) / keys.key(about), block.store.dtype, block.store.compress)
+            for teacher, reads in teachers:
+                with torch.no_grad(), context or nullcontext():
+                    self._fill(store, teacher, reads, views, dataset, about, device)
+                teacher.entries = store
+            stores.append(store)
+        self.cost["seconds"] = round(time.monotonic() - begin, 3)
+        return stores
+
+    def _about(
+        self, teacher: Stored, name: str, dataset: SeededDataset, files: str, device: torch.device
+    ) -> dict[str, Any]:
+        """Return all that a stored output depends on, but for the view: what the store's key is of."""
+        config, network = self.task.config, cast(Network, teacher.module)
+        block: Any = config.named_teachers()[name]
+        return {
+            "teacher": str(getattr(block, "config", None) or getattr(block, "checkpoint", None) or name),
+            "dataset": f"{dataset.spec.name}, {dataset.samples.split}",
+            "module": keys.of_module(network.module),
+            "preprocess": repr(network.preprocess),
+            "files": files,
+            "transform": repr(dataset.transform.pipeline),
+            "view_seed": dataset.seed,
+            "kept": block.store.dtype,
+            "precision": str(config.trainer.precision),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "libraries": keys.of_libraries(),
+        }
+
+    def _fill(
+        self,
+        store: Store,
+        teacher: Stored,
+        reads: Sequence[str],
+        views: list[View],
+        dataset: SeededDataset,
+        about: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        config = self.task.config
+        untold: list[Filling] = []
+        places, size, workers = teacher.places(reads), config.data.batch_size, config.data.workers
+
+        def run(batch: Any) -> tuple[list[View], dict[str, Any]]:
+            of_batch = list(zip(batch["epoch"].tolist(), batch["index"].tolist(), strict=True))
+            batch = move_data_to_device(batch, device)
+            images = batch.get("image_teacher", self.task.inputs(batch)[0])
+            found = teacher.keep(images, reads)
+            if untold:
+                sizes = f"about {untold.pop().size(found) / 1e6:.1f} MB, {store.free() / 1e9:.1f} GB free"
+                say(self.console, f"{config.name}: {text} ({sizes})")
+            return of_batch, found
+
+        missing = set(store.missing(views, places))
+        there = [view for view in views if view not in missing]
+        if there:
+            chosen = there[:: max(len(there) // SAMPLE, 1)][:SAMPLE]
+            batch = [chosen[number % len(chosen)] for number in range(size)][: max(size, len(chosen))]
+            ((seen, found),) = (run(each) for each in given_loader(dataset, [batch]))
+            self._compare(store, seen, found)
+        store.open(about)
+        if not missing:
+            return
+        filling = Filling(store, views, places, size)
+        batches = -(-len(filling.missing) // size)
+        text = f"the teacher's outputs for {len(filling.missing)} of {len(views)} views are stored in {store.folder}"
+        untold.append(filling)
+
+        def load(work: Filling) -> Iterable[Any]:
+            return given_loader(dataset, work.batches(), workers)
+
+        for count in shown(filling(load, run), batches, "storing", self.console):
+            self.cost["views"] += count
+
+    def _compare(self, store: Store, views: Sequence[View], found: dict[str, Any]) -> None:
+        """Raise where entries are not what the teacher gives, as far as their type allows."""
+        for number, view in enumerate(dict.fromkeys(views)):
+            kept = store.read(view, list(found))
+            for place in found if kept is not None else ():
+                pairs = zip(tensors(kept[place]), tensors(of_image(found[place], number)), strict=True)  # type: ignore[index]
+                for entry, fresh in pairs:
+                    fresh = fresh.detach().cpu()
+                    off = (entry.float() - fresh.float()).abs().amax() if entry.shape == fresh.shape else torch.inf
+                    allowed = tolerance(store.kept, fresh.dtype) * float(fresh.float().abs().amax())
+                    if not off <= allowed:
+                        raise SegkdError(
+                            f"{self.task.config.name}: teacher.store: in {store.folder} the {place} of view {view} is "
+                            f"not what the teacher gives: it differs by {float(off):.2g} ({allowed:.2g} is allowed); "
+                            f"remove it: segkd store --prune {store.folder.name}"
+                        )

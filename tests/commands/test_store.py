@@ -1,0 +1,48 @@
+"""The list of stores, and what is removed."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import refused, segkd
+
+from segkd.store.store import ABOUT, Store
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for days, name in enumerate(("abc", "def")):
+        store = Store(tmp_path / name)
+        store.open({"teacher": f"runs/{name}", "dataset": "camvid, train"})
+        store.write((0, 3), {"logits": torch.zeros(3, 50, 100)})
+        moment = time.time() - 86400 * 3 * days - 60
+        os.utime(store.folder / ABOUT, (moment, moment))
+    (tmp_path / "else").mkdir()
+    return tmp_path
+
+
+def test_they_are_listed_with_teacher_size_and_age(root: Path) -> None:
+    lines = segkd("store", "--list", "--folder", root).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["store", "abc", "def"]
+    assert "runs/def" in lines[2]
+    assert "60" in lines[2]
+    assert lines[2].endswith("3 d ago")
+    assert "there are no stores in" in segkd("store", "--list", "--folder", root / "else").out
+
+
+def test_named_and_unused_ones_are_removed_and_nothing_else(root: Path) -> None:
+    assert "removed" in segkd("store", "--prune", "--unused", 2, "--folder", root).out
+    assert sorted(path.name for path in root.iterdir()) == ["abc", "else"]
+    assert "is unused for 2 days" in segkd("store", "--prune", "--unused", 2, "--folder", root).out
+    assert "removed" in segkd("store", "--prune", "abc", "--folder", root).out
+    assert [path.name for path in root.iterdir()] == ["else"]
+
+
+def test_refuses(root: Path) -> None:
+    refused(segkd("store", "--prune", "abd", "--folder", root), "no store 'abd'", "did you mean 'abc'?")
+    refused(segkd("store", "--prune", "else", "--folder", root), "no store 'else'")
+    refused(segkd("store", "--prune", "--folder", root), "takes names of stores")
+    refused(segkd("store"), "takes a CONFIG, --list or --prune")
+    refused(segkd("store", "seed=1"), "takes a CONFIG, --list or --prune")

@@ -1,0 +1,86 @@
+"""A store: entries by view and place, whole or not at all, read also where nothing can be written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from segkd.errors import SegkdError
+from segkd.store.store import ABOUT, Store, stores
+
+PLACE = "encoder.layer4"
+
+
+def value(seed: int) -> torch.Tensor:
+    return torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def filled(folder: Path, *views: tuple[int, int]) -> Store:
+    store = Store(folder)
+    store.open({"teacher": "big"})
+    for view in views:
+        store.write(view, {"logits": value(view[1]), PLACE: [value(view[0])]})
+    return store
+
+
+def test_each_view_has_its_own_entry_at_each_place(tmp_path: Path) -> None:
+    store = filled(tmp_path, (0, 1), (0, 2), (3, 1))
+    assert store.places() == [PLACE, "logits"]
+    found = store.read((3, 1), ["logits", PLACE])
+    assert torch.equal(found["logits"], value(1))
+    assert torch.equal(found[PLACE][0], value(3))
+    assert store.read((3, 2), ["logits"]) is None
+    assert store.read((3, 1), ["logits", "aux"]) is None
+
+
+def test_what_is_missing_is_told_in_order_and_once(tmp_path: Path) -> None:
+    store = filled(tmp_path, (0, 1))
+    store.write((0, 5), {"logits": value(5)})
+    views = [(0, 9), (0, 1), (0, 5), (0, 9), (1, 1)]
+    assert store.missing(views, ["logits"]) == [(0, 9), (1, 1)]
+    assert store.missing(views, ["logits", PLACE]) == [(0, 9), (0, 5), (1, 1)]
+
+
+def test_a_broken_entry_is_missing_and_written_again(tmp_path: Path) -> None:
+    store = filled(tmp_path, (0, 1))
+    path = store.path("logits", (0, 1))
+    path.write_bytes(path.read_bytes()[:50])
+    assert store.missing([(0, 1)], ["logits"]) == [(0, 1)]
+    assert store.read((0, 1), ["logits"]) is None
+    store.write((0, 1), {"logits": value(1)})
+    assert store.read((0, 1), ["logits"]) is not None
+
+
+def test_it_is_listed_with_what_it_is_of_the_last_used_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old")):
+        filled(tmp_path / name, (0, age))
+        os.utime(tmp_path / name / ABOUT, (1e9 - age, 1e9 - age))
+    (tmp_path / "something else").mkdir()
+    assert [each.store.folder.name for each in stores(tmp_path)] == ["new", "old"]
+    assert stores(tmp_path)[0].about == {"teacher": "big"}
+    assert stores(tmp_path / "nowhere") == []
+
+
+def test_opening_again_notes_the_use_and_changes_nothing(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s")
+    os.utime(store.folder / ABOUT, (1e9, 1e9))
+    store.open({"teacher": "another"})
+    assert json.loads((store.folder / ABOUT).read_text()) == {"teacher": "big"}
+    assert stores(tmp_path)[0].used < 60
+
+
+def test_its_size_counts_entries_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path, (0, 1), (0, 2))
+    count, size = store.size()
+    assert count == 4
+    assert size == sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors"))
+    assert store.size([PLACE])[0] == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder under a file is refused alike on POSIX alone")
+def test_a_place_that_is_no_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SegkdError, match=r"teacher\.store.*cannot be written.*not a directory"):
+        Store(tmp_path / "file" / "key").open({})
