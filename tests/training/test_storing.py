@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from experiments import (
     cut_at,
     expect_same,
@@ -19,6 +21,7 @@ from experiments import (
     weights,
     write,
 )
+from PIL import Image
 
 from segkd.store.entry import write_entry
 from segkd.store.store import Store, stores
@@ -76,6 +79,40 @@ def test_a_run_ends_as_without_to_the_bit_and_the_next_one_runs_no_teacher(teach
     other = config(teacher, "other", {}, distill={"terms": {"kd": {"loss": "pixel_kd", "size": "native"}}}, seed=9)
     train(other)
     assert len(stores(teacher / "kept")) == 1
+
+
+def test_auxiliary_logits_images_without_labels_and_a_pixel_weighting(teacher: Path) -> None:
+    train(teacher / "teacher.yaml", "name=with_head", "student.auxiliary=true", "trainer.max_steps=2")
+    (teacher / "camvid/extra").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((64, 96, 3), 60 * number, np.uint8)).save(teacher / f"camvid/extra/{number}.png")
+    more = {
+        "data": {"unlabelled": {"images": "extra/*.png", "share": 0.5}},
+        "distill": {
+            "terms": {**TERMS, "features": {**TERMS["features"], "teacher": "model.decoder"}},
+            "pixel_weighting": {"rdd": {}},
+        },
+    }
+    for name, store in (("live", None), ("kept", {})):
+        train(config(teacher, name, store, **more), f"teacher.checkpoint={teacher / 'runs/with_head'}")
+    assert same(student(teacher, "live"), student(teacher, "kept"))
+    (listed,) = stores(teacher / "kept")
+    assert listed.store.places() == ["aux", "logits", "model.decoder"]
+
+
+def test_a_second_input_is_what_the_teacher_saw(teacher: Path) -> None:
+    description = teacher / "camvid/camvid.yaml"
+    content = yaml.safe_load(description.read_text())
+    content["splits"]["train"]["images_teacher"] = "second/*.png"
+    (teacher / "camvid/second").mkdir()
+    for path in (teacher / "camvid/train").glob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(teacher / "camvid/second" / path.name)
+    (teacher / "camvid/two.yaml").write_text(yaml.safe_dump(content))
+    for name, store, dataset in (("live", None, "two"), ("kept", {}, "two"), ("same", {}, "camvid")):
+        train(config(teacher, name, store), f"data.dataset={teacher / f'camvid/{dataset}.yaml'}")
+    assert same(student(teacher, "live"), student(teacher, "kept"))
+    assert not same(student(teacher, "live"), student(teacher, "same"))
+    assert len(stores(teacher / "kept")) == 2
 
 
 def test_a_store_is_filled_without_training(teacher: Path) -> None:
