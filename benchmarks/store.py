@@ -5,11 +5,13 @@
 (a) is the plain student's forward, loss and backward; (b) the same distilled with ICSD and KD from a teacher that runs;
 (c) from one whose outputs are read from files and upsampled; (d) likewise at native size, where nothing is upsampled.
 No optimiser step; random weights and images; the four run in turn, timed as in losses.py: the fastest run of each
-counts, by the CPU time of the one thread.
+counts, on the CPU by the CPU time of the one thread.
 """
 
 import argparse
+import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -43,23 +45,20 @@ def build(named: tuple[str, str, dict[str, int]]) -> nn.Module:
     return build_model(arch, encoder, CLASSES, options=options)
 
 
-def step(student: nn.Module, distiller: Distiller, images: Tensor, masks: Tensor) -> None:
+def step(student: nn.Module, loss: Callable[[], Tensor], device: str, precision: str) -> None:
     student.zero_grad()
-    distiller(images, masks, views=[(0, index) for index in range(BATCH)]).loss.backward()
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        value = loss()
+    value.backward()
 
 
-def plain(student: nn.Module, loss: nn.Module, images: Tensor, masks: Tensor) -> None:
-    student.zero_grad()
-    loss(student(images), masks).backward()
-
-
-def row(student_name: str, teacher_name: str, folder: Path, repeats: int, seconds: float) -> str:
+def row(student_name: str, teacher_name: str, folder: Path, args: argparse.Namespace) -> str:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(BATCH, 3, *SIZE, generator=generator)
-    masks = torch.randint(0, CLASSES, (BATCH, *SIZE), generator=generator)
-    student, teacher = build(STUDENTS[student_name]), build(TEACHERS[teacher_name])
-    loss = nn.CrossEntropyLoss()
-    calls = [partial(plain, student, loss, images, masks)]
+    images = torch.randn(BATCH, 3, *SIZE, generator=generator).to(args.device)
+    masks = torch.randint(0, CLASSES, (BATCH, *SIZE), generator=generator).to(args.device)
+    student, teacher = (build(named).to(args.device) for named in (STUDENTS[student_name], TEACHERS[teacher_name]))
+    loss, views = nn.CrossEntropyLoss(), [(0, index) for index in range(BATCH)]
+    losses: list[Callable[[], Tensor]] = [lambda: loss(student(images), masks)]
     for size, is_stored in (("teacher", False), ("teacher", True), ("native", True)):
         terms = {"icsd": Term(ICSD(), weight=0.02, size=size), "kd": Term(PixelKD(), size=size)}  # type: ignore[arg-type]
         distiller = Distiller(student, Stored(teacher) if is_stored else teacher, terms, loss)
@@ -67,18 +66,22 @@ def row(student_name: str, teacher_name: str, folder: Path, repeats: int, second
             stored = distiller.teachers["teacher"]
             assert isinstance(stored, Stored)
             store = Store(folder / f"{student_name} {teacher_name} {size}")
-            kept = stored.keep(images, distiller.reads["teacher"])
-            for index in range(BATCH):
-                store.write((0, index), of_image(kept, index))
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16"):
+                kept = stored.keep(images, distiller.reads["teacher"])
+            for view in views:
+                store.write(view, {place: of_image(value, view[1]) for place, value in kept.items()})
             stored.entries = store
-        calls.append(partial(step, student, distiller, images, masks))
-    best = [min(each) for each in times(calls, "cpu", repeats, seconds)]
+        losses.append(lambda distiller=distiller: distiller(images, masks, views=views).loss)  # type: ignore[misc]
+    calls = [partial(step, student, each, args.device, args.precision) for each in losses]
+    best = [min(each) for each in times(calls, args.device, args.repeats, args.seconds)]
     ratios = " | ".join(f"{each:.1f} | {each / best[0]:.2f}" for each in best[1:])
     return f"| {student_name} | {teacher_name} | {best[0]:.1f} | {ratios} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=20, help="runs of each part (default 20)")
     parser.add_argument("--seconds", type=float, default=60, help="stop repeating a row after this long (default 60)")
     parser.add_argument("--output", type=Path, help="also write the table to this file")
@@ -86,17 +89,17 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [
         "# A stored teacher beside one that runs",
-        "`python benchmarks/store.py`",
-        machine("cpu", 1),
-        f"ICSD and KD, {BATCH}x3x{SIZE[0]}x{SIZE[1]} images, float32, no optimiser step. Milliseconds of the thread's "
-        "CPU time, the fastest run of each, and its ratio to the plain step.",
+        f"`python benchmarks/store.py {' '.join(sys.argv[1:])}`".replace(" `", "`"),
+        machine(args.device, 1),
+        f"ICSD and KD, {BATCH}x3x{SIZE[0]}x{SIZE[1]} images, {args.precision}, no optimiser step. Milliseconds, on the "
+        "CPU of the thread's own time: the fastest run of each, and its ratio to the plain step.",
         "| student | teacher | (a) plain | (b) running | ratio | (c) stored | ratio | (d) stored, native | ratio |\n"
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     print("\n\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
-            lines[-1] += "\n" + row(*case, Path(folder), args.repeats, args.seconds)
+            lines[-1] += "\n" + row(*case, Path(folder), args)
             print(lines[-1].rsplit("\n", 1)[-1], flush=True)
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
