@@ -59,6 +59,15 @@ class Stores(pl.Callback):
                 if isinstance(teacher, Stored):
                     found.setdefault(name, []).append((teacher, distiller.reads[name]))
         self.wanted = found
+        for name in found:
+            block: Any = task.config.named_teachers()[name]
+            root = store_root(block.store)
+            there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+            if not there.is_dir():
+                raise SegkdError(
+                    f"{task.config.name}: teacher.store: {root} cannot be written ({there} is a file): name another "
+                    "teacher.store.folder"
+                )
         if found and not task.stores:
             raise SegkdError(
                 f"{task.config.name}: teacher.store: {task.name} cannot keep its teachers: what they give for an image "

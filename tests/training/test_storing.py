@@ -129,6 +129,7 @@ def test_what_cannot_be_stored_is_told_before_anything_is_trained(teacher: Path,
     (tmp_path / "file").touch()
     path = config(teacher, "one", {"folder": str(tmp_path / "file")})
     refused(segkd("train", path), "teacher.store", "cannot be written", "name another teacher.store.folder")
+    assert not (teacher / "runs/one").exists()
     detection = make_detection_experiment(tmp_path / "detection")
     for change in ({}, {"terms": {"pkd": {"loss": "pkd", "student": "fpn", "teacher": "fpn"}}}):
         stored = {"base": "distilled.yaml", "name": "kept", "teacher": {"store": True}}
