@@ -32,7 +32,9 @@ def files(folder: Path) -> set[Path]:
 class TestHelp:
     @pytest.mark.parametrize("width", [80, 120])
     @pytest.mark.parametrize(
-        "command", ["", "train", "eval", "configs", "methods", "data", "data check", "data show"], ids=str
+        "command",
+        ["", "train", "eval", "store", "tune", "configs", "methods", "data", "data check", "data show"],
+        ids=str,
     )
     def test_fits_the_terminal_and_is_whole(self, command: str, width: int, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("COLUMNS", str(width))

@@ -33,10 +33,11 @@ def store(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Keep what a config's teachers give, so that training reads it instead of running them.
+    """Keep what teachers give for training to read.
 
-    The config says teacher.store: true. A run fills its store by itself before its first step; this does it without
-    training, such as on another machine. Runs that see the same views (data.views, data.view_seed) share a store.
+    It is read instead of running them where the config says teacher.store: true. A run fills its store by itself
+    before its first step; this does it without training, such as on another machine. Runs that see the same views
+    (data.views, data.view_seed) share a store.
 
     \b
     Examples:

@@ -31,7 +31,7 @@ def tune(
     """Search for values of a config that help most.
 
     Optuna proposes values (TPE) and ends trials that fall behind the median. A trial is a run like any other, in
-    runs/tune/NAME/trial_0, trial_1, ...: it trains on a part of the training split and is measured on the rest, which
+    runs/tune/NAME/trial_0 and so on: it trains on a part of the training split and is measured on the rest, which
     is held out in blocks of neighbours. The validation split stays unseen. The teacher is trained once, as usual: on
     all of the training split.
 

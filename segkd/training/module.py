@@ -103,7 +103,7 @@ class DistillModule(pl.LightningModule):
             *self.task.inputs(batch),
             progress=progress,
             labelled=batch.get("labelled"),
-            views=torch.stack([batch["epoch"], batch["index"]], 1),
+            views=torch.stack([batch["epoch"], batch["index"]], 1) if "epoch" in batch else None,
             teacher_images=batch.get("image_teacher"),
         )
         self._watch(out)

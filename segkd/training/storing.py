@@ -159,6 +159,8 @@ class Stores(pl.Callback):
         places, size, workers = teacher.places(reads), config.data.batch_size, config.data.workers
 
         def run(batch: Any) -> tuple[list[View], dict[str, Any]]:
+            if "epoch" not in batch:
+                raise SegkdError(f"{config.name}: teacher.store: batches of {self.task.name} lack epoch and index")
             of_batch = list(zip(batch["epoch"].tolist(), batch["index"].tolist(), strict=True))
             batch = move_data_to_device(batch, device)
             images = batch.get("image_teacher", self.task.inputs(batch)[0])
