@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -66,10 +66,6 @@ class Store:
         paths = {view: [self.path(place, view) for place in places] for view in views}
         return [view for view, files in paths.items() if not all(map(is_whole, files))]
 
-    def places(self) -> list[str]:
-        """Return the places that have entries."""
-        return sorted(unquote(folder.name) for folder in _subfolders(self.folder) if folder.name != LOCKS)
-
     def lock(self, name: str) -> FileLock:
         """Return a lock that ends with the process that holds it, however that ends."""
         (self.folder / LOCKS).mkdir(exist_ok=True)
@@ -96,10 +92,9 @@ class Store:
         except (FileNotFoundError, Unreadable):
             return None
 
-    def size(self, places: Collection[str] | None = None) -> tuple[int, int]:
-        """Return how many files there are, and their bytes; at some places alone where these are given."""
-        folders = [self.folder] if places is None else [self.folder / quote(place, safe="") for place in places]
-        sizes = [file.stat().st_size for folder in folders for file in folder.rglob("[0-9]*.safetensors")]
+    def size(self) -> tuple[int, int]:
+        """Return how many files there are, and their bytes."""
+        sizes = [file.stat().st_size for file in self.folder.rglob("[0-9]*.safetensors")]
         return len(sizes), sum(sizes)
 
     def free(self) -> int:
