@@ -117,5 +117,5 @@ def test_a_loss_has_its_section_with_the_weight_that_it_says(name: str):
     page = next(page for page in PAGES if page.name == "methods.md")
     parts = [yaml.safe_load(block.text) for block in blocks("yaml") if block.page == page]
     terms = [term for part in parts for term in part.get("distill", {}).get("terms", {}).values()]
-    assert things("loss")[name].says["default_weight"] in [term["weight"] for term in terms if term["loss"] == name]
+    assert things("loss")[name].says["default_weight"] in [term.get("weight") for term in terms if term["loss"] == name]
     assert things("loss")[name].says["paper"].removeprefix("arXiv ") in page.read_text()
