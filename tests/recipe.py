@@ -8,22 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from reference.row import labels, normal
+
+__all__ = ["labels", "normal", "rows"]
 
 REFERENCE = Path(__file__).parent / "reference" / "losses.json"
-
-
-def normal(seed: int, shape: list[int], scale: float = 1.0, shift: float = 0.0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape) * scale + shift)
-
-
-def labels(seed: int, shape: list[int], classes: int) -> Tensor:
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(0, classes, shape)
-    drawn[generator.random(shape) < 0.1] = 255
-    return torch.from_numpy(drawn)
 
 
 def rows(name: str) -> list[dict[str, Any]]:
