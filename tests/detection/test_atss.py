@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detection.reference import FIGURES, LEVEL_SIZES, PRIORS
+from detection.figures import FIGURES, LEVEL_SIZES, PRIORS
 from torch import Tensor
 from torchvision.ops import box_iou
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from detection.reference import LEVEL_SIZES, MAPS, PRIORS
+from detection.figures import LEVEL_SIZES, MAPS, PRIORS
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detection.reference import FIGURES, uniform
+from detection.figures import FIGURES, uniform
 from losses.base import value_and_grad
 from recipe import normal
 

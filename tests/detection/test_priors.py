@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detection.reference import MAPS, PRIORS
+from detection.figures import MAPS, PRIORS
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 

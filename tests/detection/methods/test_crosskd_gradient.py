@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from detection.detectors import DENSE, detector, records
-from detection.reference import FIGURES, uniform
+from detection.figures import FIGURES, uniform
 from recipe import normal
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList

@@ -2,19 +2,16 @@
 
 import json
 
-import numpy as np
 import torch
 from recipe import REFERENCE
-from torch import Tensor
+from reference.row import uniform
+
+__all__ = ["FIGURES", "LEVEL_SIZES", "MAPS", "PRIORS", "uniform"]
 
 # Stride, rows and columns of the FPN maps of an image of 320 x 256 pixels.
 MAPS = ((8, 32, 40), (16, 16, 20), (32, 8, 10), (64, 4, 5), (128, 2, 3))
 LEVEL_SIZES = [rows * columns for _, rows, columns in MAPS]
 FIGURES = json.loads((REFERENCE.parent / "detection.json").read_text())
-
-
-def uniform(seed: int, shape: int | list[int], lo: float = 0.0, hi: float = 1.0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(shape) * (hi - lo) + lo)
 
 
 def _squares(stride: int, rows: int, columns: int) -> list[list[int]]:
