@@ -264,6 +264,7 @@ class Distiller(nn.Module):
             connector = trial.connector(name, term, self._routes[name])
             if connector is not None:
                 self.connectors[name] = connector
+            trial.prepare(name, term, self._routes[name], connector)
         if self._weigher is not None and not trial.failure([self._weigher]):
             taught = trial.teachers[self._weigher]
             if self.pixels is not None:

@@ -96,6 +96,12 @@ def read(
     return [([x], [y]) for x, y in zip(s, t, strict=True)]
 
 
+def connected(connector: nn.Module, student: list[Any], where: Route) -> list[Any]:
+    """Return what a term reads of the student in the teacher's channels: of lists each by its own connector."""
+    each: Any = connector if any(where.lists) else [connector]
+    return [connect(x) for connect, x in zip(each, student, strict=True)]
+
+
 def evaluate(
     terms: Mapping[str, Term],
     routes: Mapping[str, Route],
@@ -111,8 +117,7 @@ def evaluate(
         where = routes[name]
         for s, t in read(name, term, where, student, teachers, adapter):
             if name in connectors:
-                each: Any = connectors[name] if any(where.lists) else [connectors[name]]
-                s = [connect(x) for connect, x in zip(each, s, strict=True)]
+                s = connected(connectors[name], s, where)
             s, t = sized(name, term, s, t, adapter, step.target)
             compared[name].append((s if where.lists[0] else s[0], t if where.lists[1] else t[0]))
     values = {}

@@ -11,7 +11,7 @@ from segkd.adapter import Live
 from segkd.connectors import make_connector
 from segkd.errors import SegkdError
 from segkd.outputs import is_map, tensors_of
-from segkd.reads import Route, read
+from segkd.reads import Route, connected, read
 from segkd.taps import uncompiled
 from segkd.term import Term
 
@@ -127,6 +127,19 @@ class Trial:
         if not is_made:
             return given  # type: ignore[return-value]
         return nn.ModuleList(_made(name, term, [pair]) for pair in pairs) if is_list else _made(name, term, maps)
+
+    def prepare(self, name: str, term: Term, where: Route, connector: nn.Module | None) -> None:
+        """Have a loss that asks for it make what depends on the shapes that it compares, see `Term`."""
+        prepare = getattr(term.loss, "prepare", None)
+        if prepare is None:
+            return
+        if failure := self.failure(where.teachers):
+            raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
+        s, t = read(name, term, where, self.student, self.teachers, self.adapter)[0]
+        if connector is not None:
+            with torch.no_grad(), undisturbed(connector):
+                s = connected(connector, s, where)
+        prepare(s if where.lists[0] else s[0], t if where.lists[1] else t[0])
 
 
 def _like(shape: Any) -> Any:

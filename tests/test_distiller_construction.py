@@ -1,6 +1,7 @@
 """What a distiller says no to when it is made, and that making one leaves no trace in the models."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -43,6 +44,16 @@ class Tokens(nn.Module):
         return logits + 0 * self.block(logits.flatten(2).transpose(1, 2)).mean()
 
 
+class Lists(nn.Module):
+    """A loss on lists of places that keeps the channels that it was shown."""
+
+    def prepare(self, student: list[Tensor], teacher: list[Tensor]) -> None:
+        self.channels = [(s.shape[1], t.shape[1]) for s, t in zip(student, teacher, strict=True)]
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor], target: Tensor | None = None) -> Tensor:
+        return student[0].mean()
+
+
 class TestErrors:
     @pytest.mark.parametrize(("loss", "connector"), [(PKD(), None), (PKD(), "conv1x1"), (nn.MSELoss(), "conv1x1")])
     def test_tokens_where_maps_are_compared(self, loss: nn.Module, connector: str | None) -> None:
@@ -77,6 +88,30 @@ class TestErrors:
         term = Term(Attention(), student="encoder", teacher="encoder")
         out = make({"at": term}, teacher=seeded(Net, 1, width=9))(IMAGES, MASKS)
         assert out.terms["at"] > 0
+
+    def test_a_loss_makes_its_layers_of_the_channels_that_it_compares(self) -> None:
+        class Mapped(nn.Module):
+            any_channels = True
+
+            def prepare(self, student: Tensor, teacher: Tensor) -> None:
+                self.layer = nn.Conv2d(student.shape[1], teacher.shape[1], 1)
+
+            def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+                return (self.layer(student) - teacher).square().mean()
+
+        wide = seeded(Net, 1, width=9)
+        term = Term(Mapped(), student="encoder", teacher="encoder")
+        distiller = make({"own": term}, teacher=wide)
+        assert {"losses.own.layer.weight", "losses.own.layer.bias"} <= dict(distiller.named_parameters()).keys()
+        assert distiller(IMAGES, MASKS).terms["own"] > 0
+        make({"own": Term(loss := Mapped(), student="encoder", teacher="encoder", connector="conv1x1")}, teacher=wide)
+        assert loss.layer.in_channels == 9  # what the connector gives
+        lists = Term(loss := Lists(), student=["encoder", "logits"], teacher=["encoder", "logits"])
+        make({"own": lists}, teacher=wide)
+        assert loss.channels == [(6, 9), (CLASSES, CLASSES)]
+        picky = nn.Sequential(OrderedDict(encoder=nn.Flatten(), head=nn.Linear(7, 5)))
+        says = refusal({"own": term}, student=picky)
+        assert says.startswith("term 'own' needs the models' channels, but the student does not take zeros")
 
     def test_a_name_used_twice(self) -> None:
         assert refusal([("kd", Term(PixelKD())), ("kd", Term(ICSD()))]) == "the term name 'kd' is used twice"
