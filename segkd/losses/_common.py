@@ -30,6 +30,16 @@ def check_pair(name: str, student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_maps(name: str, student: Tensor, teacher: Tensor, any_size: bool = False) -> None:
+    """Raise unless both are maps (B, C, H, W) of as many images, and of one size; their channels may differ."""
+    sides = [(x.dim(), x.shape[:1], None if any_size else x.shape[2:]) for x in (student, teacher)]
+    if student.dim() != 4 or sides[0] != sides[1]:
+        raise SegkdError(
+            f"{name} expects student and teacher (B, C, H, W) of the same B{'' if any_size else ', H and W'}, got "
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """Raise unless the temperature is positive."""
     if not temperature > 0:
