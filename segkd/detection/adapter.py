@@ -19,7 +19,7 @@ from segkd.reads import Route, route
 from segkd.taps import inner
 from segkd.term import Term
 
-_UP_TO_THE_HEAD = ("fpn.", "backbone.")  # what a term reads of a teacher whose head need not run
+_UP_TO_THE_HEAD = ("fpn.", "pyramid.", "backbone.")  # what a term reads of a teacher whose head need not run
 
 
 class Batch(NamedTuple):
@@ -37,9 +37,10 @@ class DetectionAdapter(Adapter):
     of a one-stage teacher. The student's own transform resizes the images, once, to a size that it draws in training;
     the teacher gets the same tensors, renormalised if its mean or deviation differ.
 
-    A term reads ``"fpn"``, the FPN maps, paired by stride, or ``"head"``, a `DenseOutput`, as `CrossKDClass` and
-    `CrossKDBox` do. The distiller's images are a list of float (3, H, W) in [0, 1], its target a list of dicts, see
-    `Targets`; the task loss is in the detector. An adapter serves one distiller.
+    A term reads ``"fpn"``, the FPN maps, paired by stride, one pair at a time; ``"pyramid"``, a `DetectorOutput`, which
+    has them all and the images' sizes; or ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do. The
+    distiller's images are a list of float (3, H, W) in [0, 1], its target a list of dicts, see `Targets`; the task loss
+    is in the detector. An adapter serves one distiller.
 
     Example:
         >>> import torch
@@ -55,7 +56,7 @@ class DetectionAdapter(Adapter):
         (['pkd', 'task'], ['bbox_regression', 'classification', 'distribution'])
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("fpn", "head")
+    outputs: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head")
     needs_task_loss: ClassVar[bool] = False
 
     transform: GeneralizedRCNNTransform
@@ -165,7 +166,7 @@ class DetectionAdapter(Adapter):
         return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:
-        """Return the FPN maps by stride for ``"fpn"``, the whole `DenseOutput` for ``"head"``."""
+        """Return the FPN maps by stride for ``"fpn"``, the whole output for ``"pyramid"`` and ``"head"``."""
         return output.maps if name == "fpn" else output
 
     def task_loss(

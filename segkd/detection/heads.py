@@ -219,6 +219,26 @@ def dense_head(detector: nn.Module) -> DenseHead:
     raise SegkdError(f"a {type(found).__name__} has no dense head that CrossKD knows: {known} have")
 
 
+def check_heads(
+    kind: str, term: Any, student: DenseHead, teacher: DenseHead, families: Sequence[str] = ("retinanet", "fcos", "gfl")
+) -> None:
+    """Raise `SegkdError` unless a term of this kind reads both heads, and they predict alike.
+
+    That is: both are of one of the families, the same, with the same classes, FPN strides and anchors per cell.
+    """
+    if (term.student, term.teacher.rpartition(":")[2], term.connector) != ("head", "head", None):
+        raise SegkdError(f"{kind} reads 'head' on both sides, without connector")
+    for what in ("family", "num_classes", "anchors_per_cell", "strides"):
+        of_student, of_teacher = getattr(student, what), getattr(teacher, what)
+        if of_student != of_teacher:
+            noun = "FPN strides" if what == "strides" else what.replace("_", " ")
+            raise SegkdError(
+                f"{kind} needs heads of the same {noun}, the student's has {of_student}, the teacher's {of_teacher}"
+            )
+    if student.family not in families:
+        raise SegkdError(f"{kind} is for heads of {' or '.join(families)}, these are of {student.family}")
+
+
 def _rows(x: Tensor, width: int) -> Tensor:
     """Return (B, h*w*A, width) of (B, A*width, h, w): cell by cell, row by row."""
     return x.unflatten(1, (-1, width)).permute(0, 3, 4, 1, 2).reshape(x.shape[0], -1, width)

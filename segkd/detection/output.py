@@ -49,6 +49,11 @@ class DenseOutput(DetectorOutput):
         """Per image the anchors, priors or points (N, 4), see `DenseHead.anchors`."""
         return self.head.anchors(self.images, list(self.maps.values()))
 
+    @property
+    def level_sizes(self) -> list[int]:
+        """How many anchors each level has; N in all."""
+        return [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
+
     @cached_property
     def in_image(self) -> Tensor:
         """(B, N) bool, which anchors lie in their image rather than in the batch's padding, see `priors.in_image`."""
@@ -62,8 +67,7 @@ class DenseOutput(DetectorOutput):
     def match(self, targets: Targets) -> list[Tensor]:
         """Return what `DenseHead.match` does, computed once: the task loss and distillation share it."""
         if self.matched is None:
-            cells = [x.shape[-2] * x.shape[-1] * self.head.anchors_per_cell for x in self.maps.values()]
-            self.matched = self.head.match(targets, self.anchors, cells, self.images.image_sizes)
+            self.matched = self.head.match(targets, self.anchors, self.level_sizes, self.images.image_sizes)
         return self.matched
 
     def of_images(self, index: list[int]) -> "DenseOutput":

@@ -221,7 +221,7 @@ class TestConstruction:
                 "gfl",
                 "gfl",
                 {"a": Term(CrossKDBox(), connector="conv1x1")},
-                r"its connector is CrossKDBox\(channels=...\)",
+                r"'a': CrossKDBox takes no connector of its term: .* CrossKDBox\(channels=...\)",
             ),
             ("gfl", "gfl", {"a": Term(CrossKDBox(), teacher="fpn")}, "'a': CrossKDBox reads 'head' on both sides"),
             (
@@ -257,7 +257,7 @@ class TestConstruction:
             def forward(self, x: Tensor) -> dict[str, Tensor]:
                 return super().forward(nn.functional.interpolate(x, scale_factor=2))
 
-        with pytest.raises(SegkdError, match=r"same FPN strides, got .*student.*\[8, .*teacher.*\[4, "):
+        with pytest.raises(SegkdError, match=r"same FPN strides, the student's has \[8, .*teacher's \[4, "):
             distil(detector("retinanet"), detector("retinanet", 1, backbone=Finer()), crosskd())
 
     def test_what_is_no_detector(self) -> None:

@@ -8,7 +8,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from segkd.connectors import make_connector
 from segkd.detection.gfl_losses import BINS
-from segkd.detection.heads import BLOCKS, Branch, Place
+from segkd.detection.heads import BLOCKS, Branch, Place, check_heads
 from segkd.detection.output import DenseOutput
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
@@ -113,25 +113,14 @@ class CrossKD(nn.Module):
     def check_heads(self, term: Any, student: Any, teacher: Any) -> None:
         """Raise `SegkdError` unless its term reads both heads and these fit together."""
         kind = type(self).__name__
-        if (term.student, term.teacher.rpartition(":")[2], term.connector) != ("head", "head", None):
-            raise SegkdError(f"{kind} reads 'head' on both sides, and its connector is {kind}(channels=...)")
-        for what in ("family", "num_classes", "anchors_per_cell"):
-            of_student, of_teacher = getattr(student, what), getattr(teacher, what)
-            if of_student != of_teacher:
-                raise SegkdError(
-                    f"{kind} needs heads of the same {what.replace('_', ' ')}, the student's has {of_student}, the "
-                    f"teacher's {of_teacher}"
-                )
+        if term.connector is not None:
+            raise SegkdError(f"{kind} takes no connector of its term: it has one of its own, {kind}(channels=...)")
+        check_heads(kind, term, student, teacher)
         channels = (student.channels, teacher.channels)
         if channels != (self.channels or (student.channels, student.channels)):
             raise SegkdError(
                 f"the student's head has {channels[0]} channels, the teacher's {channels[1]}: give {kind} "
                 f"channels={list(channels)}"
-            )
-        if student.strides != teacher.strides:
-            raise SegkdError(
-                f"{kind} needs the same FPN strides, got the student's {student.strides}, the teacher's "
-                f"{teacher.strides}"
             )
 
     def cross(self, student: DenseOutput, teacher: DenseOutput) -> dict[str, Tensor]:
