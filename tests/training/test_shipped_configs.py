@@ -59,6 +59,8 @@ def small(config: Config, folder: Path) -> list[str]:
     found = [*SMALL, *OF_TASK[config.task], f"data.dataset={root / dataset}.yaml", f"data.root={root}"]
     if getattr(config.data, "resize", None) is not None:
         found.append("data.resize=[64,64]")
+    if config.data.unlabelled is not None:
+        found.append("data.limit=1")  # the other image of the tree is without label
     if config.task == "detection" and getattr(config.data, "crop", None) is not None:
         found.append("data.crop=[64,96]")
     return found
