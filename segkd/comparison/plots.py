@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from segkd.comparison.records import Method
-from segkd.comparison.tables import difference_of, measures_of
+from segkd.comparison.tables import measures_of
+from segkd.comparison.versus import Versus
 
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which colour-blind people can tell apart; each method has a marker and a line of its own too."""
@@ -16,11 +17,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)))
 
 
-def difference_plot(methods: Sequence[Method], baseline: Method) -> str | None:
+def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus) -> str | None:
     """Return each method's paired difference to the baseline, with its interval and each seed; None without any."""
     score = measures_of(baseline)[0]
-    others = [method for method in methods if method is not baseline]
-    found = [(method, gain) for method in others if (gain := difference_of(method, baseline, score)) is not None]
+    gains = versus.differences(methods, score)
+    found = [(method, gains[method.name]) for method in methods if method.name in gains]
     if not found:
         return None
     figure, axes = _figure(height=1.1 + 0.42 * len(found))
@@ -37,7 +38,7 @@ def difference_plot(methods: Sequence[Method], baseline: Method) -> str | None:
     axes.set_yticks(range(len(found)), [method.name for method, _ in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     unit = ", points" if score.unit == "%" else ""
-    axes.set_xlabel(f"{score.heading} to {baseline.name}{unit} (mean, 95 % interval; strokes: single seeds)")
+    axes.set_xlabel(f"{score.heading} to {baseline.name}{unit} (mean and interval; strokes: single seeds)")
     return _svg(figure)
 
 

@@ -20,8 +20,10 @@ from segkd.common.files import replacing, write_text
 from segkd.common.pictures import Picture, comparison_grid
 from segkd.common.progress import say
 from segkd.comparison import tables as of
+from segkd.comparison.circumstances import config_table, environment_table, facts_on, remarks_on
 from segkd.comparison.plots import curve_plot, difference_plot
-from segkd.comparison.records import Method, records_of
+from segkd.comparison.records import Method
+from segkd.comparison.versus import longer_runs, ways_to_compare
 from segkd.data.samples import spread
 from segkd.errors import SegkdError
 from segkd.network import Network
@@ -82,30 +84,34 @@ def write_report(
         against: that of them which the others are compared to.
         directory: the comparison's.
         console: where the table is shown.
-        agreed: ``budget`` and ``command``, as far as they are known.
+        agreed: ``budget``, ``command`` and ``same_time``, as far as they are known.
         pictures: how many validation images are shown.
         open_runs: how many runs are not finished: the title says so.
     """
-    methods = [against, *[method for method in methods if method is not against]]
+    same_time = agreed.get("same_time", {})
+    longer = list(longer_runs(methods, same_time).values())
+    plain = [against.name, *[method.name for method in longer]]
+    others = [method for method in methods if method.name not in plain]
+    methods, ways = [against, *longer, *others], ways_to_compare(methods, against, same_time)
     tables = [
-        of.result_table(methods, against),
+        of.result_table(methods, against, ways),
         of.cost_table(methods, against),
-        of.seed_table(methods, against),
+        of.seed_table(methods, against, ways),
         of.class_table(methods, against),
-        of.config_table(methods),
-        of.environment_table(methods),
+        config_table(methods),
+        environment_table(methods),
     ]
     config, score = against.first.config, of.measures_of(against)[0].label
-    title = f"{Path(config.data.dataset).stem}: {', '.join(method.name for method in methods)}"
+    title = f"{Path(config.data.dataset).stem}: {', '.join(method.name for method in [against, *others])}"
     if open_runs:
         title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
     plots = {
-        "difference": (f"{score}, difference to {against.name}", difference_plot(methods, against)),
+        "difference": (f"{score}, difference to {against.name}", difference_plot(methods, against, ways[0])),
         "steps": (f"{score} over steps", curve_plot(methods, against, "steps")),
         "minutes": (f"{score} over time", curve_plot(methods, against, "minutes")),
     }
     drawn = {file: (name, svg) for file, (name, svg) in plots.items() if svg is not None}
-    shown = strips(methods, pictures, console) if pictures else []
+    shown = strips([against, *others], pictures, console) if pictures else []
     legend = task_of(config).legend if shown else []
 
     folder = directory / "plots"
@@ -122,8 +128,8 @@ def write_report(
     environment = Environment(loader=loader, autoescape=escaped, trim_blocks=True)
     content = {
         "title": title,
-        "facts": _facts(methods, agreed),
-        "remarks": of.remarks_on(methods, against, agreed.get("budget", "steps")),
+        "facts": facts_on(methods, agreed),
+        "remarks": remarks_on(methods, against, agreed),
         "tables": [table for table in tables if table is not None],
         "figures": figures,
         "plots": {name: data_uri("svg+xml", svg.encode()) for name, svg in drawn.values()},
@@ -135,24 +141,6 @@ def write_report(
     _show(tables[0], console)
     for name in ("report.md", "report.html"):
         say(console, f"written: {directory / name}")
-
-
-def _facts(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What stands above the tables: what was compared, on what, by which command."""
-    config, environment = methods[0].first.config, methods[0].first.result["environment"]
-    budget, gpu = agreed.get("budget", "steps"), environment.get("gpu")
-    records = records_of(methods)
-    steps = sorted({record.config.trainer.max_steps for record in records})
-    batches = sorted({record.batch for record in records})
-    threads = f"{environment['cpu']}, {environment['threads']} thread(s)"
-    counts = f"{', '.join(map(str, steps))} steps of batch {', '.join(map(str, batches))}"
-    facts = [
-        ("data", f"{of.shortened(config.data.dataset)}, split {config.data.val_split}"),
-        ("runs", f"{len(records)}, of {len(methods)} methods"),
-        ("budget", f"{budget}: {counts}" if "minutes" in budget else counts),
-        ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
-    ]
-    return [*facts, ("command", agreed["command"])] if "command" in agreed else facts
 
 
 def _show(table: of.Table | None, console: Console) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from segkd.comparison.plots import COLORS, LINES, MARKERS, curve_plot, difference_plot
 from segkd.comparison.records import Method, find_baseline, group, read_records
+from segkd.comparison.versus import ways_to_compare
 
 
 @pytest.fixture
@@ -24,14 +25,14 @@ def test_curves_are_svg_with_a_colour_for_each_method(methods: list[Method], ove
 
 
 def test_differences_are_svg_without_the_baseline(methods: list[Method]):
-    svg = difference_plot(methods, methods[0])
+    svg = difference_plot(methods, methods[0], ways_to_compare(methods, methods[0])[0])
     assert ET.fromstring(svg).tag.endswith("svg")
     assert COLORS[1].lower() in svg
     assert COLORS[2].lower() in svg
 
 
 def test_no_differences_to_itself_alone(methods: list[Method]):
-    assert difference_plot(methods[:1], methods[0]) is None
+    assert difference_plot(methods[:1], methods[0], ways_to_compare(methods[:1], methods[0])[0]) is None
 
 
 def test_the_same_runs_give_the_same_file(methods: list[Method]):

@@ -1,0 +1,83 @@
+"""Differences to a baseline, seed against seed, with what the number of methods takes away from their certainty."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+ALPHA = 0.05
+"""The chance that is taken of calling any difference of a column clear that is none."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference; of one pair nothing more is known, and all else is None.
+
+    Attributes:
+        mean: of the differences.
+        low: where its interval begins.
+        high: where it ends.
+        p: by Holm's procedure, of all methods of the column; the chance of a difference of this size where there is
+            none, if the differences are normal.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether Holm's procedure rejects that there is no difference; the interval then lies on one side of zero."""
+        return self.p is not None and self.p <= ALPHA
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and standard deviation (of a sample, n - 1); None for the deviation of one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def paired_differences(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Difference]:
+    """Return of each method the mean of ``value - baseline`` over its pairs, with its interval and p-value.
+
+    Pairs that share a seed share the student's first weights and the order of the images, so that what a seed
+    changes for both falls out of the difference. Each difference is tested against zero by Student's paired t-test,
+    which supposes that differences are normal; the p-values are corrected for how many methods are tested by Holm's
+    procedure (1979), which needs nothing else to hold, whatever the methods have in common.
+
+    With k methods, the smallest p-value is tested at 5 % / k, the next at 5 % / (k - 1), and so on; from the first that
+    is not small enough on nothing is rejected. A method's interval is Student's t at the level of its step (100 % minus
+    5 % / k, ...), from where the procedure stops on at the level of that step: so it excludes zero exactly where the
+    procedure rejects, and is never narrower than the 95 % interval of that method alone. The chance that any method of
+    the column is called clear and has no difference is at most 5 %; that all intervals hold at once is less certain.
+
+    Args:
+        pairs: of each method a value and the baseline's value for each seed that both have; a method without any, or
+            with one that is NaN, is not tested.
+    """
+    found: dict[str, Difference] = {}
+    tested: dict[str, tuple[float, float, int]] = {}
+    for name, each in pairs.items():
+        mean, std = mean_std([value - other for value, other in each]) if each else (math.nan, None)
+        found[name] = Difference(mean)
+        if std is not None and not math.isnan(mean):
+            tested[name] = mean, std / len(each) ** 0.5, len(each) - 1
+    raw = {name: _two_sided(*each) for name, each in tested.items()}
+    left, p, step = len(raw), 0.0, ALPHA
+    for name in sorted(raw, key=lambda name: raw[name]):
+        if p <= ALPHA:  # nothing was kept so far
+            step = ALPHA / left
+        p = max(p, min(raw[name] * left, 1.0))
+        left -= 1
+        mean, error, degrees = tested[name]
+        half = float(student_t.ppf(1 - step / 2, degrees)) * error
+        found[name] = Difference(mean, mean - half, mean + half, p)
+    return found
+
+
+def _two_sided(mean: float, error: float, degrees: int) -> float:
+    if error == 0:  # all differences are the same
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * student_t.sf(abs(mean) / error, degrees))
