@@ -102,6 +102,13 @@ def connected(connector: nn.Module, student: list[Any], where: Route) -> list[An
     return [connect(x) for connect, x in zip(each, student, strict=True)]
 
 
+def calls(term: Term, where: Route, pairs: list[tuple[list[Any], list[Any]]]) -> list[tuple[Any, Any]]:
+    """Return what a loss is called with, once for each pair of maps, or once with lists of all if it takes those."""
+    if getattr(term.loss, "takes_lists", False) and not any(where.lists):
+        return [([x for s, _ in pairs for x in s], [x for _, t in pairs for x in t])]
+    return [(s if where.lists[0] else s[0], t if where.lists[1] else t[0]) for s, t in pairs]
+
+
 def evaluate(
     terms: Mapping[str, Term],
     routes: Mapping[str, Route],
@@ -112,14 +119,14 @@ def evaluate(
     teachers: Mapping[str, Found],
 ) -> dict[str, Tensor]:
     """Return each term's value, a scalar: first all read what they compare, then the losses run."""
-    compared: dict[str, list[tuple[Any, Any]]] = {name: [] for name in terms}
+    compared: dict[str, list[tuple[Any, Any]]] = {}
     for name, term in terms.items():
-        where = routes[name]
+        where, pairs = routes[name], []
         for s, t in read(name, term, where, student, teachers, adapter):
             if name in connectors:
                 s = connected(connectors[name], s, where)
-            s, t = sized(name, term, s, t, adapter, step.target)
-            compared[name].append((s if where.lists[0] else s[0], t if where.lists[1] else t[0]))
+            pairs.append(sized(name, term, s, t, adapter, step.target))
+        compared[name] = calls(term, where, pairs)
     values = {}
     for name, term in terms.items():
         further = (step.target, step) if getattr(term.loss, "needs_step", False) else (step.target,)

@@ -11,7 +11,7 @@ from segkd.adapter import Live
 from segkd.connectors import make_connector
 from segkd.errors import SegkdError
 from segkd.outputs import is_map, tensors_of
-from segkd.reads import Route, connected, read
+from segkd.reads import Route, calls, connected, read
 from segkd.taps import uncompiled
 from segkd.term import Term
 
@@ -135,11 +135,11 @@ class Trial:
             return
         if failure := self.failure(where.teachers):
             raise SegkdError(f"term {name!r} needs the models' channels, but {failure}")
-        s, t = read(name, term, where, self.student, self.teachers, self.adapter)[0]
+        pairs = read(name, term, where, self.student, self.teachers, self.adapter)
         if connector is not None:
             with torch.no_grad(), undisturbed(connector):
-                s = connected(connector, s, where)
-        prepare(s if where.lists[0] else s[0], t if where.lists[1] else t[0])
+                pairs = [(connected(connector, s, where), t) for s, t in pairs]
+        prepare(*calls(term, where, pairs)[0])
 
 
 def _like(shape: Any) -> Any:

@@ -109,6 +109,9 @@ class TestErrors:
         lists = Term(loss := Lists(), student=["encoder", "logits"], teacher=["encoder", "logits"])
         make({"own": lists}, teacher=wide)
         assert loss.channels == [(6, 9), (CLASSES, CLASSES)]
+        loss.takes_lists, loss.any_channels = True, True
+        assert make({"own": Term(loss, student="encoder", teacher="encoder")}, teacher=wide)(IMAGES, MASKS).terms["own"]
+        assert loss.channels == [(6, 9)]
         picky = nn.Sequential(OrderedDict(encoder=nn.Flatten(), head=nn.Linear(7, 5)))
         says = refusal({"own": term}, student=picky)
         assert says.startswith("term 'own' needs the models' channels, but the student does not take zeros")
