@@ -98,6 +98,14 @@ def share_of_all(count: Tensor) -> Tensor:
     return torch.where(mean > 0, count / mean, 1.0)
 
 
+def pixel_mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean of values (B, h, w) over the valid pixels of all processes, see `share_of_all`; 0 of none."""
+    if valid is None:
+        return values.mean()
+    count = valid.sum()
+    return (values * valid).sum() / count.clamp(min=1) * share_of_all(count)
+
+
 def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:
     """Return the log-softmax along ``dim`` over the valid entries, 0 on the others.
 
@@ -109,3 +117,19 @@ def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:
     # row without valid entries NaN.
     keep = valid.to(x.dtype)
     return F.log_softmax(x + (keep - 1) * 1e30, dim=dim) * keep
+
+
+def labelled_pixels(
+    name: str, target: Tensor | None, ignore_index: int, like: Tensor, classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return labels (B, h, w) at the size of ``like`` (B, C, h, w), and where they name one of the classes.
+
+    Elsewhere, where ignored or out of range, the label is 0.
+    """
+    if target is None:
+        raise SegkdError(f"{name} reads labels, and this batch has none: give a target")
+    if target.dim() != 3 or target.shape[0] != like.shape[0]:
+        raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
+    labels = resize_labels(class_ids(target), (like.shape[-2], like.shape[-1]))
+    valid = (labels >= 0) & (labels < classes) & (labels != ignore_index)
+    return labels.masked_fill(~valid, 0), valid

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from segkd.losses._common import check_pair, check_temperature, share_of_all, valid_pixels
+from segkd.losses._common import check_pair, check_temperature, pixel_mean, valid_pixels
 from segkd.losses._kl import KL
 from segkd.losses.base import Loss
 
@@ -67,8 +67,4 @@ class PixelKD(Loss):
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
         kl = pixel_kl(student, teacher, self.temperature)
-        valid = valid_pixels(target, self.ignore_index, student)
-        if valid is None:
-            return kl.mean() * self.temperature**2
-        count = valid.sum()
-        return (kl * valid).sum() / count.clamp(min=1) * (self.temperature**2 * share_of_all(count))
+        return pixel_mean(kl, valid_pixels(target, self.ignore_index, student)) * self.temperature**2

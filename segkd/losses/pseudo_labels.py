@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import SegkdError
-from segkd.losses._common import check_pair, full_precision, share_of_all, valid_pixels
+from segkd.losses._common import check_pair, full_precision, pixel_mean, valid_pixels
 from segkd.losses.base import Loss
 
 
@@ -104,6 +104,4 @@ class PseudoLabels(Loss):
             if self.quantile is not None:
                 cuts = quantile_cuts(losses.flatten(), of_class.flatten(), t.shape[1], self.quantile)
                 kept = kept & (losses < cuts[classes])
-            count = kept.sum()
-            wrong = F.cross_entropy(s, classes, reduction="none")
-            return (wrong * kept).sum() / count.clamp(min=1) * share_of_all(count)
+            return pixel_mean(F.cross_entropy(s, classes, reduction="none"), kept)
