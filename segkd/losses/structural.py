@@ -1,0 +1,152 @@
+"""Structural KD: feature maps compared by their structural similarity (de Rijk et al., arXiv 2211.13133)."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segkd.errors import SegkdError, nearest
+from segkd.losses._common import check_maps, full_precision
+from segkd.losses.base import Loss
+
+Normalise = Literal["image", "channel", "batch"]
+PART = 2**22
+"""Values of a map that are compared at once."""
+
+
+def scaled(features: Tensor, normalise: Normalise = "image") -> Tensor:
+    """Return (x - min) / (max - min), in [0, 1]; a map that is constant becomes zeros and passes no gradient.
+
+    Args:
+        features: (B, C, h, w). The gradient also flows through minimum and maximum.
+        normalise: what these are of: each ``"image"``'s whole map, each ``"channel"`` of it, or the ``"batch"``.
+    """
+    dims = {"image": (1, 2, 3), "channel": (2, 3), "batch": (0, 1, 2, 3)}[normalise]
+    least, most = features.amin(dims, keepdim=True), features.amax(dims, keepdim=True)
+    varies = most - least > 1e-12
+    return (features - least) * torch.where(varies, 1 / torch.where(varies, most - least, 1.0), 0.0)
+
+
+def blur(length: int, window: int, sigma: float, like: Tensor) -> Tensor:
+    """Return the (length, length) matrix that blurs rows, x @ matrix: a Gaussian window with reflect padding.
+
+    As a product of matrices it takes a tenth of a convolution's time.
+    """
+    reach = window // 2
+    offset = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
+    weight = (-offset.square() / (2 * sigma**2)).exp()
+    column = torch.arange(length, device=like.device)
+    source = (column[:, None] + torch.arange(-reach, reach + 1, device=like.device)).abs()
+    source = (length - 1) - ((length - 1) - source).abs()  # reflected at both ends, which are not repeated
+    matrix = like.new_zeros(length, length)
+    return matrix.scatter_add(1, source, (weight / weight.sum()).expand(length, -1)).T
+
+
+class Structural(Loss):
+    """Structural similarity: the mean of clamp((1 - SSIM) / 2, 0, 1) over B * C_t * h * w.
+
+    Both maps are scaled to [0, 1] (see `scaled`). With mean, variance and covariance under a Gaussian window, of each
+    channel, and c1 = k1^2, c2 = k2^2,
+    SSIM = (2 mu_s mu_t + c1) (2 cov + c2) / ((mu_s^2 + mu_t^2 + c1) (var_s + var_t + c2)).
+    Where the student's channels are others, a 1x1 convolution with bias, made by `prepare`, maps them. The window is at
+    most 2 * the shorter side - 1, as reflect padding has it: P6 and P7 are small.
+
+    The paper does not say over what minimum and maximum go: here over each image's map. It weighs a detector's levels,
+    which are summed, by 2 or 4. There is no released code. Published on COCO, 1x: RetinaNet R101 teaches R50 from 36.4
+    to 40.1 AP, and R18 from 32.6 to 36.1.
+
+    Args:
+        window: odd, at least 1.
+        sigma: of the window, in positions, above 0.
+        normalise: ``"image"``, ``"channel"`` or ``"batch"``.
+        k1: above 0.
+        k2: above 0.
+
+    Shape:
+        student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient. target is not read. Returns a
+        scalar in [0, 1].
+
+    Raises:
+        SegkdError: batch or size differ, channels are not those that it was prepared for, or an option is out of range.
+
+    Reference: de Rijk, Schneider, Cordts, Gavrila, "Structural Knowledge Distillation for Object Detection",
+    arXiv 2211.13133.
+
+    Example:
+        >>> import torch
+        >>> from segkd.losses import Structural
+        >>> x = torch.randn(2, 8, 7, 9)
+        >>> bool(Structural()(x, 3 * x + 1) < 1e-6)
+        True
+    """
+
+    name = "structural"
+    title = "Structural similarity of features"
+    paper = "arXiv 2211.13133"
+    takes = "features, or the FPN of detectors"
+    default_weight = 4.0
+    normalization = "mean over B * C_t * h * w, each level"
+    any_channels = True
+
+    window: int = 11
+    sigma: float = 1.5
+    normalise: Normalise = "image"
+    k1: float = 0.01
+    k2: float = 0.03
+
+    def check(self) -> None:
+        """Look at the options."""
+        if self.normalise not in get_args(Normalise):
+            raise SegkdError(
+                f"structural cannot normalise by {self.normalise!r}, {nearest(self.normalise, get_args(Normalise))}"
+            )
+        if self.window < 1 or self.window % 2 == 0:
+            raise SegkdError(f"structural's window is an odd number of at least 1, got {self.window}")
+        for name in ("sigma", "k1", "k2"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise SegkdError(f"structural's {name} must be above 0, got {value}")
+        self.adapter: nn.Conv2d | None = None
+
+    def prepare(self, student: Tensor, teacher: Tensor) -> None:
+        """Make the convolution where channels differ; what has one keeps it."""
+        if self.adapter is None and student.shape[1] != teacher.shape[1]:
+            self.adapter = nn.Conv2d(student.shape[1], teacher.shape[1], 1, device=student.device)
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar."""
+        check_maps(self.name, student, teacher)
+        takes = teacher.shape[1] if self.adapter is None else self.adapter.in_channels
+        if student.shape[1] != takes or (self.adapter is not None and self.adapter.out_channels != teacher.shape[1]):
+            raise SegkdError(
+                f"structural was not prepared for these channels, got student {tuple(student.shape)} and teacher "
+                f"{tuple(teacher.shape)}: call prepare(student, teacher) first, as a Distiller does"
+            )
+        with full_precision(student, teacher.detach()) as (s, t):
+            s = s if self.adapter is None else self.adapter(s)
+            # A row for each channel of each image.
+            s, t = (scaled(x, self.normalise).flatten(0, 1) for x in (s, t))
+            parts = [x.split(max(PART // s[0].numel(), 1)) for x in (s, t)]
+            if len(parts[0]) == 1:
+                return self.dissimilarity(s, t) / s.numel()
+            # A dozen temporaries of the map's size would be kept for backward: they are computed anew there.
+            sums = [checkpoint(self.dissimilarity, *pair, use_reentrant=False) for pair in zip(*parts, strict=True)]
+            return torch.stack(sums).sum() / s.numel()
+
+    def dissimilarity(self, s: Tensor, t: Tensor) -> Tensor:
+        """Return the sum of clamp((1 - SSIM) / 2, 0, 1) of scaled maps (N, h, w)."""
+        height, width = s.shape[1:]
+        window = min(self.window, 2 * min(height, width) - 1)
+        down, across = (blur(length, window, self.sigma, s) for length in (height, width))
+
+        def mean(x: Tensor) -> Tensor:
+            return down.T @ (x @ across)
+
+        mean_s, mean_t, c1, c2 = mean(s), mean(t), self.k1**2, self.k2**2
+        variances = mean(s * s + t * t) - mean_s.square() - mean_t.square()
+        covariance = mean(s * t) - mean_s * mean_t
+        similar = (2 * mean_s * mean_t + c1) * (2 * covariance + c2)
+        similar = similar / ((mean_s.square() + mean_t.square() + c1) * (variances + c2))
+        return ((1 - similar) / 2).clamp(0, 1).sum()

@@ -1,0 +1,71 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from losses.base import pair, value_and_grad
+from losses.features import FeatureLossTests
+
+from segkd.errors import SegkdError
+from segkd.losses import Structural, structural
+from segkd.losses.structural import blur, scaled
+
+
+class TestStructural(FeatureLossTests):
+    loss = Structural
+    name = "structural"
+    settings = ({}, {"normalise": "channel", "window": 5}, {"normalise": "batch"})
+
+    def test_is_zero_where_the_student_is_the_teacher(self) -> None:
+        student, _ = pair(dtype=torch.float64)
+        for settings in self.settings:
+            value, grad = value_and_grad(Structural(**settings), student, student.detach() * 2 + 1)
+            assert abs(value) < 1e-12
+            assert grad.abs().max() < 1e-6
+
+    def test_a_constant_map_passes_no_gradient(self) -> None:
+        _, teacher = pair()
+        value, grad = value_and_grad(Structural(), torch.full_like(teacher, 3.0), teacher)
+        assert 0 < value <= 1
+        assert not grad.any()
+
+    def test_parts_of_a_map_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        whole = value_and_grad(Structural(), student, teacher)
+        monkeypatch.setattr(structural, "PART", 3 * 7 * 9)
+        torch.testing.assert_close(value_and_grad(Structural(), student, teacher), whole)
+
+    def test_channels_that_it_was_not_prepared_for(self) -> None:
+        with pytest.raises(
+            SegkdError, match=r"not prepared .* \(2, 5, 7, 9\) and teacher \(2, 8, 7, 9\): call prepare"
+        ):
+            Structural()(*self.pair())
+
+    @pytest.mark.parametrize(
+        ("option", "says"),
+        [
+            ({"normalise": "chanel"}, "did you mean 'channel'"),
+            ({"window": 4}, "odd number"),
+            ({"window": -1}, "odd number"),
+            ({"sigma": 0.0}, "sigma must be above 0"),
+            ({"k2": float("nan")}, "k2 must be above 0"),
+        ],
+    )
+    def test_options_out_of_range(self, option: dict[str, float], says: str) -> None:
+        with pytest.raises(SegkdError, match=says):
+            Structural(**option)
+
+
+@pytest.mark.parametrize(("length", "window"), [(12, 11), (6, 11), (5, 9), (1, 1), (3, 1)])
+def test_blur_is_a_gaussian_window_with_reflect_padding(length: int, window: int) -> None:
+    x = pair((2, 1, 3, length), torch.float64)[1]
+    weight = (-(torch.arange(window, dtype=torch.float64) - window // 2).square() / 4.5).exp()
+    padded = F.pad(x, (window // 2, window // 2, 0, 0), mode="reflect")
+    expected = F.conv2d(padded, (weight / weight.sum()).view(1, 1, 1, -1))
+    torch.testing.assert_close(x @ blur(length, window, 1.5, x), expected)
+
+
+def test_scaled_goes_from_0_to_1() -> None:
+    x = pair()[1]
+    for normalise, dims in (("image", (1, 2, 3)), ("channel", (2, 3)), ("batch", (0, 1, 2, 3))):
+        found = scaled(x, normalise)
+        assert (found.amin(dims) == 0).all()
+        torch.testing.assert_close(found.amax(dims), torch.ones_like(found.amax(dims)))
