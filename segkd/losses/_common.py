@@ -58,6 +58,13 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Ten
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
+def unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Divide vectors along ``dim`` by their L2 norm; those of norm 0 stay zeros and pass no gradient."""
+    square = x.square().sum(dim, keepdim=True)
+    exists = square > 0
+    return x * (torch.where(exists, square, 1.0).rsqrt() * exists)
+
+
 def class_ids(target: Tensor) -> Tensor:
     """Return labels of any integer type as int64; other tensors as they are.
 

@@ -68,3 +68,11 @@ class LayerLoss(Loss):
         for s, t in (pairs := list(zip(*sides, strict=True))):
             check_maps(self.name, s, t, any_size)
         return pairs
+
+
+def normed(name: str, layers: nn.Module, x: Tensor) -> Tensor:
+    """Return what layers that end with a batch norm make of a map; one position alone has no batch statistics."""
+    if x.numel() == x.shape[1]:
+        raise SegkdError(f"{name}'s batch norm needs two positions at least, got {tuple(x.shape)}")
+    y: Tensor = layers(x)
+    return y
