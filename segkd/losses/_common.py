@@ -65,6 +65,12 @@ def unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     return x * (torch.where(exists, square, 1.0).rsqrt() * exists)
 
 
+def pooled(x: Tensor, pool: int) -> Tensor:
+    """Return the averages of (B, C, h, w) over squares of ``pool`` pixels, the last ones cut at the border."""
+    # Nothing is padded here. With count_include_pad torch.compile's gradient at the border is wrong (torch 2.14).
+    return x if pool == 1 else F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
+
+
 def class_ids(target: Tensor) -> Tensor:
     """Return labels of any integer type as int64; other tensors as they are.
 
@@ -81,13 +87,20 @@ def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
 
 
+def labels_like(target: Tensor | None, like: Tensor, name: str = "the loss") -> Tensor:
+    """Return labels (B, H, W) of any integer type as int64 at the size of ``like`` (B, C, h, w)."""
+    if target is None:
+        raise SegkdError(f"{name} compares by class: it needs labels, and this batch has none")
+    if target.dim() != 3 or target.shape[0] != like.shape[0]:
+        raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
+    return resize_labels(class_ids(target), (like.shape[-2], like.shape[-1]))
+
+
 def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) -> Tensor | None:
     """Return (B, h, w) bool at the size of ``like`` (B, C, h, w), False where ignored; None to keep all pixels."""
     if target is None or ignore_index is None:
         return None
-    if target.dim() != 3 or target.shape[0] != like.shape[0]:
-        raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
-    return resize_labels(class_ids(target), (like.shape[-2], like.shape[-1])) != ignore_index
+    return labels_like(target, like) != ignore_index
 
 
 def share_of_all(count: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from .row import Row
 
 RELATIVE = 1e-6
 ABSOLUTE = 1e-8  # where a figure is 0
+ZERO = 1e-20  # what is below this is 0, but for rounding
 
 
 def read(path: Path) -> list[Row]:
@@ -44,9 +45,11 @@ def errors(expected: Any, found: Any, place: str = "") -> Iterator[tuple[str, fl
             yield from errors(value, found[index], f"{place}[{index}]")
     elif isinstance(found, dict | list | tuple | None):
         yield place, math.inf
-    elif expected == 0 and not isinstance(expected, bool):
+    elif isinstance(expected, bool | str):
+        yield place, 0.0 if expected == found else math.inf
+    elif abs(expected) < ZERO:
         yield place, 0.0 if abs(found) <= ABSOLUTE else math.inf
-    elif isinstance(expected, bool | int | str):
+    elif isinstance(expected, int):
         yield place, 0.0 if expected == found else math.inf
     else:
         yield place, abs(found - expected) / abs(expected) if math.isfinite(found) else math.inf

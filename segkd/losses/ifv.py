@@ -1,0 +1,75 @@
+"""IFV: how like its class each pixel's feature is (Wang et al., ECCV 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segkd.losses._common import check_maps, full_precision, labels_like, unit
+from segkd.losses.base import Loss
+
+
+def similarity_to_class(features: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Return the cosine of each pixel's feature with the mean feature of its class in that image.
+
+    The gradient flows through the mean, whose denominator is the number of pixels + 1e-6. A zero vector has cosine 0
+    and no gradient.
+
+    Args:
+        features: (B, C, h, w).
+        labels: (B, h, w), int64.
+        ignore_index: pixels with this label have no class.
+
+    Returns:
+        (B, h, w) in [-1, 1], in float32 (float64 for float64 features); 0 where ignored.
+    """
+    with full_precision(features.flatten(2)) as (x,):
+        ids = torch.where(labels == ignore_index, -1, labels).flatten(1)[:, None]
+        # (B, K, n): products with it sum over a class's pixels, and fetch what a pixel's class has.
+        member = (ids == torch.arange(int(ids.max()) + 1, device=ids.device)[:, None]).to(x.dtype)
+        means = (member @ x.transpose(1, 2)) / (member.sum(2, keepdim=True) + 1e-6)
+        return ((unit(means, 2) @ unit(x, 1)) * member).sum(1).view(labels.shape)
+
+
+class IFV(Loss):
+    """Intra-class feature variation: the mean of (S_s - S_t)^2 over all B * h * w pixels.
+
+    S is `similarity_to_class`: how like the mean feature of its class in that image a pixel is. Ignored pixels add
+    nothing and count in the mean. CIRKD weighs it by 20, the original paper by 200, both beside pixel KD.
+
+    Args:
+        ignore_index: pixels with this label have no class.
+
+    Shape:
+        student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient; target: (B, H, W) labels, at
+        the maps' size by nearest neighbour. Returns a scalar.
+
+    Raises:
+        SegkdError: batch or size differ, or there are no labels.
+
+    Reference: Wang, Zhou, Jiang, Bai, Xu, "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV
+    2020.
+
+    Example:
+        >>> import torch
+        >>> from segkd.losses import IFV
+        >>> student, teacher = torch.randn(2, 5, 7, 9), torch.randn(2, 8, 7, 9)
+        >>> IFV()(student, teacher, torch.randint(0, 3, (2, 28, 36))).shape
+        torch.Size([])
+    """
+
+    name = "ifv"
+    title = "Intra-class feature variation"
+    paper = "ECCV 2020, Wang et al."
+    takes = "features, and labels"
+    default_weight = 20.0
+    normalization = "mean over B * h * w; the original paper's weight is 200"
+    any_channels = True
+
+    ignore_index: int = 255
+
+    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar."""
+        check_maps(self.name, student, teacher)
+        labels = labels_like(target, student, self.name)
+        s, t = (similarity_to_class(x, labels, self.ignore_index) for x in (student, teacher.detach()))
+        return F.mse_loss(s, t)
