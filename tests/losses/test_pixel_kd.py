@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from losses.base import LogitLossTests, pair, some_labels
+from losses.base import LogitLossTests, pair, some_labels, value_and_grad
 
 from segkd.errors import SegkdError
 from segkd.losses import PixelKD
-from segkd.losses.pixel_kd import pixel_kl
+from segkd.losses.pixel_kd import pixel_kl, standardized
 
 
 class TestPixelKD(LogitLossTests):
@@ -36,6 +36,36 @@ class TestPixelKD(LogitLossTests):
         assert PixelKD()(student, teacher, some_labels()) == PixelKD()(student, teacher)
         # And without labels there is nothing to leave out.
         assert PixelKD(ignore_index=255)(student, teacher, None) == PixelKD()(student, teacher)
+
+
+class TestStandardized:
+    def test_mean_is_zero_and_deviation_one_over_the_classes(self) -> None:
+        z = standardized("x", pair(dtype=torch.float64)[1])
+        torch.testing.assert_close(z.mean(1), torch.zeros(2, 7, 9, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(z.std(1), torch.ones(2, 7, 9, dtype=torch.float64), rtol=1e-5, atol=0)
+
+    def test_range_and_offset_do_not_matter_to_the_loss(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        loss = PixelKD(2.0, standardize=True)
+        expected = PixelKD(2.0)(standardized("x", student), standardized("x", teacher))
+        torch.testing.assert_close(loss(student, teacher), expected)
+        torch.testing.assert_close(loss(9 * student - 4, teacher / 3 + 1), expected, rtol=1e-5, atol=0)
+
+    def test_gradcheck_and_half_precision(self) -> None:
+        student, teacher = pair((2, 3, 2, 2), torch.float64)
+        loss = PixelKD(2.0, standardize=True)
+        assert torch.autograd.gradcheck(loss, (student, teacher.requires_grad_()))
+        student, teacher = pair(dtype=torch.bfloat16)
+        assert loss(student, teacher) == loss(student.float(), teacher.float())
+
+    def test_equal_logits_stay_finite(self) -> None:
+        value, grad = value_and_grad(PixelKD(standardize=True), torch.full((1, 5, 2, 2), 3.0), pair((1, 5, 2, 2))[1])
+        assert value.isfinite()
+        assert grad.isfinite().all()
+
+    def test_two_classes_are_an_error(self) -> None:
+        with pytest.raises(SegkdError, match="pixel_kd with standardize needs at least 3 classes"):
+            PixelKD(standardize=True)(*pair((1, 2, 3, 3)))
 
 
 class TestPixelKL:

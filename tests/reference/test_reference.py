@@ -16,6 +16,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:sp compares")  # of a single image
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_is_matched(row):
     assert differences(row)[1] == []
