@@ -140,16 +140,17 @@ def masked_log_softmax(x: Tensor, valid: Tensor | None, dim: int) -> Tensor:
 
 
 def labelled_pixels(
-    name: str, target: Tensor | None, ignore_index: int, like: Tensor, classes: int
+    name: str, target: Tensor | None, ignore_index: int, like: Tensor, resized: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return labels (B, h, w) at the size of ``like`` (B, C, h, w), and where they name one of the classes.
+    """Return labels (B, h, w) and where they name one of the C classes of ``like`` (B, C, h, w): else they are 0.
 
-    Elsewhere, where ignored or out of range, the label is 0.
+    At its size, or, unless ``resized``, at their own.
     """
     if target is None:
         raise SegkdError(f"{name} reads labels, and this batch has none: give a target")
     if target.dim() != 3 or target.shape[0] != like.shape[0]:
         raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
-    labels = resize_labels(class_ids(target), (like.shape[-2], like.shape[-1]))
-    valid = (labels >= 0) & (labels < classes) & (labels != ignore_index)
+    labels = class_ids(target)
+    labels = resize_labels(labels, (like.shape[-2], like.shape[-1])) if resized else labels
+    valid = (labels >= 0) & (labels < like.shape[1]) & (labels != ignore_index)
     return labels.masked_fill(~valid, 0), valid

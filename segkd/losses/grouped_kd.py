@@ -100,7 +100,7 @@ class GroupedKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
-        labels, valid = labelled_pixels(self.name, target, self.ignore_index, student, student.shape[1])
+        labels, valid = labelled_pixels(self.name, target, self.ignore_index, student)
         grouping = (student if self.group_by == "student" else teacher).detach()
         size = group_size(grouping, valid, self.rate, self.step)
         # The label comes first; the order of equal logits is the sort's.

@@ -33,7 +33,7 @@ def labels(seed: int, shape: list[int], classes: int, frac: float = 0.1) -> Tens
     return torch.from_numpy(drawn)
 
 
-def blocks(seed: int, shape: list[int], classes: int, repeat: int, frac: float = 0.0) -> Tensor:
+def blocks(seed: int, shape: list[int], classes: int, repeat: int, frac: float = 0.1) -> Tensor:
     return labels(seed, shape, classes, frac).repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
 
 
