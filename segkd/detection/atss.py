@@ -13,6 +13,24 @@ from segkd.errors import SegkdError
 INSIDE = 0.01  # how far inside its box a positive prior's centre lies at least, in pixels
 
 
+def candidates_of(priors: Tensor, level_sizes: list[int], boxes: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of each box its candidates (M, C), their IoUs with it (M, C) and its threshold (M, 1).
+
+    There is at least one prior and one box; see `atss_assign`.
+    """
+    prior_centres, box_centres = (priors[:, :2] + priors[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
+    distances = (box_centres[:, None] - prior_centres).square().sum(-1)
+    nearest, start = [], 0
+    for level in distances.split(list(level_sizes), 1):
+        nearest.append(level.topk(min(topk, level.shape[1]), largest=False).indices + start)
+        start += level.shape[1]
+    candidates = torch.cat(nearest, 1)
+    ious = box_iou(boxes, priors).gather(1, candidates)
+    # A single candidate has no deviation.
+    spread = ious.std(1, correction=min(1, ious.shape[1] - 1), keepdim=True)
+    return candidates, ious, ious.mean(1, keepdim=True) + spread
+
+
 @torch.no_grad()
 def atss_assign(priors: Tensor, level_sizes: list[int], boxes: Tensor, topk: int = 9) -> Tensor:
     """Return the box that each prior is to learn.
@@ -45,22 +63,12 @@ def atss_assign(priors: Tensor, level_sizes: list[int], boxes: Tensor, topk: int
         return torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
 
     boxes = boxes.to(priors)
-    prior_centres, box_centres = (priors[:, :2] + priors[:, 2:]) / 2, (boxes[:, :2] + boxes[:, 2:]) / 2
-    distances = (box_centres[:, None] - prior_centres).square().sum(-1)
-    nearest, start = [], 0
-    for level in distances.split(list(level_sizes), 1):
-        nearest.append(level.topk(min(topk, level.shape[1]), largest=False).indices + start)
-        start += level.shape[1]
-    candidates = torch.cat(nearest, 1)  # (M, C)
-
-    ious = box_iou(boxes, priors).gather(1, candidates)
-    # A single candidate has no deviation.
-    threshold = ious.mean(1, keepdim=True) + ious.std(1, correction=min(1, ious.shape[1] - 1), keepdim=True)
-    centres = prior_centres[candidates]
+    candidates, ious, threshold = candidates_of(priors, level_sizes, boxes, topk)
+    centres = ((priors[:, :2] + priors[:, 2:]) / 2)[candidates]
     margins = torch.cat([centres - boxes[:, None, :2], boxes[:, None, 2:] - centres], -1).amin(-1)
     positive = (ious >= threshold) & (margins > INSIDE)
 
-    claims = torch.full_like(distances, -1).scatter_(1, candidates, torch.where(positive, ious, -1))
+    claims = priors.new_full((len(boxes), len(priors)), -1).scatter_(1, candidates, torch.where(positive, ious, -1))
     highest, box = claims.max(0)
     return torch.where(highest >= 0, box, -1)
 
