@@ -60,7 +60,7 @@ def small(config: Config, folder: Path) -> list[str]:
     if getattr(config.data, "resize", None) is not None:
         found.append("data.resize=[64,64]")
     if config.data.unlabelled is not None:
-        found.append("data.limit=1")  # the other image of the tree is without label
+        found += ["data.limit=1", "data.unlabelled.share=0.5"]  # the other image of the tree is without label
     if config.task == "detection" and getattr(config.data, "crop", None) is not None:
         found.append("data.crop=[64,96]")
     return found
@@ -75,6 +75,7 @@ def row(name: str) -> Any:
 @pytest.mark.parametrize("name", [row(path.stem) for path in shipped_configs()])
 def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEGKD_WEIGHTS", str(folder))
+    monkeypatch.setenv("SEGKD_STORE", str(tmp_path / "store"))
     config = load_config(name)
     options = [f"runs={tmp_path}", *small(config, folder)]
     if config.teacher is not None:
