@@ -2,12 +2,12 @@
 
 import copy
 import math
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from nets import Net, batch, cross_entropy
+from processes import in_two_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -195,21 +195,16 @@ def test_compiled_it_measures_the_same_and_compiles_once(backend: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 6
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    try:
-        distiller = without_batch_norm()
-        wrapped = DistributedDataParallel(distiller)
-        half = slice(2 * rank, 2 * rank + 2)
-        both = wrapped(IMAGES[half], MASKS[half])
-        both.loss.backward()
-        # One process has labels, the other none: both measure, and neither waits for ever.
-        labelled = torch.tensor([rank == 0, False])
-        later = wrapped(IMAGES[half], MASKS[half], labelled=labelled)
-        torch.save([both.weights, later.weights, distiller.balance.gradients()], folder / f"{rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+def worker(rank: int, folder: Path) -> None:
+    distiller = without_batch_norm()
+    wrapped = DistributedDataParallel(distiller)
+    half = slice(2 * rank, 2 * rank + 2)
+    both = wrapped(IMAGES[half], MASKS[half])
+    both.loss.backward()
+    # One process has labels, the other none: both measure, and neither waits for ever.
+    labelled = torch.tensor([rank == 0, False])
+    later = wrapped(IMAGES[half], MASKS[half], labelled=labelled)
+    torch.save([both.weights, later.weights, distiller.balance.gradients()], folder / f"{rank}.pt")
 
 
 def without_batch_norm() -> Distiller:
@@ -220,10 +215,7 @@ def without_batch_norm() -> Distiller:
 
 @pytest.mark.slow
 def test_processes_average_their_norms(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    in_two_processes(worker, tmp_path)
     of_both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert of_both[0] == of_both[1]
     halves = []

@@ -1,12 +1,12 @@
 """The distiller in a training loop: precision, accumulation, batches without labels, compilation, several processes."""
 
 import copy
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from nets import CLASSES, Net, WithAux, batch, cross_entropy, seeded
+from processes import in_two_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -226,32 +226,24 @@ def counting(weighting: str) -> Distiller:
 WEIGHTINGS = ["none", "classes", "rdd", "mined"]
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """Run one step on this process's half of the batch and keep the gradients."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    try:
-        for weighting in WEIGHTINGS:
-            distiller = counting(weighting)
-            wrapped = DistributedDataParallel(distiller)
-            half = slice(2 * rank, 2 * rank + 2)
-            for progress in (0.2, 0.6):
-                wrapped(IMAGES[half], unequal()[half], progress=progress).loss.backward()
-            assert not any(parameter.requires_grad for parameter in wrapped.module.teacher.parameters())
-            torch.save(gradients(distiller), folder / f"{weighting}{rank}.pt")
-            if rank == 0:  # what one process alone looks at waits for no other
-                with torch.no_grad():
-                    distiller(IMAGES, MASKS, progress=0.5)
-    finally:
-        torch.distributed.destroy_process_group()
+    for weighting in WEIGHTINGS:
+        distiller = counting(weighting)
+        wrapped = DistributedDataParallel(distiller)
+        half = slice(2 * rank, 2 * rank + 2)
+        for progress in (0.2, 0.6):
+            wrapped(IMAGES[half], unequal()[half], progress=progress).loss.backward()
+        assert not any(parameter.requires_grad for parameter in wrapped.module.teacher.parameters())
+        torch.save(gradients(distiller), folder / f"{weighting}{rank}.pt")
+        if rank == 0:  # what one process alone looks at waits for no other
+            with torch.no_grad():
+                distiller(IMAGES, MASKS, progress=0.5)
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    in_two_processes(worker, tmp_path)
     for weighting in WEIGHTINGS:
         single = counting(weighting)
         for progress in (0.2, 0.6):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,13 +159,17 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_the_core_costs_nothing_beyond_torch() -> None:
+def test_the_core_costs_nothing_beyond_torch_and_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     code = (
-        "import json, sys; from segkd import Distiller, Term, DistillOutput; "
+        "import json, os, sys; from segkd import Distiller, Term, DistillOutput; "
         "from segkd.losses import ICSD, PixelKD, CWD, PKD; from segkd.schedules import Linear, alw; "
-        "from segkd.weighting import RelativeDifficulty; print(json.dumps(sorted(sys.modules)))"
+        "from segkd.weighting import RelativeDifficulty; "
+        "print(json.dumps([os.environ.get('OMP_WAIT_POLICY'), sorted(sys.modules)]))"
     )
-    loaded = set(json.loads(run(code)))
+    policy, names = json.loads(run(code))
+    assert policy is None
+    loaded = set(names)
     assert "torch" in loaded
     assert not loaded & set(HEAVY)
     above = (f"segkd.{area}" for area in AREAS if area not in ("losses", "weighting"))
@@ -174,47 +179,58 @@ def test_the_core_costs_nothing_beyond_torch() -> None:
 MODELS = {"albumentations", "lightning", "pytorch_lightning", "segmentation_models_pytorch", "timm", "torchvision"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "says"),
-    [
-        ("", 0, "Usage: segkd"),
-        ("--version", 0, "segkd"),
-        ("train --help", 0, "Usage: segkd train"),
-        ("configs", 0, "quickstart"),
-        ("methods", 0, "icsd"),
-        ("train quickstrat", 2, "did you mean 'quickstart'?"),
-        ("train quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
-        ("train quickstart trainer.max_steps=0", 2, "trainer.max_steps"),
-        ("train quickstart data.dataset=streats", 2, "did you mean 'streets'?"),
-        ("train camvid_icsd distill.terms.icsd.loss=icds", 2, "did you mean 'icsd'?"),
-        ("train camvid_icsd distill.terms.icsd.temprature=2", 2, "did you mean 'temperature'?"),
-        ("train camvid_rdd distill.pixel_weighting.rdd.thresold=1", 2, "did you mean 'threshold'?"),
-        ("train bccd_pkd_crosskd distill.terms.class.indx=2", 2, "did you mean 'index'?"),
-        ("eval quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
-        ("compare quickstart camvid_kd trainer.max_step=1", 2, "did you mean 'max_steps'?"),
-        ("tune --help", 0, "best.yaml"),
-        ("tune quickstart optimizer.lrr=0.1..1", 2, "did you mean 'lr'?"),
-        ("tune quickstart optimizer.lr=1..0.1", 2, "is no range"),
-        ("data check quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
-        ("data show bccd_plain data.dataset=bcdd", 2, "did you mean 'bccd'?"),
-    ],
-    ids=str,
-)
-def test_what_is_told_at_once_loads_neither_torch_nor_models(arguments: str, status: int, says: str) -> None:
+TOLD = [
+    ("", 0, "Usage: segkd"),
+    ("--version", 0, "segkd"),
+    ("train --help", 0, "Usage: segkd train"),
+    ("configs", 0, "quickstart"),
+    ("methods", 0, "icsd"),
+    ("train quickstrat", 2, "did you mean 'quickstart'?"),
+    ("train quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+    ("train quickstart trainer.max_steps=0", 2, "trainer.max_steps"),
+    ("train quickstart data.dataset=streats", 2, "did you mean 'streets'?"),
+    ("train camvid_icsd distill.terms.icsd.loss=icds", 2, "did you mean 'icsd'?"),
+    ("train camvid_icsd distill.terms.icsd.temprature=2", 2, "did you mean 'temperature'?"),
+    ("train camvid_rdd distill.pixel_weighting.rdd.thresold=1", 2, "did you mean 'threshold'?"),
+    ("train bccd_pkd_crosskd distill.terms.class.indx=2", 2, "did you mean 'index'?"),
+    ("eval quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+    ("compare quickstart camvid_kd trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+    ("tune --help", 0, "best.yaml"),
+    ("tune quickstart optimizer.lrr=0.1..1", 2, "did you mean 'lr'?"),
+    ("tune quickstart optimizer.lr=1..0.1", 2, "is no range"),
+    ("data check quickstart trainer.max_step=1", 2, "did you mean 'max_steps'?"),
+    ("data show bccd_plain data.dataset=bcdd", 2, "did you mean 'bccd'?"),
+]
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, list[Any]]:
+    """What each command ended with, said and loaded beyond what those before it had, all in one fresh process."""
     code = f"""
 import contextlib, io, json, sys
 from segkd import cli
 
-sys.argv = ["segkd", *{arguments.split()!r}]
-said, status = io.StringIO(), 0
-try:
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        cli.main()
-except SystemExit as end:
-    status = end.code
-print(json.dumps([status, said.getvalue(), sorted(sys.modules)]))
+told = {{}}
+for arguments in {[arguments for arguments, *_ in TOLD]!r}:
+    sys.argv, before = ["segkd", *arguments.split()], set() if not told else set(sys.modules)
+    said, status = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            cli.main()
+    except SystemExit as end:
+        status = end.code
+    told[arguments] = status, said.getvalue(), sorted(set(sys.modules) - before)
+print(json.dumps(told))
 """
-    ended, said, loaded = json.loads(run(code))
+    found: dict[str, list[Any]] = json.loads(run(code))
+    return found
+
+
+@pytest.mark.parametrize(("arguments", "status", "says"), TOLD, ids=str)
+def test_what_is_told_at_once_loads_neither_torch_nor_models(
+    arguments: str, status: int, says: str, told: dict[str, list[Any]]
+) -> None:
+    ended, said, loaded = told[arguments]
     assert ended == status, said
     assert says in said
     assert not {name.partition(".")[0] for name in loaded} & {"torch", *MODELS}

@@ -1,12 +1,12 @@
 """Batches of which not every image has labels."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nets import CLASSES, Net, WithAux, batch, cross_entropy, seeded
+from processes import in_two_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -165,30 +165,22 @@ def distiller_of(weighting: dict[str, Any] | None) -> Distiller:
     return make(norm=False, terms={"kd": Term(PixelKD())}, **arguments)
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """Run one step on this process's half of the batch, of which the second has no labelled image."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    try:
-        half = slice(2 * rank, 2 * rank + 2)
-        labelled = torch.tensor([True, True, False, False])
-        for number, weighting in enumerate(WEIGHTINGS):
-            distiller = distiller_of(weighting)
-            wrapped = DistributedDataParallel(distiller)
-            for _ in range(2):
-                wrapped(IMAGES[half], MASKS[half], 0.05, labelled=labelled[half]).loss.backward()
-            gradients = {name: parameter.grad for name, parameter in distiller.named_parameters()}
-            torch.save(gradients, folder / f"{number}-{rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+    half = slice(2 * rank, 2 * rank + 2)
+    labelled = torch.tensor([True, True, False, False])
+    for number, weighting in enumerate(WEIGHTINGS):
+        distiller = distiller_of(weighting)
+        wrapped = DistributedDataParallel(distiller)
+        for _ in range(2):
+            wrapped(IMAGES[half], MASKS[half], 0.05, labelled=labelled[half]).loss.backward()
+        gradients = {name: parameter.grad for name, parameter in distiller.named_parameters()}
+        torch.save(gradients, folder / f"{number}-{rank}.pt")
 
 
 @pytest.mark.slow
 def test_a_process_without_labelled_image_counts_as_none(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    in_two_processes(worker, tmp_path)
     for number, weighting in enumerate(WEIGHTINGS):
         single = distiller_of(weighting)
         for _ in range(2):

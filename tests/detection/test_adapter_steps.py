@@ -1,12 +1,12 @@
 """Steps of a distiller of detectors: precision, batches without boxes, accumulation, connectors, several processes."""
 
 import copy
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from detection.detectors import FAMILIES, NO_BOXES, OTHER, WiderFPN, assert_sound, batch, crosskd, detector, distil, pkd
+from processes import in_two_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from segkd import Distiller
@@ -105,21 +105,16 @@ def test_the_distiller_can_be_copied_and_leaves_no_hook() -> None:
     assert not any(m._forward_hooks for model in (distiller.student, distiller.teacher) for m in model.modules())
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def worker(rank: int, folder: Path) -> None:
     """Run two steps on this process's image and keep the gradients, for factors of each process and of both."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    try:
-        for kind in FAMILIES:
-            for per_process, images in ((True, IMAGES), (False, TWINS)):
-                distiller = ddp_distiller(kind, per_process)
-                wrapped = DistributedDataParallel(distiller)
-                for targets in (TARGETS, [NO_BOXES, TARGETS[1]]):
-                    wrapped(images[rank : rank + 1], targets[rank : rank + 1]).loss.backward()
-                gradients = {name: parameter.grad for name, parameter in distiller.named_parameters()}
-                torch.save(gradients, folder / f"{kind}{per_process}{rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+    for kind in FAMILIES:
+        for per_process, images in ((True, IMAGES), (False, TWINS)):
+            distiller = ddp_distiller(kind, per_process)
+            wrapped = DistributedDataParallel(distiller)
+            for targets in (TARGETS, [NO_BOXES, TARGETS[1]]):
+                wrapped(images[rank : rank + 1], targets[rank : rank + 1]).loss.backward()
+            gradients = {name: parameter.grad for name, parameter in distiller.named_parameters()}
+            torch.save(gradients, folder / f"{kind}{per_process}{rank}.pt")
 
 
 # Of equal images, so that statistics over a batch are the same of one and of both.
@@ -140,10 +135,7 @@ def ddp_distiller(kind: str, per_process: bool) -> Distiller:
 
 @pytest.mark.slow
 def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, (port, tmp_path), nprocs=2)
+    in_two_processes(worker, tmp_path)
     for kind in FAMILIES:
         for per_process in (True, False):
             single = ddp_distiller(kind, per_process)

@@ -1,12 +1,10 @@
 import math
-import socket
 import sys
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detection.coco_reference import NAMES, pairs_of, reference, scene
+from processes import in_two_processes
 
 from segkd.detection.metrics import DetectionMetrics
 from segkd.errors import SegkdError
@@ -213,9 +211,7 @@ def test_without_its_package_it_says_what_to_install(monkeypatch):
         DetectionMetrics(NAMES)
 
 
-def one_of_two(rank, port, shares, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def one_of_two(rank, shares, folder):
     measured = []
     for share in shares:
         metrics = DetectionMetrics(NAMES)
@@ -227,20 +223,13 @@ def one_of_two(rank, port, shares, results):
         measured.append(metrics.compute())
         metrics.update([prediction()], [target()])  # goes on with its own images, not with the other's
         assert len(metrics.counts) == own + 1
-    results[rank] = measured
-    dist.destroy_process_group()
+    torch.save(measured, folder / f"{rank}.pt")
 
 
-@pytest.mark.slow
-def test_two_processes_are_taken_together_however_uneven_their_shares():
+def test_two_processes_are_taken_together_however_uneven_their_shares(tmp_path):
     shares = [4, 11, 0, "in turn"]  # how many of twelve images the first process sees
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(one_of_two, args=(port, shares, results), nprocs=2)
-        for rank in range(2):
-            for share, measured in zip(shares, results[rank], strict=True):
-                # Which of equal scores comes first must not depend on the number of processes either.
-                agree(measured, reference(scene(1, ties=share == "in turn")), 1e-9)
+    in_two_processes(one_of_two, shares, tmp_path, start="fork")
+    for rank in range(2):
+        for share, measured in zip(shares, torch.load(tmp_path / f"{rank}.pt", weights_only=True), strict=True):
+            # Which of equal scores comes first must not depend on the number of processes either.
+            agree(measured, reference(scene(1, ties=share == "in turn")), 1e-9)

@@ -1,11 +1,9 @@
 import math
-import socket
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import in_two_processes
 
 from segkd.errors import SegkdError
 from segkd.segmentation.metrics import SegmentationMetrics
@@ -97,23 +95,16 @@ def test_what_is_no_class_or_no_pair_is_named():
     assert metrics.confusion.sum() == 0
 
 
-def one_of_two(rank, port, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def one_of_two(rank, folder):
     metrics = SegmentationMetrics(6)
     for index, (pred, target) in enumerate(batches()):  # three batches over two processes: an uneven share
         if index % 2 == rank:
             metrics.update(torch.from_numpy(pred), torch.from_numpy(target))
-    results[rank] = metrics.compute()
-    dist.destroy_process_group()
+    torch.save(metrics.compute(), folder / f"{rank}.pt")
 
 
-def test_two_processes_are_summed():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(one_of_two, args=(port, results), nprocs=2)
-        pred, target = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
-        for rank in range(2):
-            agree(results[rank], by_hand(pred, target, 6, 255))
+def test_two_processes_are_summed(tmp_path):
+    in_two_processes(one_of_two, tmp_path, start="fork")
+    pred, target = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
+    for rank in range(2):
+        agree(torch.load(tmp_path / f"{rank}.pt", weights_only=True), by_hand(pred, target, 6, 255))
