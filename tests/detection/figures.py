@@ -1,17 +1,10 @@
-"""Reference figures of the authors' released detection code, see recipe.py for how the inputs are made."""
-
-import json
+"""The priors of an image of 320 x 256 pixels."""
 
 import torch
-from recipe import REFERENCE
-from reference.row import uniform
-
-__all__ = ["FIGURES", "LEVEL_SIZES", "MAPS", "PRIORS", "uniform"]
 
 # Stride, rows and columns of the FPN maps of an image of 320 x 256 pixels.
 MAPS = ((8, 32, 40), (16, 16, 20), (32, 8, 10), (64, 4, 5), (128, 2, 3))
 LEVEL_SIZES = [rows * columns for _, rows, columns in MAPS]
-FIGURES = json.loads((REFERENCE.parent / "detection.json").read_text())
 
 
 def _squares(stride: int, rows: int, columns: int) -> list[list[int]]:
