@@ -70,6 +70,7 @@ def compare(
     baseline: str | None = None,
     pictures: int = 3,
     report_only: bool = False,
+    on: str | None = None,
     quiet: bool = False,
     **overrides: Any,
 ) -> "Outcome":
@@ -83,6 +84,7 @@ def compare(
         baseline: what the others are compared to; default the config that distils nothing.
         pictures: how many validation images the report shows.
         report_only: train nothing.
+        on: ``"ray"`` or ``"ray=ADDRESS"``: train on a Ray cluster, see `segkd.comparison.cluster.cluster`.
         overrides: changes to all configs, see `train`.
 
     Returns:
@@ -101,7 +103,7 @@ def compare(
     with _guest(quiet) as console:
         if report_only:
             return comparison.report_only(list(map(str, configs)), console, **shown)
-        return comparison.compare(loaded, (), console, seeds=seeds, budget=budget, **shown)
+        return comparison.compare(loaded, (), console, seeds=seeds, budget=budget, on=on, **shown)
 
 
 def tune(
@@ -113,6 +115,7 @@ def tune(
     hold_out: float = 0.2,
     seed: int | None = None,
     storage: str | None = None,
+    on: str | None = None,
     quiet: bool = False,
     **overrides: Any,
 ) -> "Tuned":
@@ -126,6 +129,7 @@ def tune(
         hold_out: the share of the training split that trials are measured on; the teacher is trained on all of it.
         seed: of all trials; default the config's.
         storage: URL of Optuna's database; default a file beside the trials.
+        on: ``"ray"`` or ``"ray=ADDRESS"``: run the trials on a Ray cluster.
         quiet: show nothing.
         overrides: changes to the config, see `train`.
 
@@ -153,7 +157,7 @@ def tune(
     base = tuning.base_of(loaded, name, overrides)
     options: dict[str, Any] = {"trials": trials, "minutes": minutes, "share": hold_out, "seed": seed}
     with _guest(quiet) as console:
-        return tuning.tune(loaded, knobs, console, base=base, storage=storage, **options)
+        return tuning.tune(loaded, knobs, console, base=base, storage=storage, on=on, **options)
 
 
 def evaluate(

@@ -30,6 +30,13 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the config, such as trainer.max_steps=100."),
 ]
 DEVICE_HELP = "cpu, cuda, cuda:1, mps, or auto for the fastest"
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray|ray=ADDRESS",
+        help="Do the work on a Ray cluster: of this machine alone, or the one at ADDRESS.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

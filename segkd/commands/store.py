@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from segkd.commands.shared import Debug, console, read_config, shipped_names
+from segkd.commands.shared import Debug, On, console, read_config, shipped_names
 from segkd.common.progress import say
 from segkd.errors import SegkdError, nearest
 
@@ -31,6 +31,7 @@ def store(
     folder: Annotated[
         Path | None, typer.Option(help="Where stores lie; default $SEGKD_STORE, else runs/store.")
     ] = None,
+    on: On = None,
     debug: Debug = False,
 ) -> None:
     """Keep what teachers give for training to read.
@@ -57,6 +58,12 @@ def store(
         raise SegkdError("segkd store takes a CONFIG, --list or --prune (see: segkd store --help)")
     changes = [*named[1:], *([f"teacher.store.folder={folder}"] if folder is not None else [])]
     config = read_config(named[0], changes)
+    if on is not None:
+        from segkd.comparison.fill import fill_on
+        from segkd.training.storing import store_root
+
+        fill_on(on, config, [named[0], *changes], folder or store_root(), console)
+        return
     from segkd.training.train import fill_stores
 
     for each in fill_stores(config, console):

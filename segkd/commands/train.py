@@ -9,6 +9,7 @@ from segkd.commands.shared import (
     CONFIG_HELP,
     DEVICE_HELP,
     Debug,
+    On,
     Overrides,
     console,
     print_result,
@@ -91,6 +92,7 @@ def compare(
     ] = None,
     pictures: Annotated[int, typer.Option(min=0, help="Validation images that the report shows.")] = 3,
     report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing: report on finished runs.")] = False,
+    on: On = None,
     debug: Debug = False,
 ) -> None:
     """Train configs under one budget; report what helped.
@@ -116,7 +118,7 @@ def compare(
         comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
         return
     outcome = comparison.compare(
-        names, overrides, console, seeds=seeds, budget=budget, out=out, baseline=baseline, pictures=pictures
+        names, overrides, console, seeds=seeds, budget=budget, out=out, baseline=baseline, pictures=pictures, on=on
     )
     if outcome.failed:
         raise typer.Exit(1)

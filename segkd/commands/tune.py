@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from segkd.commands.shared import CONFIG_HELP, Debug, console, read_config, shipped_names
+from segkd.commands.shared import CONFIG_HELP, Debug, On, console, read_config, shipped_names
 
 
 def tune(
@@ -26,6 +26,7 @@ def tune(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Optuna's database; default a file beside the trials.")
     ] = None,
+    on: On = None,
     debug: Debug = False,
 ) -> None:
     """Search for values of a config that help most.
@@ -55,5 +56,14 @@ def tune(
 
     base = tuning.base_of(loaded, config, overrides)
     tuning.tune(
-        loaded, knobs, console, base=base, trials=trials, minutes=minutes, share=hold_out, seed=seed, storage=storage
+        loaded,
+        knobs,
+        console,
+        base=base,
+        trials=trials,
+        minutes=minutes,
+        share=hold_out,
+        seed=seed,
+        storage=storage,
+        on=on,
     )

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from segkd.common.progress import say
-from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_budget, teachers_of
+from segkd.comparison.cluster import cluster
+from segkd.comparison.plan import Job, load_methods, make_jobs, matched_steps, parse_budget, teachers_of
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
@@ -45,6 +46,7 @@ def compare(
     out: Path | None,
     baseline: str | None = None,
     pictures: int = 3,
+    on: str | None = None,
 ) -> Outcome:
     """Train each config with each seed under one budget, as far as that is not done yet, and write the report.
 
@@ -70,13 +72,18 @@ def compare(
     steps = matched_steps(methods, asked)
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
-    place = Workplace(out)
+    teachers = teachers_of([Job(config.name, config) for config in methods])
+    trained = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
     command = shlex.join(["segkd", "compare", *named, "--seeds", str(seeds), "--budget", budget, *overrides])
-    with interruptible("the same command goes on where this stopped"):
-        jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console))
-        train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console)
-        failed = train_jobs(place, jobs, console)
+    with (
+        interruptible("the same command goes on where this stopped"),
+        cluster(on, trained) as there,
+    ):
+        place = Workplace(out)
+        jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console, there))
+        train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
+        failed = train_jobs(place, jobs, console, there)
         with place.lock("report"):
             # Looked for under the lock: the last report is on all that is finished.
             finished = [job for job in jobs if job.run.finished]

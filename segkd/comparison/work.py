@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from rich.console import Console
 from segkd.common.files import write_text
 from segkd.common.progress import say
 from segkd.comparison.child import QUIETLY
+from segkd.comparison.cluster import Cluster, RayTask
 from segkd.comparison.plan import Budget, Job
 from segkd.errors import Interrupted, SegkdError
 from segkd.training.config import dump_config
+from segkd.training.results import measures_of
 from segkd.training.schema import Config
 
 MARKER = "comparison.json"
@@ -51,6 +55,13 @@ class Workplace:
         """Return a lock that ends with the process that holds it, however that ends."""
         return FileLock(self._locks / f"{name}.lock")
 
+    def mark(self) -> str:
+        """Return what tells this folder from all others, whichever machine looks at it; the caller holds a lock."""
+        file = self._locks / "mark"
+        if not file.is_file():
+            write_text(file, uuid.uuid4().hex)
+        return file.read_text(encoding="utf-8")
+
     def agreed(self) -> dict[str, Any]:
         """Return what ``comparison.json`` says, or nothing before the first."""
         if not self.file.is_file():
@@ -68,6 +79,10 @@ class Workplace:
         # Not beside it: a scratch file that is left there would be another file in the way.
         write_text(self.file, json.dumps(content, indent=2) + "\n", scratch=self._locks / self.file.name)
 
+    def log(self, name: str) -> Path:
+        """Return where the words of a run go that another machine trains."""
+        return self.directory / "logs" / f"{name}.log"
+
     def written(self, config: Config) -> Path:
         """Write a config where a process of its own reads it."""
         path = self._locks / f"{config.name}.yaml"
@@ -82,11 +97,13 @@ def agree_on_steps(
     steps: dict[str, int] | None,
     command: str,
     console: Console,
+    cluster: Cluster | None = None,
 ) -> dict[str, int]:
     """Return how many steps each method trains; every process that shares the directory gets the same answer.
 
     A budget of minutes, for which `matched_steps` returned None, becomes steps by timing some steps of each method
-    here, once; so runs stay repeatable, and schedules keep counting steps. The command is for the report.
+    here or on a cluster, once; so runs stay repeatable, and schedules keep counting steps. The command is for the
+    report.
     """
     with place.lock("budget"):
         agreed = place.agreed()
@@ -102,7 +119,7 @@ def agree_on_steps(
         for config in methods:
             if config.name not in seconds:
                 say(console, f"{config.name}: a few steps are timed")
-                seconds[config.name] = _timed(place, config)
+                seconds[config.name] = _timed(place, config, console, cluster)
         dearest = max(config.trainer.max_steps * seconds[config.name] for config in methods)
         total = agreed.get("seconds") or (dearest if budget.amount is None else 60 * budget.amount)
         # What was agreed before stands: its runs may be there.
@@ -112,19 +129,33 @@ def agree_on_steps(
     return {config.name: counts[config.name] for config in methods}
 
 
-def _timed(place: Workplace, config: Config) -> float:
+def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster | None = None) -> float:
+    if cluster is not None:
+        task = RayTask(config.name, config, partial(_timed, place, config), place.log(config.name))
+        return float(cluster.run([task], console)[0])
     done = subprocess.run(
         [sys.executable, "-m", "segkd.comparison.timing", str(place.written(config))], capture_output=True, text=True
     )
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SegkdError(f"{config.name} cannot be timed: {lines[-1].removeprefix('segkd: ')}")
+        why = last_line(done.stderr) or f"exit status {done.returncode}"
+        raise SegkdError(f"{config.name} cannot be timed: {why}")
     return float(done.stdout.split()[-1])
 
 
-def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) -> None:
-    """Train the teachers that are not finished; where another process trains one, wait for it."""
+def last_line(text: str) -> str:
+    """Return the last line of what a process of ``segkd`` has said: where that failed, why."""
+    return "".join(text.strip().splitlines()[-1:]).removeprefix("segkd: ")
+
+
+def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console, cluster: Cluster | None = None) -> None:
+    """Train the teachers that are not finished, here or on a cluster; where another process trains one, wait for it."""
     for job in teachers:
+        if cluster is not None:
+            if _spread(cluster, place, [job], [f"the teacher {job.config.name}"], console):
+                raise SegkdError(
+                    f"the teacher {job.config.name} could not be trained: see {place.log(job.config.name)}"
+                )
+            continue
         lock = place.lock(job.config.name)
         try:
             held = lock.acquire(timeout=0)
@@ -136,26 +167,36 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console) 
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
 
 
-def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[Job]:
-    """Train what is not finished, and return what failed here: each is tried once.
+def train_jobs(
+    place: Workplace,
+    jobs: Sequence[Job],
+    console: Console,
+    cluster: Cluster | None = None,
+    titles: Sequence[str] = (),
+) -> list[Job]:
+    """Train what is not finished, and return what failed: each is tried once, here or on a cluster.
 
-    What another process has is waited for, and taken over if that ends before it is finished.
+    What another process has is waited for, and taken over if that ends before it is finished. Messages call the jobs
+    by their ``titles``.
     """
+    titles = titles or [f"run {number} of {len(jobs)}, {job.config.name}" for number, job in enumerate(jobs, 1)]
+    if cluster is not None:
+        return _spread(cluster, place, jobs, titles, console)
     failed: list[Job] = []
-    left, word = list(enumerate(jobs, 1)), ""
+    left, word = list(zip(titles, jobs, strict=True)), ""
     while left:
         elsewhere = []
-        for number, job in left:
+        for title, job in left:
             try:
                 with place.lock(job.config.name).acquire(timeout=0):
                     if job.run.finished:
                         continue
                     does = word or ("goes on" if job.run.config_file.is_file() else "begins")
-                    say(console, f"run {number} of {len(jobs)}, {job.config.name}, {does}")
+                    say(console, f"{title}, {does}")
                     if not run_job(place, job, console):
                         failed.append(job)
             except Timeout:
-                elsewhere.append((number, job))
+                elsewhere.append((title, job))
         if elsewhere and not word:
             names = ", ".join(job.config.name for _, job in elsewhere)
             say(console, f"waiting for runs that other processes train: {names}")
@@ -165,7 +206,30 @@ def train_jobs(place: Workplace, jobs: Sequence[Job], console: Console) -> list[
     return failed
 
 
-def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], bool] | None = None) -> bool:
+def _spread(
+    cluster: Cluster, place: Workplace, jobs: Sequence[Job], titles: Sequence[str], console: Console
+) -> list[Job]:
+    """Train on a cluster what is not finished, as many at once as there is room for, and return what failed."""
+    left = [(job, title) for job, title in zip(jobs, titles, strict=True) if not job.run.finished]
+    tasks = [
+        RayTask(title, job.config, partial(_train_there, place, job, title), place.log(job.config.name))
+        for job, title in left
+    ]
+    cluster.run(tasks, console)
+    return [job for job, _ in left if not job.run.finished]
+
+
+def _train_there(place: Workplace, job: Job, title: str, console: Console) -> None:
+    if train_jobs(place, [job], console, titles=[title]):
+        log = place.log(job.config.name)
+        say(console, f"{title}, failed: {last_line(log.read_text(errors='replace'))} ({log})")
+        return
+    result = job.run.result()
+    score = measures_of(result)[0]
+    say(console, f"{title}, is done: {score.label} {score.shown(result['student'][score.key])}")
+
+
+def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], bool] = lambda: False) -> bool:
     """Run ``segkd train``; what it says, errors too, it says itself. It ends when this process does.
 
     A signal raises `Interrupted` when the run has finished its step and ended. Without a word it ends so when ``stop``
@@ -180,10 +244,15 @@ def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], boo
         arguments = ["--resume", str(job.run.directory)]
     else:
         arguments = [str(place.written(job.config))]
+    return run_command(["train", *arguments], console.quiet, stop)
+
+
+def run_command(arguments: Sequence[str], quiet: bool = False, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Run a command of ``segkd`` in a process that ends with this one, see `run_job`, and return if it went well."""
     with subprocess.Popen(
-        [sys.executable, "-m", "segkd.comparison.child", "train", *arguments],
+        [sys.executable, "-m", "segkd.comparison.child", *arguments],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL if console.quiet else None,
+        stdout=subprocess.DEVNULL if quiet else None,
     ) as child:
 
         def end(how: bytes) -> None:
@@ -193,10 +262,11 @@ def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], boo
                 child.stdin.flush()
 
         try:
-            while stop is not None and child.poll() is None:
+            while child.poll() is None:
                 if stop():
                     end(QUIETLY)
                     break
+                # Not for ever at a time: Ray asks a task to end by what Python sees between two calls alone.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=0.5)
             return child.wait() == 0

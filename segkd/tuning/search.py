@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,11 +40,11 @@ class Search:
     ) -> None:
         import optuna
 
-        self.place, self.config, self.knobs, self.score = place, config, knobs, score
-        self.here = f"{socket.gethostname()}:{place.directory.resolve()}"
+        self.place, self.config, self.knobs, self.score, self.storage = place, config, knobs, score, storage
         where = storage or str(place.directory / "study.log")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with place.lock("study"):
+            self.here = place.mark()
             try:
                 self.study = optuna.create_study(
                     storage=storage or self._journal(),
@@ -58,6 +57,9 @@ class Search:
                 reason = " ".join(str(error).split())[:200]
                 raise SegkdError(f"the study {where} cannot be opened: {type(error).__name__}: {reason}") from error
             self._check_same(where)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Search, (self.place, self.config, self.knobs, self.score, self.storage)  # opened anew on another machine
 
     def _journal(self) -> Any:
         from optuna.storages.journal import JournalFileBackend, JournalStorage

@@ -4,6 +4,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from segkd import signals
 from segkd.common.progress import say
 from segkd.comparison import work
+from segkd.comparison.cluster import Cluster, RayTask, cluster
 from segkd.comparison.plan import Job, check_unchanged, teachers_of
 from segkd.data.hold_out import hold_out
 from segkd.errors import SegkdError
@@ -63,6 +65,7 @@ def tune(
     share: float = 0.2,
     seed: int | None = None,
     storage: str | None = None,
+    on: str | None = None,
 ) -> Tuned:
     """Search for the values of a config's keys that help most, see `segkd.api.tune`; for ``base`` see `base_of`."""
     if importlib.util.find_spec("optuna") is None:
@@ -80,12 +83,17 @@ def tune(
     for split in (rest, held_out):  # neither is empty, and all of it is there
         task.dataset(split, augmented=False)
     teachers = teachers_of([Job(end.name, end) for end in ends], "give it another (teacher.overrides.name=...)")
-    search = Search(work.Workplace(place, ".locks", _OTHER), common, knobs, task.score, storage)
-    check_best(search)
-    with signals.interruptible("the same command goes on where this stopped"):
-        work.train_teachers(search.place, teachers, console)
+    trained = [common, *(job.config for job in teachers)]
+    with signals.interruptible("the same command goes on where this stopped"), cluster(on, trained) as there:
+        search = Search(work.Workplace(place, ".locks", _OTHER), common, knobs, task.score, storage)
+        check_best(search)
+        work.train_teachers(search.place, teachers, console, there)
         with signals.held_back():
-            gives_up = _run_trials(search, console, trials, minutes)
+            gives_up = (
+                _spread(there, search, console, trials, minutes)
+                if there
+                else _run_trials(search, console, trials, minutes)
+            )
             best = write_report(search, base, console)
     if gives_up:
         raise SegkdError(f"the last {FAILURES} trials failed, see above")
@@ -110,7 +118,9 @@ def _trained_teachers(config: Config) -> dict[str, TeacherBlock]:
     return {key: block for key, block in blocks.items() if isinstance(block, TeacherBlock) and block.config}
 
 
-def _run_trials(search: Search, console: Console, wanted: int, minutes: float | None) -> bool:
+def _run_trials(
+    search: Search, console: Console, wanted: int, minutes: float | None, says_what_it_waits_for: bool = True
+) -> bool:
     """Run trials until enough are finished, the time is over or a signal came; return whether too many failed."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
     failures, told = 0, list[str]()
@@ -127,11 +137,30 @@ def _run_trials(search: Search, console: Console, wanted: int, minutes: float | 
                 continue
         if not elsewhere:
             return False
-        if elsewhere != told:
+        if elsewhere != told and says_what_it_waits_for:
             say(console, f"waiting for what other processes run: {', '.join(elsewhere)}")
         told = elsewhere
         time.sleep(0.5)
     return failures == FAILURES
+
+
+def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, minutes: float | None) -> bool:
+    """Do on a cluster what `_run_trials` does here: as many tasks as trials are wanted, each like one more process."""
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def is_over(gave_up: list[bool]) -> bool:
+        return any(gave_up) or signals.asked() is not None or (end is not None and time.monotonic() >= end)
+
+    names = [f"trials_{number}" for number in range(wanted - search.finished)]
+    do = partial(_take_part, search, wanted)
+    return any(
+        cluster.run([RayTask(name, search.config, do, search.place.log(name)) for name in names], console, is_over)
+    )
+
+
+def _take_part(search: Search, wanted: int, console: Console) -> bool:
+    with signals.held_back():
+        return _run_trials(search, console, wanted, None, says_what_it_waits_for=False)
 
 
 def _run(search: Search, trial: "Trial", console: Console, is_over: Callable[[], bool], before: str) -> str:
