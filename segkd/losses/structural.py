@@ -144,9 +144,12 @@ class Structural(Loss):
         def mean(x: Tensor) -> Tensor:
             return down.T @ (x @ across)
 
+        # Around 0 fewer digits cancel in the variances.
+        s, t = s - 0.5, t - 0.5
         mean_s, mean_t, c1, c2 = mean(s), mean(t), self.k1**2, self.k2**2
         variances = mean(s * s + t * t) - mean_s.square() - mean_t.square()
         covariance = mean(s * t) - mean_s * mean_t
+        mean_s, mean_t = mean_s + 0.5, mean_t + 0.5
         similar = (2 * mean_s * mean_t + c1) * (2 * covariance + c2)
         similar = similar / ((mean_s.square() + mean_t.square() + c1) * (variances + c2))
         return ((1 - similar) / 2).clamp(0, 1).sum()
