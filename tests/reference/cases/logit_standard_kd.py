@@ -6,7 +6,7 @@ from ..row import Row
 
 
 def figures(row: Row) -> dict[str, Any]:
-    loss = PixelKD(standardize=True, ignore_index=255, **row.params)
+    loss = PixelKD(**{"standardize": True, "ignore_index": 255, **row.params})
     return row.figures(loss(row.student, row.teacher, row.inputs.get("target")))
 
 
