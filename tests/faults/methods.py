@@ -65,13 +65,15 @@ FAULTS = [
         "a loss of detection in segmentation",
         {"distill": {"terms": {"kd": {"loss": "crosskd_class"}}}},
         "distill.terms.kd: loss 'crosskd_class' reads 'head', which segmentation does not have",
-        "cwd, icsd, pixel_kd, pkd read what it has",
+        ", pixel_kd, pkd, ",
+        " read what it has",
     ),
     detection(
         "a loss of segmentation in detection",
         "distill.terms.kd={loss: pixel_kd}",
         "distill.terms.kd: loss 'pixel_kd' reads 'logits', which detection does not have",
-        "crosskd_box, crosskd_class read what it has",
+        ": crosskd_box, crosskd_class, ",
+        " read what it has",
     ),
     detection(
         "a loss of features in detection that says nothing of what it reads",
