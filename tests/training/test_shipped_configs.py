@@ -1,6 +1,7 @@
 """Every config that is shipped takes two optimiser steps on a tiny tree in its data set's true layout."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +81,22 @@ def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: p
     options = [f"runs={tmp_path}", *small(config, folder)]
     if config.teacher is not None:
         options += ["teacher.auxiliary_fit.steps=2"] if getattr(config.teacher, "auxiliary", None) == "fit" else []
-        if config.teacher.config is not None:
+        if config.teacher.config is not None:  # trained once for all students that it has
             own = load_config(config.teacher.config)
-            options += [f"teacher.overrides.{change}" for change in small(own, folder)]
+            changes = [*small(own, folder), f"runs={folder / 'teachers'}"]
+            options += [f"teacher.overrides.{change}" for change in changes]
         else:  # its weights are not here: random ones of the same model
-            teacher = TeacherOf(task_of(config), "teacher", None)
-            safetensors.torch.save_model(teacher.network.module, str(folder / f"{name}.safetensors"))
-            options += [f"teacher.checkpoint={folder / name}.safetensors"]
+            has_head = bool(getattr(config.teacher, "auxiliary", False))
+            file = folder / f"{Path(config.teacher.checkpoint).stem}{'_with_head' * has_head}.safetensors"
+            if not file.exists():
+                teacher = TeacherOf(task_of(config), "teacher", None)
+                safetensors.torch.save_model(teacher.network.module, str(file))
+            options += [f"teacher.checkpoint={file}"]
     train(name, *options)
     run = tmp_path / config.name
     result = json.loads((run / "result.json").read_text())
     assert result["steps"] == 2
     assert (result["teacher"] is None) == (config.teacher is None)
     assert all(value.isfinite().all() for value in weights(run / "checkpoints/last.ckpt").values())
+    for checkpoints in folder.glob("teachers/*/checkpoints"):  # large, and a student reads what stands beside them
+        shutil.rmtree(checkpoints)
