@@ -45,5 +45,18 @@ def over_processes(factor: Tensor, per_process: bool = False, least: float = 0.0
     return total.clamp(min=least) / dist.get_world_size()
 
 
+def gathered(x: Tensor) -> Tensor:
+    """Return the rows (M, ...) that all processes of a distributed run have, in the order of these; M may differ."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    most = int(max(counts))
+    padded = torch.cat([x, x.new_zeros(most - len(x), *x.shape[1:])])
+    found = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(found, padded)
+    return torch.cat([rows[: int(count)] for rows, count in zip(found, counts, strict=True)])
+
+
 def _broadcasts(given: torch.Size, shape: torch.Size) -> bool:
     return len(given) <= len(shape) and all(a in (1, b) for a, b in zip(reversed(given), reversed(shape), strict=False))
