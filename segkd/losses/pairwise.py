@@ -17,7 +17,7 @@ BLOCK = 2**22
 """Entries of the matrices of similarities that are worked on at once."""
 
 
-class _Difference(torch.autograd.Function):
+class _Similarities(torch.autograd.Function):
     """Mean over B * m * m of (S^T S - T^T T)^2, the slope taken along: 4 S (S^T S - T^T T) / (B m^2).
 
     A few rows of the two m x m matrices at a time: at 4 x 256 x 64 x 128 a whole one has a gigabyte.
@@ -109,7 +109,7 @@ class Pairwise(Loss):
         """Return the loss, a scalar."""
         check_maps(self.name, student, teacher)
         with full_precision(student, teacher.detach()) as (s, t):
-            loss: Tensor = _Difference.apply(self._vectors(s), self._vectors(t))
+            loss: Tensor = _Similarities.apply(self._vectors(s), self._vectors(t))
             return loss
 
     def _vectors(self, features: Tensor) -> Tensor:
