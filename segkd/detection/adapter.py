@@ -163,6 +163,8 @@ class DetectionAdapter(Adapter):
             runs = inputs.targets is not None or not detector.training
             return TwoStageOutput(inputs.images, maps, _two_stage_losses(detector, inputs, named) if runs else {})
         head = dense_head(detector)
+        # Views of the maps, so that a gradient at one is the head's alone, without what P5 does to P6.
+        maps = {stride: x.view_as(x) for stride, x in maps.items()}
         return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:

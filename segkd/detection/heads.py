@@ -220,15 +220,17 @@ def dense_head(detector: nn.Module) -> DenseHead:
 
 
 def check_heads(
-    kind: str, term: Any, student: DenseHead, teacher: DenseHead, families: Sequence[str] = ("retinanet", "fcos", "gfl")
+    kind: str,
+    term: Any,
+    student: DenseHead,
+    teacher: DenseHead,
+    families: Sequence[str] = ("retinanet", "fcos", "gfl"),
+    same: Sequence[str] = ("family", "num_classes", "anchors_per_cell", "strides"),
 ) -> None:
-    """Raise `SegkdError` unless a term of this kind reads both heads, and they predict alike.
-
-    That is: both are of one of the families, the same, with the same classes, FPN strides and anchors per cell.
-    """
+    """Raise `SegkdError` unless a term of this kind reads both heads, of these families, and what is the same is so."""
     if (term.student, term.teacher.rpartition(":")[2], term.connector) != ("head", "head", None):
         raise SegkdError(f"{kind} reads 'head' on both sides, without connector")
-    for what in ("family", "num_classes", "anchors_per_cell", "strides"):
+    for what in same:
         of_student, of_teacher = getattr(student, what), getattr(teacher, what)
         if of_student != of_teacher:
             noun = "FPN strides" if what == "strides" else what.replace("_", " ")

@@ -44,6 +44,8 @@ class MethodTests:
     """Whether it is 0 without boxes."""
     channels = 96
     """Of a teacher's maps, where it takes others than the student's 64."""
+    needs_heads = False
+    """Whether it runs the detectors' layers, so that what they gave cannot be changed."""
     zero = True
     """Whether it is 0 where the student is the teacher."""
 
@@ -109,6 +111,8 @@ class MethodTests:
             # No further: oneDNN's bfloat16 gradient of P7's convolution is not finite on so small a map.
             grads = torch.autograd.grad(out.loss, maps, allow_unused=True)
             assert all(grad.isfinite().all() for grad in grads if grad is not None)
+            if self.needs_heads:
+                continue
             narrow = [halved(output) for output in (out.student, out.teacher)]
             value = distiller.losses["own"](*narrow, distiller.adapter.inputs(IMAGES, TARGETS)[2])
             assert value.dtype == torch.float32
