@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
+from segkd.losses._common import UNKNOWN
 
 #: By task, what makes results for a person of images, see `Network.predict`.
 PREDICTORS = {"segmentation": "segkd.segmentation.predict:predict", "detection": "segkd.detection.predict:predict"}
@@ -91,30 +92,40 @@ def _on_device(
 
 
 class ClassMap(NamedTuple):
-    """Which of a teacher's classes make up each of the student's, and how many it has."""
+    """Which of a teacher's classes make up each of the student's, how many it has, and whether these cover a part."""
 
     groups: list[list[int]]
     total: int
+    is_partial: bool = False
 
 
-def merged_classes(class_map: Sequence[int | None]) -> ClassMap:
+def merged_classes(class_map: Sequence[int | None], student_classes: int | None = None) -> ClassMap:
     """Return a class map, for each class of the teacher that of the student or None, by the student's classes.
 
+    Args:
+        class_map: an entry for each of the teacher's.
+        student_classes: how many the student has, of which the teacher may lack some; None: it lacks none.
+
     Raises:
-        SegkdError: a class of the student is left without one.
+        SegkdError: a class of the student is left without one, or is not below ``student_classes``.
     """
     classes = {student for student in class_map if student is not None}
-    missing = sorted(set(range(max(classes, default=-1) + 1)) - classes)
+    count = max(classes, default=-1) + 1 if student_classes is None else student_classes
+    missing = [] if student_classes is not None else sorted(set(range(count)) - classes)
     if not classes or missing or min(classes) < 0:
         raise SegkdError(
             f"class_map must give each student class at least one teacher class; missing: {missing or 'all'}"
         )
-    groups = [[teacher for teacher, student in enumerate(class_map) if student == c] for c in sorted(classes)]
-    return ClassMap(groups, len(class_map))
+    if max(classes) >= count:
+        raise SegkdError(f"class_map names the student class {max(classes)}, and there are {count}, from 0 on")
+    groups = [[teacher for teacher, student in enumerate(class_map) if student == c] for c in range(count)]
+    return ClassMap(groups, len(class_map), student_classes is not None)
 
 
 def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
     """Return a teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w).
+
+    Of a partial map they are log-probabilities, `UNKNOWN` for a class that the teacher lacks.
 
     Raises:
         SegkdError: the map is of another number of classes.
@@ -123,8 +134,11 @@ def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
         raise SegkdError(
             f"class_map has {class_map.total} entries, the teacher {logits.shape[1]} classes: one for each"
         )
+    if class_map.is_partial:
+        logits = logits.log_softmax(1)
+    lacking = torch.full_like(logits[:, 0], UNKNOWN)
     # The logarithm of a sum of probabilities: merged classes keep their joint share.
-    return torch.stack([logits[:, group].logsumexp(1) for group in class_map.groups], 1)
+    return torch.stack([logits[:, group].logsumexp(1) if group else lacking for group in class_map.groups], 1)
 
 
 class Network(nn.Module):
@@ -140,6 +154,8 @@ class Network(nn.Module):
         classes: names in the order of the logits; none for a model whose features alone are read.
         class_map: of a teacher of other classes: for each of its own the student's, or None. Its logits are read in
             the student's classes then, see `map_classes`.
+        student_classes: with it, how many the student has, where the teacher may lack some: `segkd.losses.PixelKD` with
+            ``known`` compares the others.
         as_map: called (module, what a submodule returned, (height, width) of the images), returns tokens as a map.
         task: what its output is: ``segmentation``, ``detection``.
         recorded: what else is known of it, as JSON: ``colors`` (RGB, of each class), ``ignore_index``, ``dataset``,
@@ -161,6 +177,7 @@ class Network(nn.Module):
         multiple: int = 1,
         classes: Sequence[str] = (),
         class_map: Sequence[int | None] | None = None,
+        student_classes: int | None = None,
         as_map: Callable[[nn.Module, Any, tuple[int, int]], Any] | None = None,
         task: str = "segmentation",
         recorded: Mapping[str, Any] | None = None,
@@ -174,7 +191,7 @@ class Network(nn.Module):
         of_size = None if size is None else (int(size[0]), int(size[1]))
         self.preprocess = Preprocess(tuple(mean), tuple(std), white, of_size, multiple)
         self.classes = list(classes)
-        self.class_map = None if class_map is None else merged_classes(class_map)
+        self.class_map = None if class_map is None else merged_classes(class_map, student_classes)
         self.task, self.recorded = task, dict(recorded or {})
         self.family, self.settings, self.note = family, dict(settings or {}), note
         self._as_map, self._predictor = as_map, predictor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segkd.adapter import Live
 from segkd.connectors import make_connector
 from segkd.errors import SegkdError
+from segkd.losses._common import UNKNOWN
 from segkd.outputs import is_map, tensors_of
 from segkd.reads import Route, calls, connected, read
 from segkd.taps import uncompiled
@@ -118,7 +119,7 @@ class Trial:
             is_score = term.student in _SCORES and str(term.teacher).rpartition(":")[2] in _SCORES
             for s, t in maps:
                 if is_score:
-                    check_classes(f"term {name!r}", s, t)
+                    check_classes(f"term {name!r}", s, t, getattr(term.loss, "known", None) is not None)
                 elif s.shape[1] != t.shape[1]:
                     raise SegkdError(
                         f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
@@ -161,10 +162,21 @@ def _made(name: str, term: Term, pairs: list[tuple[Tensor, Tensor]]) -> nn.Modul
     return make_connector(term.connector, of_student, of_teacher).to(pairs[0][0])
 
 
-def check_classes(where: str, student: Tensor, teacher: Tensor) -> None:
-    """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have the same classes."""
+def check_classes(where: str, student: Tensor, teacher: Tensor, may_lack: bool = False) -> None:
+    """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have the same classes.
+
+    Args:
+        where: how the message begins.
+        student: its logits.
+        teacher: likewise.
+        may_lack: whether the teacher need not know all of them.
+    """
     if student.shape[1] != teacher.shape[1]:
         raise SegkdError(
             f"{where}: the student has {student.shape[1]} classes, the teacher {teacher.shape[1]}: give "
             "Adapter(class_map=...), the student class of each teacher class"
         )
+    if not may_lack and not teacher.is_meta:
+        lacking = (teacher == UNKNOWN).all((0, 2, 3)).nonzero()[:, 0].tolist()
+        if lacking:
+            raise SegkdError(f"{where}: the teacher lacks the classes {lacking}; PixelKD(known=0.5) leaves them out")

@@ -13,8 +13,10 @@ from torchvision.models.segmentation.fcn import fcn_resnet50
 
 from segkd import Distiller, Term
 from segkd.adapter import Adapter, read_auxiliary, read_logits
+from segkd.errors import SegkdError
 from segkd.losses import ICSD, PKD, PixelKD
 from segkd.models.smp import build_model
+from segkd.network import Network
 from segkd.weighting import RelativeDifficulty
 
 IMAGES, MASKS = batch()
@@ -145,6 +147,15 @@ class TestClassMap:
         merged = merged / merged.sum(1, keepdim=True)
         kl = (merged * (merged.log() - out.student.log_softmax(1))).sum(1).mean()
         torch.testing.assert_close(out.terms["kd"], kl.detach())
+
+    def test_a_teacher_that_lacks_classes_teaches_the_others(self) -> None:
+        student = seeded(Net, 0)
+        teacher = Network(seeded(Net, 1, classes=3), class_map=[0, 3, None], student_classes=CLASSES)
+        out = Distiller(student, teacher, {"kd": Term(PixelKD(known=0.0))}, cross_entropy())(IMAGES, None)
+        of_both = PixelKD()(out.student[:, [0, 3]], out.teacher[:, :2])
+        torch.testing.assert_close(out.terms["kd"], of_both.detach())
+        with pytest.raises(SegkdError, match=r"term 'kd': the teacher lacks the classes \[1, 2, 4\]; PixelKD\(known"):
+            Distiller(student, teacher, {"kd": Term(PixelKD())}, cross_entropy())
 
     def test_pixel_weighting_reads_the_teacher_in_the_students_classes(self) -> None:
         student, teacher = seeded(Net, 0), seeded(WithAux, 1, classes=8)

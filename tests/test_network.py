@@ -1,8 +1,10 @@
 """A model that knows its own input: raw images in, logits in the student's classes out."""
 
+import pytest
 import torch
 from torch import nn
 
+from segkd.errors import SegkdError
 from segkd.network import Network
 
 
@@ -19,6 +21,17 @@ def test_logits_of_merged_classes_are_those_of_their_joint_probability() -> None
     expected = torch.stack([shares[:, 0], shares[:, 1] + shares[:, 2]], 1)
     torch.testing.assert_close(network.map_classes(logits).softmax(1), expected / expected.sum(1, keepdim=True))
     assert Network(nn.Identity()).map_classes(logits) is logits
+
+
+def test_a_teacher_may_lack_classes_of_the_student() -> None:
+    logits = torch.randn(2, 4, 3, 3)
+    mapped = Network(nn.Identity(), class_map=[2, 0, 2, None], student_classes=4).map_classes(logits)
+    shares = logits.softmax(1)
+    torch.testing.assert_close(mapped[:, [0, 2]].exp(), torch.stack([shares[:, 1], shares[:, 0] + shares[:, 2]], 1))
+    assert (mapped[:, [1, 3]] == -1e4).all()
+    for class_map, says in (([0, 4], "the student class 4, and there are 4"), ([None], "missing: all")):
+        with pytest.raises(SegkdError, match=says):
+            Network(nn.Identity(), class_map=class_map, student_classes=4)
 
 
 def test_tokens_become_a_map_of_the_size_that_the_images_had() -> None:

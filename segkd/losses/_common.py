@@ -10,6 +10,9 @@ from torch import Tensor
 from segkd.errors import SegkdError
 from segkd.losses._rows import over_processes
 
+UNKNOWN = -1e4
+"""What a teacher's logits have for a class that it does not know: finite, so that maps can be resized."""
+
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -87,13 +90,14 @@ def resize_labels(target: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(target[:, None].float(), size=size, mode="nearest")[:, 0].to(target.dtype)
 
 
-def labels_like(target: Tensor | None, like: Tensor, name: str = "the loss") -> Tensor:
-    """Return labels (B, H, W) of any integer type as int64 at the size of ``like`` (B, C, h, w)."""
+def labels_like(target: Tensor | None, like: Tensor, name: str = "the loss", resized: bool = True) -> Tensor:
+    """Return labels (B, H, W) of any integer type as int64 at the size of ``like`` (B, C, h, w) or, else, their own."""
     if target is None:
         raise SegkdError(f"{name} compares by class: it needs labels, and this batch has none")
     if target.dim() != 3 or target.shape[0] != like.shape[0]:
         raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
-    return resize_labels(class_ids(target), (like.shape[-2], like.shape[-1]))
+    labels = class_ids(target)
+    return resize_labels(labels, (like.shape[-2], like.shape[-1])) if resized else labels
 
 
 def valid_pixels(target: Tensor | None, ignore_index: int | None, like: Tensor) -> Tensor | None:
@@ -146,11 +150,6 @@ def labelled_pixels(
 
     At its size, or, unless ``resized``, at their own.
     """
-    if target is None:
-        raise SegkdError(f"{name} reads labels, and this batch has none: give a target")
-    if target.dim() != 3 or target.shape[0] != like.shape[0]:
-        raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
-    labels = class_ids(target)
-    labels = resize_labels(labels, (like.shape[-2], like.shape[-1])) if resized else labels
+    labels = labels_like(target, like, name, resized)
     valid = (labels >= 0) & (labels < like.shape[1]) & (labels != ignore_index)
     return labels.masked_fill(~valid, 0), valid

@@ -62,7 +62,7 @@ class DKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
-        labels, valid = labelled_pixels(self.name, target, self.ignore_index, student, student.shape[1])
+        labels, valid = labelled_pixels(self.name, target, self.ignore_index, student)
         labels = labels[:, None]
         with full_precision(student, teacher.detach()) as logits:
             z = [standardized(self.name, x) if self.standardize else x for x in logits]

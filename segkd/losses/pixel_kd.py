@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 
 from segkd.errors import SegkdError
-from segkd.losses._common import check_pair, check_temperature, full_precision, pixel_mean, valid_pixels
+from segkd.losses._common import (
+    UNKNOWN,
+    check_pair,
+    check_temperature,
+    full_precision,
+    labelled_pixels,
+    pixel_mean,
+    valid_pixels,
+)
 from segkd.losses._kl import KL
 from segkd.losses.base import Loss
 
@@ -54,6 +62,10 @@ class PixelKD(Loss):
     copies their order and relations without their range: logit standardisation (Sun et al., arXiv 2403.01427), with
     temperature 2 and weight 9 there.
 
+    With ``known`` the teacher may lack classes of the student (`segkd.network.Network` with ``student_classes``). A
+    pixel then counts where those that it has get a probability of at least ``known`` and its label, if there is one, is
+    among them; both models' softmax is taken over these alone.
+
     The code released with AICSD averages over B*C*h*w and leaves T^2 out: its weight 10 is 10 / C here.
 
     Args:
@@ -61,6 +73,7 @@ class PixelKD(Loss):
         ignore_index: leave pixels with this label out, when labels are given; None (the field's habit) keeps them. In a
             distributed run their number is averaged over processes, so that each pixel counts alike.
         standardize: the logits over the classes, of which there are then at least 3.
+        known: probability in [0, 1], 0.5 to begin with; None: the teacher knows all classes.
 
     Shape:
         student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``.
@@ -87,15 +100,28 @@ class PixelKD(Loss):
     temperature: float = 1.0
     ignore_index: int | None = None
     standardize: bool = False
+    known: float | None = None
 
     def check(self) -> None:
-        """Look at the temperature."""
+        """Look at temperature and known."""
         check_temperature(self.temperature)
+        if self.known is not None and (self.standardize or not 0 <= self.known <= 1):
+            raise SegkdError(f"pixel_kd has known in [0, 1], without standardize, got {self.known}")
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
         if self.standardize:
             student, teacher = standardized(self.name, student), standardized(self.name, teacher)
-        kl = pixel_kl(student, teacher, self.temperature)
-        return pixel_mean(kl, valid_pixels(target, self.ignore_index, student)) * self.temperature**2
+        valid = valid_pixels(target, self.ignore_index, student)
+        if self.known is None:
+            kl = pixel_kl(student, teacher, self.temperature)
+        else:
+            has_class = teacher > UNKNOWN / 2
+            kl = KL.apply(student, teacher, self.temperature, has_class)
+            taught = teacher.logsumexp(1).exp() >= self.known
+            if target is not None:
+                labels, has_label = labelled_pixels(self.name, target, -1, student)
+                taught = taught & (has_class.gather(1, labels[:, None])[:, 0] | ~has_label)
+            valid = taught if valid is None else taught & valid
+        return pixel_mean(kl, valid) * self.temperature**2

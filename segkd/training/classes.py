@@ -13,11 +13,13 @@ def match_classes(
     theirs: Sequence[str],
     ours: Sequence[str],
     said: Sequence[int | None] | Mapping[str, str | None] | None,
+    partial: bool = False,
 ) -> list[int | None] | None:
     """Return which of a teacher's classes is which of the student's; None where they are the same, in their order.
 
     They are the same where their names are, letters' case, spaces, ``_`` and ``-`` left out. What these do not tell the
-    config says under ``key``: a list with an entry for each of the teacher's, or a mapping by name.
+    config says under ``key``: a list with an entry for each of the teacher's, or a mapping by name. With ``partial`` a
+    class of the student may be left without any.
 
     Raises:
         SegkdError: a class has no counterpart and it is not said that it has none; the message holds the map to fill
@@ -39,7 +41,7 @@ def match_classes(
             raise SegkdError(f"{key}.{name}: the student has no class {of_student!r}, {nearest(of_student, ours)}")
         found[own] = None if of_student is None else known[_plain(of_student)]
     unknown = [name for name in theirs if name not in found]
-    lacking = [name for place, name in enumerate(ours) if place not in found.values()]
+    lacking = [] if partial else [name for place, name in enumerate(ours) if place not in found.values()]
     if unknown or lacking:
         problems = [f"{_listed(unknown)} of it are none of the student's"] if unknown else []
         problems += [f"none of it is the student's {_listed(lacking)}"] if lacking else []

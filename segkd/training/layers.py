@@ -127,10 +127,10 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
 _NAMING = ("connector", "pixel_weighting")
 # What a term says beside the options of its loss.
 _OF_TERMS = ("loss", "weight", "share", "student", "teacher", "connector", "size")
-_OF_ANY_FAMILY = ("config", "overrides", "class_map", "checkpoint")
+_OF_ANY_FAMILY = ("config", "overrides", "class_map", "partial", "checkpoint")
 _DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
 # What a teacher's config leaves to be said.
-_BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map")
+_BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map", "partial")
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,16 +174,18 @@ class TeacherOf:
         if not task.maps_classes:
             check_same(teacher, theirs, ours, f"{task.name} needs the same, in the same order")
             return
-        found = match_classes(teacher, f"{self.key}.class_map", theirs, ours, said)
+        found = match_classes(teacher, f"{self.key}.class_map", theirs, ours, said, self.block.partial)
         if found is None:
             return
-        self.network.class_map = merged_classes(found)
+        self.network.class_map = merged_classes(found, len(ours) if self.block.partial else None)
         if not isinstance(said, list):
             self.remarks.append(f"the classes of {teacher}, and what they are the student's:")
             pairs = list(zip(theirs, found, strict=True))
             self.remarks += [f"  {name} -> {ours[place]}" for name, place in pairs if place is not None]
             if left := [name for name, place in pairs if place is None]:
                 self.remarks.append(f"  {', '.join(left)} -> none")
+        if lacking := [name for place, name in enumerate(ours) if place not in found]:
+            self.remarks.append(f"{teacher} lacks {', '.join(lacking)}: the terms leave these classes out")
 
     def load(self, to_measure: bool = False) -> None:
         """Load the weights; an auxiliary head that is asked for may lack only where its predictions alone are."""

@@ -47,7 +47,7 @@ class TestBPKD(LossTests):
                 BPKD(width)
         with pytest.raises(SegkdError, match="temperature"):
             BPKD(temperature=0.0)
-        with pytest.raises(SegkdError, match="bpkd reads labels, and this batch has none"):
+        with pytest.raises(SegkdError, match="bpkd compares by class: it needs labels"):
             BPKD()(*pair())
         with pytest.raises(SegkdError, match=r"with B=2, got \(3, 7, 9\)"):
             BPKD()(*pair(), torch.zeros(3, 7, 9, dtype=torch.long))

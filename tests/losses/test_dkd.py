@@ -58,7 +58,7 @@ class TestDKD(LossTests):
         assert DKD()(student, teacher, larger) == DKD()(student, teacher, target)
 
     def test_labels_are_needed_and_wrong_ones_named(self) -> None:
-        with pytest.raises(SegkdError, match="dkd reads labels, and this batch has none"):
+        with pytest.raises(SegkdError, match="dkd compares by class: it needs labels"):
             DKD()(*pair())
         with pytest.raises(SegkdError, match=r"with B=2, got \(3, 7, 9\)"):
             DKD()(*pair(), torch.zeros(3, 7, 9, dtype=torch.long))

@@ -38,6 +38,40 @@ class TestPixelKD(LogitLossTests):
         assert PixelKD(ignore_index=255)(student, teacher, None) == PixelKD()(student, teacher)
 
 
+class TestKnown:
+    def test_pixels_that_the_teacher_knows_are_compared_in_its_classes(self) -> None:
+        student, teacher = pair(dtype=torch.float64)
+        teacher = teacher.log_softmax(1).index_fill(1, torch.tensor([1, 4]), -1e4)  # as a partial class map gives it
+        target = some_labels()
+        own = [0, 2, 3]
+        kl = pixel_kl(student[:, own], teacher[:, own])
+        enough = teacher[:, own].exp().sum(1) >= 0.6
+        assert 0 < enough.sum() < enough.numel()
+        for used, loss in (
+            (target != 1, PixelKD(known=0.6)),
+            ((target != 1) & (target != 255), PixelKD(known=0.6, ignore_index=255)),
+        ):
+            used = used & (target != 4) & enough
+            value, grad = value_and_grad(loss, student, teacher, target)
+            torch.testing.assert_close(value, kl[used].mean().detach())
+            assert not grad[:, [1, 4]].any()
+            assert not grad.movedim(1, -1)[~used].any()
+        torch.testing.assert_close(PixelKD(known=0.6)(student, teacher), kl[enough].mean())
+
+    def test_gradcheck_and_nothing_known(self) -> None:
+        student, teacher = pair((2, 3, 2, 2), torch.float64)
+        teacher = teacher.log_softmax(1).index_fill(1, torch.tensor([1]), -1e4)
+        assert torch.autograd.gradcheck(PixelKD(2.0, known=0.5), (student, teacher))
+        value, grad = value_and_grad(PixelKD(known=1.0), student, teacher)
+        assert value == 0
+        assert not grad.any()
+
+    def test_bad_options_are_errors(self) -> None:
+        for options in ({"known": 1.1}, {"known": -0.1}, {"known": 0.5, "standardize": True}):
+            with pytest.raises(SegkdError, match="known"):
+                PixelKD(**options)
+
+
 class TestStandardized:
     def test_mean_is_zero_and_deviation_one_over_the_classes(self) -> None:
         z = standardized("x", pair(dtype=torch.float64)[1])

@@ -120,6 +120,14 @@ class TestFromWeights:
         few = write(trained / "camvid/few.yaml", content)
         class_map = f"teacher.class_map=[{','.join(map(str, range(10)))},null]"
         train(trained / "distilled.yaml", f"data.dataset={few}", "name=mapped", class_map, "trainer.max_steps=1")
+        lacking = "teacher.class_map=[0,1,2,3,4,5,6,7,8,null,null]"
+        options = [f"data.dataset={few}", "name=part", lacking, "trainer.max_steps=1"]
+        refused(segkd("train", trained / "distilled.yaml", *options), "10 classes, the teacher 9")
+        options += ["teacher.partial=true"]
+        refused(segkd("train", trained / "distilled.yaml", *options), "lacks the classes [9]; PixelKD(known=0.5)")
+        options += ["distill.schedule=null", "distill.terms={icsd: null, kd: {loss: pixel_kd, known: 0.5}}"]
+        outcome = train(trained / "distilled.yaml", *options)
+        assert "lacks pedestrian: the terms leave these classes out" in outcome.out + outcome.err
 
     def test_corrupt(self, trained: Path, tmp_path: Path):
         for name, content in (("a.safetensors", b"x" * 99), ("b.ckpt", b"PK\x03\x04"), ("c.txt", b"")):
