@@ -12,7 +12,7 @@ ROWS = [
     pytest.param(row, id=f"{path.stem}-{number}-{row.name}")
     for path in sorted(HERE.glob("*.json"))
     for number, row in enumerate(read(path))
-    if row.name in CASES
+    if row.name in CASES or not path.stem.startswith("zoo")
 ]
 
 
