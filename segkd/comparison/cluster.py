@@ -27,7 +27,7 @@ from segkd.comparison.worker import Mail, done_there
 from segkd.errors import SegkdError
 from segkd.training.schema import Config
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which a cluster must answer."""
 _GRACE = 300.0
 """Seconds in which a machine with what a task asks for may come back."""
@@ -72,6 +72,7 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
     if importlib.util.find_spec("ray") is None:
         raise SegkdError('--on ray needs Ray: pip install "segkd[cluster]"')
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster of this machine: as a run is without it
     import ray
 
     is_guest = ray.is_initialized()  # in a notebook that has connected already
@@ -81,8 +82,13 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
             _check_answers(address)
         else:  # nothing but short messages goes through its memory for objects
             options = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 2**20}
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        signals.claim()
+        try:
+            with signals.held_back():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # of many kinds
+            raise SegkdError(f"--on {on}: Ray cannot be had: {' '.join(str(error).split())[:200]}") from error
+        finally:
+            signals.claim()
     try:
         found = Cluster(ray)
         if short := found.short_of(configs):
@@ -124,7 +130,7 @@ class Cluster:
         self._mail: Any = None
 
     def _machines(self) -> list[dict[str, float]]:
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
     def asked(self, config: Config) -> dict[str, float]:
         """Return what a config's run asks for: ``GPU`` for each device that is one, ``CPU`` for each thread."""
@@ -164,10 +170,15 @@ class Cluster:
             SegkdError: what a task raised, or no machine has what one asks for any more; the others have ended then.
             Interrupted: by a signal; all have ended then.
         """
-        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
-
         if not tasks:
             return []
+        # An error that a signal raises within a call of Ray would come out as another.
+        with signals.held_back():
+            return self._run(tasks, console, is_over)
+
+    def _run(self, tasks: Sequence[RayTask], console: Console, is_over: Callable[[list[Any]], bool]) -> list[Any]:
+        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
         self._begin(tasks, console)
         results, lost, waiting = list[Any](), Counter[Path](), dict[Any, RayTask]()
         is_ending, short_since = False, None
@@ -189,15 +200,16 @@ class Cluster:
                     except TaskCancelledError:
                         continue
                     except RayTaskError as error:
-                        raise error.cause from None
+                        if not is_ending:
+                            raise error.cause from None
                     except RayError as error:
                         lost[task.log] += 1
                         is_left = not is_ending and lost[task.log] < _LOST
                         how = "it goes on elsewhere" if is_left else "it is left unfinished"
-                        say(console, f"{task.title}: its worker is lost ({type(error).__name__}): {how}")
+                        say(console, f"{task.title}: its worker is lost ({type(error).__name__}), {how}")
                         if is_left:
                             waiting[self._submit(task)] = task
-                if not is_ending and is_over(results):
+                if not is_ending and (signals.asked() is not None or is_over(results)):
                     is_ending = True
                     self._end(waiting)
                 if short := self.short_of([task.config for task in waiting.values()]):

@@ -149,7 +149,7 @@ def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, min
     end = None if minutes is None else time.monotonic() + 60 * minutes
 
     def is_over(gave_up: list[bool]) -> bool:
-        return any(gave_up) or signals.asked() is not None or (end is not None and time.monotonic() >= end)
+        return any(gave_up) or (end is not None and time.monotonic() >= end)
 
     names = [f"trials_{number}" for number in range(wanted - search.finished)]
     do = partial(_take_part, search, wanted)
