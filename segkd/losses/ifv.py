@@ -8,7 +8,14 @@ from segkd.losses._common import check_maps, full_precision, labels_like, unit
 from segkd.losses.base import Loss
 
 
-def similarity_to_class(features: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+@torch.compiler.disable  # how many classes there are is read from the labels
+def members(labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Return (B, K, h * w) bool, which pixels each class has, of labels (B, h, w) below K; ignored ones have none."""
+    ids = torch.where(labels == ignore_index, -1, labels).flatten(1)[:, None]
+    return ids == torch.arange(int(ids.max()) + 1, device=ids.device)[:, None]
+
+
+def similarity_to_class(features: Tensor, member: Tensor) -> Tensor:
     """Return the cosine of each pixel's feature with the mean feature of its class in that image.
 
     The gradient flows through the mean, whose denominator is the number of pixels + 1e-6. A zero vector has cosine 0
@@ -16,18 +23,16 @@ def similarity_to_class(features: Tensor, labels: Tensor, ignore_index: int = 25
 
     Args:
         features: (B, C, h, w).
-        labels: (B, h, w), int64.
-        ignore_index: pixels with this label have no class.
+        member: (B, K, h * w) bool, which pixels each class has, see `members`.
 
     Returns:
-        (B, h, w) in [-1, 1], in float32 (float64 for float64 features); 0 where ignored.
+        (B, h * w) in [-1, 1], in float32 (float64 for float64 features); 0 for pixels of no class.
     """
     with full_precision(features.flatten(2)) as (x,):
-        ids = torch.where(labels == ignore_index, -1, labels).flatten(1)[:, None]
-        # (B, K, n): products with it sum over a class's pixels, and fetch what a pixel's class has.
-        member = (ids == torch.arange(int(ids.max()) + 1, device=ids.device)[:, None]).to(x.dtype)
+        # Products with it sum over a class's pixels, and fetch what a pixel's class has.
+        member = member.to(x.dtype)
         means = (member @ x.transpose(1, 2)) / (member.sum(2, keepdim=True) + 1e-6)
-        return ((unit(means, 2) @ unit(x, 1)) * member).sum(1).view(labels.shape)
+        return ((unit(means, 2) @ unit(x, 1)) * member).sum(1)
 
 
 class IFV(Loss):
@@ -70,6 +75,6 @@ class IFV(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_maps(self.name, student, teacher)
-        labels = labels_like(target, student, self.name)
-        s, t = (similarity_to_class(x, labels, self.ignore_index) for x in (student, teacher.detach()))
+        member = members(labels_like(target, student, self.name), self.ignore_index)
+        s, t = (similarity_to_class(x, member) for x in (student, teacher.detach()))
         return F.mse_loss(s, t)
