@@ -42,7 +42,7 @@ DETECTION: dict[str, Any] = {
     "task": "detection",
     "name": "tiny",
     "data": {"min_size": 64, "max_size": 96, "batch_size": 2, "workers": 0},
-    "student": {"arch": "gfl", "backbone": "resnet18", "options": {"out_channels": 64}},
+    "student": {"arch": "gfl", "backbone": "tu-test_resnet", "options": {"out_channels": 64}},
     "optimizer": {"name": "adamw", "lr": 0.001},
     "validation": {"every": 2, "batch_size": 2, "pictures": 1},
     "trainer": {"max_steps": 4, "threads": 1, "log_every": 1, "accelerator": "cpu"},

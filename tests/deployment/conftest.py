@@ -18,7 +18,7 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_detection_experiment(tmp_path_factory.mktemp("detector"))
     for arch in ("retinanet", "gfl"):
         options = (f"student.arch={arch}", f"name={arch}", "student.options.score_thresh=0.0", "trainer.max_steps=2")
-        train(folder / "tiny.yaml", *options)
+        train(folder / "tiny.yaml", "student.backbone=resnet18", *options)
     return folder / "runs"
 
 

@@ -13,7 +13,11 @@ TINY: dict[str, Any] = {
     "task": "depth.task:DepthTask",
     "name": "plain",
     "data": {"dataset": "scenes.yaml", "batch_size": 2, "workers": 0},
-    "student": {"arch": "Unet", "encoder": "tu-mobilenetv3_small_050"},
+    "student": {
+        "arch": "Unet",
+        "encoder": "tu-test_resnet",
+        "options": {"encoder_depth": 3, "decoder_channels": [32, 16, 16]},
+    },
     "optimizer": {"name": "adamw", "lr": 0.01},
     "validation": {"every": 5, "batch_size": 2, "pictures": 1},
     "trainer": {"max_steps": 15, "threads": 1, "accelerator": "cpu"},

@@ -102,7 +102,7 @@ class TestARun:
         assert measured(trained / "runs/cut") == measured(trained / "runs/distilled")
 
     def test_a_run_as_teacher_by_its_weights(self, trained: Path):
-        options = ["teacher.config=null", "teacher.arch=gfl", "teacher.backbone=resnet18", "name=by_weights"]
+        options = ["teacher.config=null", "teacher.arch=gfl", "teacher.backbone=tu-test_resnet", "name=by_weights"]
         checkpoint = f"teacher.checkpoint={trained / 'runs/teacher'}"
         width = "teacher.options.out_channels=64"
         train(trained / "distilled.yaml", *options, checkpoint, width, "trainer.max_steps=1")
