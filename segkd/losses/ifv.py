@@ -39,7 +39,8 @@ class IFV(Loss):
     """Intra-class feature variation: the mean of (S_s - S_t)^2 over all B * h * w pixels.
 
     S is `similarity_to_class`: how like the mean feature of its class in that image a pixel is. Ignored pixels add
-    nothing and count in the mean. CIRKD weighs it by 20, the original paper by 200, both beside pixel KD.
+    nothing and count in the mean. CIRKD weighs it by 20, the original paper by 200, both beside pixel KD. CIRKD's runs
+    take DeepLabV3-R18 from 74.21 to 75.59 mIoU on Cityscapes, with DeepLabV3-R101 as teacher.
 
     Args:
         ignore_index: pixels with this label have no class.
