@@ -12,21 +12,25 @@ from segkd.losses._common import check_maps, full_precision
 from segkd.losses.base import Loss
 
 Normalise = Literal["image", "channel", "batch"]
-PART = 2**22
+PART = 2**20
 """Values of a map that are compared at once."""
 
 
-def scaled(features: Tensor, normalise: Normalise = "image") -> Tensor:
-    """Return (x - min) / (max - min), in [0, 1]; a map that is constant becomes zeros and passes no gradient.
+def bounds(features: Tensor, normalise: Normalise = "image") -> tuple[Tensor, Tensor]:
+    """Return the minimum and 1 / (maximum - minimum), (B, C, 1, 1): (x - minimum) times this lies in [0, 1].
+
+    The gradient flows through both. Of a constant map the factor is 0, without gradient.
 
     Args:
-        features: (B, C, h, w). The gradient also flows through minimum and maximum.
-        normalise: what these are of: each ``"image"``'s whole map, each ``"channel"`` of it, or the ``"batch"``.
+        features: (B, C, h, w).
+        normalise: what they are of: each ``"image"``'s whole map, each ``"channel"`` of it, or the ``"batch"``.
     """
     dims = {"image": (1, 2, 3), "channel": (2, 3), "batch": (0, 1, 2, 3)}[normalise]
     least, most = features.amin(dims, keepdim=True), features.amax(dims, keepdim=True)
     varies = most - least > 1e-12
-    return (features - least) * torch.where(varies, 1 / torch.where(varies, most - least, 1.0), 0.0)
+    factor = torch.where(varies, 1 / torch.where(varies, most - least, 1.0), 0.0)
+    shape = (*features.shape[:2], 1, 1)
+    return least.expand(shape), factor.expand(shape)
 
 
 def blur(length: int, window: int, sigma: float, like: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ def blur(length: int, window: int, sigma: float, like: Tensor) -> Tensor:
 class Structural(Loss):
     """Structural similarity: the mean of clamp((1 - SSIM) / 2, 0, 1) over B * C_t * h * w.
 
-    Both maps are scaled to [0, 1] (see `scaled`). With mean, variance and covariance under a Gaussian window, of each
+    Both maps are scaled to [0, 1] (see `bounds`). With mean, variance and covariance under a Gaussian window, of each
     channel, and c1 = k1^2, c2 = k2^2,
     SSIM = (2 mu_s mu_t + c1) (2 cov + c2) / ((mu_s^2 + mu_t^2 + c1) (var_s + var_t + c2)).
     Where the student's channels are others, a 1x1 convolution with bias, made by `prepare`, maps them. The window is at
@@ -127,16 +131,18 @@ class Structural(Loss):
         with full_precision(student, teacher.detach()) as (s, t):
             s = s if self.adapter is None else self.adapter(s)
             # A row for each channel of each image.
-            s, t = (scaled(x, self.normalise).flatten(0, 1) for x in (s, t))
-            parts = [x.split(max(PART // s[0].numel(), 1)) for x in (s, t)]
-            if len(parts[0]) == 1:
-                return self.dissimilarity(s, t) / s.numel()
+            maps = [x.flatten(0, 1) for x in (s, *bounds(s, self.normalise), t, *bounds(t, self.normalise))]
+            parts = list(zip(*(x.split(max(PART // maps[0][0].numel(), 1)) for x in maps), strict=True))
+            if len(parts) == 1:
+                return self.dissimilarity(*maps) / s.numel()
             # A dozen temporaries of the map's size would be kept for backward: they are computed anew there.
-            sums = [checkpoint(self.dissimilarity, *pair, use_reentrant=False) for pair in zip(*parts, strict=True)]
+            sums = [checkpoint(self.dissimilarity, *part, use_reentrant=False) for part in parts]
             return torch.stack(sums).sum() / s.numel()
 
-    def dissimilarity(self, s: Tensor, t: Tensor) -> Tensor:
-        """Return the sum of clamp((1 - SSIM) / 2, 0, 1) of scaled maps (N, h, w)."""
+    def dissimilarity(
+        self, s: Tensor, least_s: Tensor, factor_s: Tensor, t: Tensor, least_t: Tensor, factor_t: Tensor
+    ) -> Tensor:
+        """Return the sum of clamp((1 - SSIM) / 2, 0, 1) of maps (N, h, w), with their `bounds`."""
         height, width = s.shape[1:]
         window = min(self.window, 2 * min(height, width) - 1)
         down, across = (blur(length, window, self.sigma, s) for length in (height, width))
@@ -145,7 +151,7 @@ class Structural(Loss):
             return down.T @ (x @ across)
 
         # Around 0 fewer digits cancel in the variances.
-        s, t = s - 0.5, t - 0.5
+        s, t = (s - least_s) * factor_s - 0.5, (t - least_t) * factor_t - 0.5
         mean_s, mean_t, c1, c2 = mean(s), mean(t), self.k1**2, self.k2**2
         variances = mean(s * s + t * t) - mean_s.square() - mean_t.square()
         covariance = mean(s * t) - mean_s * mean_t

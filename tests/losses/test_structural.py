@@ -6,7 +6,7 @@ from losses.features import FeatureLossTests
 
 from segkd.errors import SegkdError
 from segkd.losses import Structural, structural
-from segkd.losses.structural import blur, scaled
+from segkd.losses.structural import blur, bounds
 
 
 class TestStructural(FeatureLossTests):
@@ -63,9 +63,10 @@ def test_blur_is_a_gaussian_window_with_reflect_padding(length: int, window: int
     torch.testing.assert_close(x @ blur(length, window, 1.5, x), expected)
 
 
-def test_scaled_goes_from_0_to_1() -> None:
+def test_bounds_scale_to_0_and_1() -> None:
     x = pair()[1]
     for normalise, dims in (("image", (1, 2, 3)), ("channel", (2, 3)), ("batch", (0, 1, 2, 3))):
-        found = scaled(x, normalise)
+        least, factor = bounds(x, normalise)
+        found = (x - least) * factor
         assert (found.amin(dims) == 0).all()
         torch.testing.assert_close(found.amax(dims), torch.ones_like(found.amax(dims)))
