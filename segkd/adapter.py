@@ -192,8 +192,9 @@ class Live:
             self.upsampling.remove()
 
     def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
-        """Run the model on the step's images and return what is at each place, without gradient."""
-        with torch.no_grad():
+        """Run the model on the step's images and return what is at each place, without gradient but on these."""
+        on_images = isinstance(step.images, Tensor) and step.images.requires_grad
+        with torch.set_grad_enabled(torch.is_grad_enabled() and on_images):
             return self.read(self.run(step.images), reads)
 
     def run(self, inputs: Any, model: nn.Module | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segkd.adapter import Adapter, Live, labelled_images
 from segkd.balance import Balance
 from segkd.errors import SegkdError, nearest
+from segkd.network import unit
 from segkd.reads import evaluate, route, teacher_named
 from segkd.schedules import Schedule, summed
 from segkd.step import Step, View, check_labelled
@@ -167,6 +168,9 @@ class Distiller(nn.Module):
         """
         done = self._check_progress(progress)
         given = {} if teacher is None else self._given(teacher, images)
+        wants_gradient = any(getattr(term.loss, "needs_image_grad", False) for term in self.terms.values())
+        if wants_gradient and isinstance(images, Tensor) and torch.is_grad_enabled():
+            images = unit(images).detach().requires_grad_()
         ignored = getattr(self.task_loss, "ignore_index", None)
         if labelled is not None:
             check_labelled(labelled, images, target)

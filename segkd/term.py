@@ -24,7 +24,8 @@ class Term:
             See `segkd.losses`. These attributes of it are read where there are any: ``reads``, what it reads unless the
             term says otherwise, else logits; ``any_channels = True``: it compares maps of different channels without
             connector; ``needs_step = True``: it is called with a `segkd.step.Step` as fourth; ``needs_live = True``: it
-            runs the teacher's own layers, so that what a teacher gave before will not do; ``takes_lists = True``: of a
+            runs the teacher's own layers, so that what a teacher gave before will not do; ``needs_image_grad = True``:
+            the step's images take a gradient, on which both models' outputs depend; ``takes_lists = True``: of a
             place with several maps (a detector's FPN) it gets both lists, rather than be called for each pair. A method
             ``prepare(student, teacher)`` of it is called once, when the distiller is made, with what it will compare of
             one image (or an image of another size, or meta tensors): there a loss makes its layers and queues.

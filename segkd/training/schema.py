@@ -98,10 +98,7 @@ class TeacherBlock(ModelBlock):
         None,
         description="student class of each teacher class, null for none: a list, or those by name whose names differ",
     )
-    partial: bool = Field(
-        False,
-        description="it may lack classes of the student: loss pixel_kd with known leaves them out, no other does",
-    )
+    partial: bool = Field(False, description="it may lack classes of the student: pixel_kd's known leaves them out")
     store: Annotated[StoreBlock | None, Switch] = Field(
         None,
         description="true, or a block: what the terms read of the teacher is kept for each view, and read instead of "
