@@ -98,11 +98,11 @@ class CMKD(Loss):
         levels = zip(student.maps.values(), teacher.maps.values(), strict=True)
         features = torch.stack([self.of_features(s, t) for s, t in levels]).sum()
         z_s, z_t = (output.head.foreground(output.predictions) for output in (student, teacher))
-        boxes = [output.head.decode(output.predictions, output.anchors) for output in (student, teacher)]
         anchors = torch.stack(student.anchors)
         side = (anchors[..., 2:] - anchors[..., :2]).repeat(1, 1, 2)
+        b_s, b_t = (x.head.decode(x.predictions, x.anchors) / side for x in (student, teacher))
         total = self.features * features + self.scores * self.of_scores(z_s, z_t)
-        return total + self.boxes * self.of_boxes(*(x / side for x in boxes), z_t)
+        return total + self.boxes * self.of_boxes(b_s, b_t, z_t)
 
     def of_features(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return (1) of one level, a scalar: features (B, C, h, w)."""
