@@ -68,6 +68,7 @@ def compare(
     budget: str = "steps",
     out: "str | PathLike[str] | None" = None,
     baseline: str | None = None,
+    same_time: bool = False,
     pictures: int = 3,
     report_only: bool = False,
     on: str | None = None,
@@ -82,6 +83,8 @@ def compare(
         budget: what all may spend alike: ``"steps"``, ``"minutes"``, or so many of them, such as ``"700steps"``.
         out: the comparison's directory; default ``comparison`` where the runs of the first config go.
         baseline: what the others are compared to; default the config that distils nothing.
+        same_time: train the baseline also for as many steps as each method's time buys, with the filling of its
+            teacher's store charged in full and shared by the runs compared; the budget must be of steps.
         pictures: how many validation images the report shows.
         report_only: train nothing.
         on: ``"ray"`` or ``"ray=ADDRESS"``: train on a Ray cluster, see `segkd.comparison.cluster.cluster`.
@@ -103,7 +106,8 @@ def compare(
     with _guest(quiet) as console:
         if report_only:
             return comparison.report_only(list(map(str, configs)), console, **shown)
-        return comparison.compare(loaded, (), console, seeds=seeds, budget=budget, on=on, **shown)
+        options: dict[str, Any] = {"seeds": seeds, "budget": budget, "same_time": same_time, "on": on}
+        return comparison.compare(loaded, (), console, **options, **shown)
 
 
 def tune(

@@ -67,8 +67,8 @@ def store(
     from segkd.training.train import fill_stores
 
     for each in fill_stores(config, console):
-        count, size = each.size()
-        say(console, f"{each.folder}: {count} files, {_bytes(size)}")
+        count, size = each.store.size()
+        say(console, f"{each.store.folder}: {count} files, {_bytes(size)}")
 
 
 def _list(root: Path) -> None:

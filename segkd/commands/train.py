@@ -90,6 +90,14 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="What the others are compared to; default the config that distils nothing.")
     ] = None,
+    same_time: Annotated[
+        bool,
+        typer.Option(
+            "--same-time",
+            help="Train the baseline also for as many steps as each method's time buys, the filling of its teacher's "
+            "store charged in full and shared by the runs here; with a budget of steps.",
+        ),
+    ] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Validation images that the report shows.")] = 3,
     report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing: report on finished runs.")] = False,
     on: On = None,
@@ -104,6 +112,7 @@ def compare(
     \b
     Examples:
       segkd compare camvid_plain camvid_kd camvid_aicsd --seeds 3
+      segkd compare camvid_plain camvid_kd --same-time --out runs/same trainer.threads=1
       segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes trainer.threads=1
       segkd compare --report-only runs/comparison
     """
@@ -118,7 +127,16 @@ def compare(
         comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
         return
     outcome = comparison.compare(
-        names, overrides, console, seeds=seeds, budget=budget, out=out, baseline=baseline, pictures=pictures, on=on
+        names,
+        overrides,
+        console,
+        seeds=seeds,
+        budget=budget,
+        out=out,
+        baseline=baseline,
+        same_time=same_time,
+        pictures=pictures,
+        on=on,
     )
     if outcome.failed:
         raise typer.Exit(1)

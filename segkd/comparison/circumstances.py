@@ -22,11 +22,6 @@ def facts_on(methods: Sequence[Method], agreed: Mapping[str, Any]) -> list[tuple
         ("data", f"{shortened(config.data.dataset)}, split {config.data.val_split}"),
         ("runs", f"{len(records)}, of {len(methods) - len(longer)} methods"),
         ("budget", f"{budget}: {counts}" if "minutes" in budget else counts),
-        *(
-            [("same time", f"{agreed['same_time']['baseline']} also with {', '.join(map(str, longer))} steps")]
-            if longer
-            else []
-        ),
         ("hardware", f"{environment['processes']} x {gpu}" if gpu else threads),
     ]
     if longer:

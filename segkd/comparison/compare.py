@@ -10,9 +10,10 @@ from rich.console import Console
 
 from segkd.common.progress import say
 from segkd.comparison.cluster import cluster
-from segkd.comparison.plan import Job, load_methods, make_jobs, matched_steps, parse_budget, teachers_of
+from segkd.comparison.plan import Job, load_methods, make_jobs, matched_steps, parse_budget, plainest, teachers_of
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
+from segkd.comparison.same_time import longer_baselines
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
 from segkd.errors import SegkdError
 from segkd.signals import interruptible
@@ -45,6 +46,7 @@ def compare(
     budget: str,
     out: Path | None,
     baseline: str | None = None,
+    same_time: bool = False,
     pictures: int = 3,
     on: str | None = None,
 ) -> Outcome:
@@ -69,20 +71,31 @@ def compare(
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
+    if same_time and asked.unit == "minutes":
+        raise SegkdError("--same-time goes with a budget of steps: with --budget minutes all have the same time")
     steps = matched_steps(methods, asked)
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
     teachers = teachers_of([Job(config.name, config) for config in methods])
     trained = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
-    command = shlex.join(["segkd", "compare", *named, "--seeds", str(seeds), "--budget", budget, *overrides])
+    options = ["--seeds", str(seeds), "--budget", budget, *(["--same-time"] if same_time else [])]
+    command = shlex.join(["segkd", "compare", *named, *options, *overrides])
     with (
         interruptible("the same command goes on where this stopped"),
         cluster(on, trained) as there,
     ):
         place = Workplace(out)
-        jobs = make_jobs(methods, seeds, agree_on_steps(place, methods, asked, steps, command, console, there))
+        if steps is None and "steps" not in place.agreed():  # a teacher that is stored is timed with its weights
+            train_teachers(place, teachers, console, there)
+        steps = agree_on_steps(place, methods, asked, steps, command, console, there)
+        jobs = make_jobs(methods, seeds, steps)
         train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
+        if same_time:
+            own = baseline or plainest({config.name: config for config in methods})
+            longer = longer_baselines(place, methods, steps, own, seeds, console, there)
+            steps |= {config.name: config.trainer.max_steps for config in longer}
+            jobs = make_jobs([*methods, *longer], seeds, steps)
         failed = train_jobs(place, jobs, console, there)
         with place.lock("report"):
             # Looked for under the lock: the last report is on all that is finished.
@@ -129,6 +142,9 @@ def _report(
     # What was agreed on in a comparison holds of its own runs alone.
     own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
     agreed = place.agreed() if own else {}
+    known = agreed.get("same_time", {}).get("baseline")
+    if baseline is None and known in [method.name for method in methods]:
+        baseline = known
     write_report(methods, find_baseline(methods, baseline), place.directory, console, agreed, pictures, open_runs)
     return {method.name: {seed: each.result for seed, each in method.records.items()} for method in methods}
 

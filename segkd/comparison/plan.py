@@ -1,7 +1,7 @@
 """What a comparison trains: its configs, their seeds, and the budget that is the same for all."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from segkd.errors import SegkdError
 from segkd.training.config import load_config, same_dataset
 from segkd.training.run import Run, changed_keys
 from segkd.training.schema import Config
-from segkd.training.stages import of_length
+from segkd.training.stages import of_length, stage_configs
 from segkd.training.teacher import teacher_configs
 
 
@@ -88,6 +88,21 @@ def check_comparable(first: Config, second: Config, same_root: bool = False) -> 
             )
 
 
+def distils(config: Config) -> bool:
+    """Whether a teacher has any part in the training."""
+    return any(each.distill.named_terms() or each.distill.pixel_weighting for each in stage_configs(config))
+
+
+def plainest(configs: Mapping[str, Config]) -> str:
+    """Return the name of the one that distils nothing, else of the first.
+
+    Of several that distil nothing it is one with a student that the others teach: a teacher may be among them.
+    """
+    plain = [name for name, config in configs.items() if not distils(config)] or list(configs)
+    students = [config.student for config in configs.values() if distils(config)]
+    return next((name for name in plain if configs[name].student in students), plain[0])
+
+
 def is_same_method(one: Config, other: Config) -> bool:
     """Return whether two configs differ in nothing but name and seed, and what changes no result."""
     return not set(changed_keys(one, other)) - {"name", "seed"}
@@ -96,9 +111,6 @@ def is_same_method(one: Config, other: Config) -> bool:
 def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] | None:
     """Return how many steps each method trains under a budget of steps, or None where time must be taken first."""
     if budget.unit == "minutes":
-        staged = next((config.name for config in methods if config.stages), None)
-        if staged is not None:
-            raise SegkdError(f"{staged} has stages, whose steps do not take the same time: give a budget of steps")
         return None
     steps = {config.name: int(budget.amount or config.trainer.max_steps) for config in methods}
     first, own = methods[0].name, steps[methods[0].name]

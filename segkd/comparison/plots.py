@@ -1,6 +1,7 @@
 """The plots of a report, as SVG: the differences to the baseline, and the score over steps and over time."""
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from segkd.comparison.versus import Versus
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which colour-blind people can tell apart; each method has a marker and a line of its own too."""
 
+FEW = 8
+"""So many methods are named beside what is drawn of them; of more the names stand below."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)))
 
@@ -24,9 +28,9 @@ def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus)
     found = [(method, gains[method.name]) for method in methods if method.name in gains]
     if not found:
         return None
-    figure, axes = _figure(height=1.1 + 0.42 * len(found))
+    figure, axes = figure_of(height=1.1 + 0.42 * len(found))
     for row, (method, difference) in enumerate(found):
-        color, marker, _ = _style(methods.index(method))
+        color, marker, _ = style_of(methods.index(method))
         pairs = [(record, baseline.records.get(seed)) for seed, record in method.records.items()]
         each = [score.factor * (one.value(score.key) - other.value(score.key)) for one, other in pairs if other]
         axes.plot(each, [row] * len(each), linestyle="", marker="|", markersize=11, color=color, alpha=0.75)
@@ -39,15 +43,15 @@ def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus)
     axes.set_ylim(len(found) - 0.5, -0.5)
     unit = ", points" if score.unit == "%" else ""
     axes.set_xlabel(f"{score.heading} to {baseline.name}{unit} (mean and interval; strokes: single seeds)")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
     """Return the score at each validation, over ``steps`` or ``minutes``: the mean, and each seed as a faint line."""
     score = measures_of(baseline)[0]
-    figure, axes = _figure(height=3.9)
+    figure, axes = figure_of(height=3.9, listed=len(methods))
     for index, method in enumerate(methods):
-        color, marker, line = _style(index)
+        color, marker, line = style_of(index)
         courses = [
             [(step if over == "steps" else seconds / 60, score.factor * value) for step, seconds, value in record.curve]
             for record in method.records.values()
@@ -60,17 +64,30 @@ def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
     axes.set_xlabel("optimiser steps" if over == "steps" else "minutes of training, validation left out")
     axes.set_ylabel(f"{score.label}, {score.unit}")
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize=9, handlelength=3.2)
-    return _svg(figure)
+    if len(methods) > FEW:
+        list_below(figure, axes.get_legend_handles_labels()[0], handlelength=3.2)
+    else:
+        axes.legend(frameon=False, fontsize=9, handlelength=3.2)
+    return svg_of(figure)
 
 
-def _style(index: int) -> tuple[str, str, Any]:
+def style_of(index: int) -> tuple[str, str, Any]:
+    """Return colour, marker and line of a method."""
     return COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)], LINES[index % len(LINES)]
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def list_below(figure: Any, handles: Sequence[Any], handlelength: float = 0) -> None:
+    """Write the names of many methods below a figure."""
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, handlelength=handlelength
+    )
+
+
+def figure_of(height: float, listed: int = 0) -> tuple[Any, Any]:
+    """Return an empty figure of this height in inches, with room for so many names below if they are many; its axes."""
     from matplotlib.figure import Figure  # takes a second to import
 
+    height += 0.17 * math.ceil(listed / 3) if listed > FEW else 0
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -80,7 +97,8 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg_of(figure: Any) -> str:
+    """Return a figure as SVG."""
     import matplotlib
 
     written = io.StringIO()

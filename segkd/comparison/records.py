@@ -12,13 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from segkd.common.progress import say
-from segkd.comparison.plan import check_comparable, is_same_method
+from segkd.comparison.plan import check_comparable, distils, is_same_method, plainest
 from segkd.comparison.work import MARKER
 from segkd.errors import SegkdError
 from segkd.training.results import measures_of
 from segkd.training.run import Run, settings
 from segkd.training.schema import Config
-from segkd.training.stages import stage_configs
 from segkd.training.teacher import teacher_configs
 
 # What a report reads of a result.
@@ -61,8 +60,7 @@ class Method:
     @property
     def distils(self) -> bool:
         """Whether a teacher has any part in the training."""
-        distills = [config.distill for config in stage_configs(self.first.config)]
-        return any(distill.named_terms() or distill.pixel_weighting for distill in distills)
+        return distils(self.first.config)
 
     @property
     def minutes(self) -> float:
@@ -168,18 +166,11 @@ def _common_name(names: Sequence[str]) -> str:
 
 
 def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
-    """Return the method of that name, else the one that distils nothing, else the first.
-
-    Of several that distil nothing it is one with a student that the others teach: a teacher may be among them.
-    """
+    """Return the method of that name, else what `segkd.comparison.plan.plainest` chooses."""
     named = {method.name: method for method in methods}
     if name is not None and name not in named:
         raise SegkdError(f"--baseline {name!r} is none of the methods: {', '.join(named)}")
-    if name is not None:
-        return named[name]
-    plain = [method for method in methods if not method.distils] or list(methods)
-    students = [method.first.config.student for method in methods if method.distils]
-    return next((method for method in plain if method.first.config.student in students), plain[0])
+    return named[name or plainest({method.name: method.first.config for method in methods})]
 
 
 def differing_keys(methods: Sequence[Method]) -> dict[str, list[Any]]:

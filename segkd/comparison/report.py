@@ -15,13 +15,15 @@ from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from segkd.common.files import replacing, write_text
 from segkd.common.pictures import Picture, comparison_grid
 from segkd.common.progress import say
 from segkd.comparison import tables as of
 from segkd.comparison.circumstances import config_table, environment_table, facts_on, remarks_on
-from segkd.comparison.plots import curve_plot, difference_plot
+from segkd.comparison.gains import gain_plot
+from segkd.comparison.plots import FEW, curve_plot, difference_plot
 from segkd.comparison.records import Method
 from segkd.comparison.versus import longer_runs, ways_to_compare
 from segkd.data.samples import spread
@@ -95,17 +97,20 @@ def write_report(
     methods, ways = [against, *longer, *others], ways_to_compare(methods, against, same_time)
     tables = [
         of.result_table(methods, against, ways),
-        of.cost_table(methods, against),
+        of.cost_table(methods, against, same_time),
         of.seed_table(methods, against, ways),
         of.class_table(methods, against),
         config_table(methods),
         environment_table(methods),
     ]
     config, score = against.first.config, of.measures_of(against)[0].label
-    title = f"{Path(config.data.dataset).stem}: {', '.join(method.name for method in [against, *others])}"
+    names = [method.name for method in [against, *others]]
+    listed = ", ".join(names) if len(names) <= FEW else f"{against.name} and {len(others)} methods"
+    title = f"{Path(config.data.dataset).stem}: {listed}"
     if open_runs:
         title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
     plots = {
+        "gain": (f"{score}, gain over cost", gain_plot(methods, against, ways, same_time.get("times"))),
         "difference": (f"{score}, difference to {against.name}", difference_plot(methods, against, ways[0])),
         "steps": (f"{score} over steps", curve_plot(methods, against, "steps")),
         "minutes": (f"{score} over time", curve_plot(methods, against, "minutes")),
@@ -138,19 +143,24 @@ def write_report(
     }
     for name in ("report.md", "report.html"):
         write_text(directory / name, environment.get_template(f"{name}.j2").render(content).rstrip() + "\n")
-    _show(tables[0], console)
+    _show(of.result_table(methods, against, ways), len(ways), console)
     for name in ("report.md", "report.html"):
         say(console, f"written: {directory / name}")
 
 
-def _show(table: of.Table | None, console: Console) -> None:
-    """Print as many columns as a terminal has room for."""
-    assert table is not None
+def _show(table: of.Table, ways: int, console: Console) -> None:
+    """Print as many columns as a terminal has room for: of several ways to compare the differences alone."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
-    for number, header in enumerate(table.header[:4]):
-        shown.add_column(escape(header), justify="right" if number else "left")
-    for row in table.rows:
-        shown.add_row(*map(escape, row[:4]))
+    columns = [0, 1, 2, 3] if ways == 1 else [0, 2, *range(3, 3 + ways)]
+    shown.add_column(table.header[0], no_wrap=True, min_width=min(max(len(row[0]) for row in table.rows), 30))
+    for number in columns[1:]:
+        shown.add_column(escape(table.header[number]), justify="right")
+    for place, row in enumerate(table.rows):
+        cells = [row[number] for number in columns]
+        if ways > 1:  # intervals below; the deviation, and how many steps the baseline had, stand in the report
+            cells[1:] = [cell.split(" (")[0].split(" ±")[0].replace(" [", "\n[") for cell in cells[1:]]
+        strong = ["bold" if (place, number) in table.strong else "" for number in columns]
+        shown.add_row(*map(Text, cells, strong))
     console.print(shown)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
             if difference is not None:
                 cell = interval(difference, score)
                 steps = versus.baselines[method.name].first.config.trainer.max_steps
-                cell += f" ({steps} steps)" if place > 3 else ""
+                cell += f" ({steps})" if place > 3 else ""
                 if difference.is_clear:
                     strong.add((len(rows), place))
             cells.append(cell)
@@ -57,11 +57,13 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
         last = spread([record.result["last"][score.key] for record in records], score)
         rows.append([method.name, str(len(method.records)), first, *cells, *rest, last])
     label, *others = [measure.heading for measure in measures]
-    headings = [f"{label} to {baseline.name}" + (f", {each.heading}" if len(ways) > 1 else "") for each in ways]
+    headings = [f"{label} to {baseline.name}"]
+    if len(ways) > 1:
+        headings = [f"to {baseline.name}, {each.heading}" for each in ways]
     header = ["method", "seeds", label, *headings, *others, f"{label}, last step"]
     note = (
         f"{_in(score)}ean ± standard deviation over the seeds, of the students that were saved: those of each run's "
-        f"best validation. {label} to {baseline.name}: mean paired difference, same seed against same seed, and its "
+        f"best validation. To {baseline.name}: mean paired difference, same seed against same seed, and its "
         f"interval (Student's t). Bold: clear, by Holm's procedure, which corrects for how many methods are compared: "
         f"the chance that any difference of a column is called clear and is none is at most {ALPHA:.0%}. Each interval "
         f"is of the level at which that procedure tests the method, {1 - ALPHA:.0%} or more: it excludes zero exactly "
@@ -69,7 +71,7 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
     )
     if len(ways) > 1:
         note += (
-            f" Same time: to {baseline.name} trained from its beginning for as many steps, in brackets, as the "
+            f" Same time: to {baseline.name} trained from its beginning for so many steps, in brackets, as the "
             f"method's time buys; a method that costs less than 2 % more is compared to the {own} steps."
         )
     if len(ways) > 2:
@@ -81,8 +83,8 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
     return Table("What was reached", header, rows, note, strong=strong)
 
 
-def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
-    """Return what each method cost."""
+def cost_table(methods: Sequence[Method], baseline: Method, same_time: Mapping[str, Any] | None = None) -> Table:
+    """Return what each method cost, and where it was agreed what its time was counted by."""
     reference = seconds_per_step(baseline)
     rows = []
     for method in methods:
@@ -99,6 +101,17 @@ def cost_table(methods: Sequence[Method], baseline: Method) -> Table:
         f"training, mean over the seeds. Memory: the most that was held {where}, of all seeds."
     )
     header = ["method", "steps", "seconds a step", f"times {baseline.name}", "minutes", "peak memory, MiB"]
+    if same_time and same_time["baseline"] == baseline.name:
+        header += [f"timed, times {baseline.name}", "filling, s", "shared, s", "fitting, s"]
+        for row in rows:
+            parts = {"times": 2, "filling": 1, "shared": 1, "fitting": 1}
+            taken = {key: same_time[key].get(row[0]) for key in parts if row[0] != baseline.name}
+            row += [f"{value:.{places}f}" if (value := taken.get(key)) else "" for key, places in parts.items()]
+        note += (
+            " Timed: some steps of all methods in turn, three times, the median; filling a teacher's store in full and "
+            "shared, and fitting an auxiliary head, in seconds of that machine. This is what the same time is "
+            "counted by."
+        )
     return Table("What it cost", header, rows, note)
 
 

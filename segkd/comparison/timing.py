@@ -11,12 +11,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
 
+from segkd.balance import EVERY, FIRST
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.fit import make_trainer
 from segkd.training.module import DistillModule
 from segkd.training.schema import Config
+from segkd.training.stages import of_length, stage_configs
+from segkd.training.storing import Stores
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
@@ -25,22 +29,43 @@ WARM_UP, TIMED = 3, 12
 
 
 def seconds_per_step(config: Config) -> float:
-    """Train a few steps with random weights, which cost what trained ones do, and return the seconds of one.
+    """Train a few steps and return the seconds of one: of stages the mean over all steps.
 
-    Nothing is written. An auxiliary head that a run would first fit to its teacher is not counted.
+    Weights are random, which costs what trained ones do, and nothing is written; but a teacher that is stored is
+    loaded, and its store filled for these steps, so that the time is that of reading. What filling takes, or fitting an
+    auxiliary head to a teacher first, is not counted: see `segkd.comparison.charges`.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    task = task_of(config)
-    teachers = TeachersOf(task, teacher_configs(config))
-    module = DistillModule(task, task.distiller(task.student(weights=False), teachers.networks))
+    stages = stage_configs(config)
+    return sum(stage.trainer.max_steps * _of_stage(stage) for stage in stages) / config.trainer.max_steps
+
+
+def _of_stage(config: Config) -> float:
+    task, configs = task_of(config), teacher_configs(config)
+    teachers = TeachersOf(task, configs)
+    distiller = task.distiller(task.student(weights=False), teachers.networks)
+    # The first steps measure the terms' gradients where weights are shares, and then few do.
+    forwards = config.trainer.max_steps * config.trainer.accumulate
+    measured = 0 if distiller.balance is None else -(-FIRST // config.trainer.accumulate)
+    begin = max(WARM_UP, measured)
+    short = task_of(of_length(config, begin + TIMED))
+    stores, clock = Stores(short, [distiller], Console(quiet=True)), _Clock()
+    if stores.wanted:
+        teachers.load(to_measure=True)
+    module = DistillModule(short, distiller)
     if config.trainer.compile:
         module.distiller.compile()
-    clock = _Clock()
-    trainer = make_trainer(config, max_steps=WARM_UP + TIMED, logger=False, limit_val_batches=0, callbacks=[clock])
-    trainer.fit(module, task.train_loader(task.train_set(), rank=trainer.global_rank, world=trainer.world_size))
-    ends = clock.ends[WARM_UP - 1 :]
-    return statistics.median(after - before for before, after in itertools.pairwise(ends))
+    trainer = make_trainer(
+        config, max_steps=begin + TIMED, logger=False, limit_val_batches=0, callbacks=[stores, clock]
+    )
+    trainer.fit(module, short.train_loader(short.train_set(), rank=trainer.global_rank, world=trainer.world_size))
+    taken = [after - before for before, after in itertools.pairwise(clock.ends)]  # by the second step and later ones
+    plain = statistics.median(taken[begin - 1 :])
+    if measured <= WARM_UP:
+        return plain
+    share = min((FIRST + max(forwards - FIRST, 0) / EVERY) / forwards, 1)
+    return plain + share * (statistics.median(taken[WARM_UP - 1 : measured - 1]) - plain)
 
 
 class _Clock(pl.Callback):

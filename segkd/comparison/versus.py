@@ -8,8 +8,6 @@ from segkd.comparison.differences import Difference, paired_differences
 from segkd.comparison.records import Method
 from segkd.training.measure import Measure
 
-SAME_STEPS = "same steps"
-
 
 @dataclass(frozen=True)
 class Versus:
@@ -40,7 +38,7 @@ def longer_runs(methods: Sequence[Method], same_time: Mapping[str, Any]) -> dict
 
     Args:
         methods: all that were trained.
-        same_time: what was agreed, see `segkd.comparison.same_time.agree_on_same_time`; empty where nothing was.
+        same_time: what was agreed, see `segkd.comparison.same_time.longer_baselines`; empty where nothing was.
     """
     named = {method.name: method for method in methods}
     counts = sorted({count for pair in same_time.get("steps", {}).values() for count in pair})
@@ -59,7 +57,7 @@ def ways_to_compare(
     longer = longer_runs(methods, same_time)
     left_out = {baseline.name, *(method.name for method in longer.values())}
     others = [method for method in methods if method.name not in left_out]
-    found = [Versus(SAME_STEPS, {method.name: baseline for method in others})]
+    found = [Versus("same steps", {method.name: baseline for method in others})]
     if not same_time:
         return found
     own, counts = baseline.first.config.trainer.max_steps, same_time["steps"]
@@ -72,6 +70,8 @@ def ways_to_compare(
         }
         for place in (0, 1)
     )
+    if not full:
+        return found
     if not any(same_time[what].get(method.name) for what in ("filling", "fitting") for method in others):
         return [*found, Versus("same time", full)]
     return [*found, Versus("same time, in full", full), Versus("same time, shared", shared)]

@@ -113,7 +113,8 @@ def agree_on_steps(
                 "another --out"
             )
         if steps is not None:
-            place.agree({"command": command, "budget": str(budget), "steps": {**agreed.get("steps", {}), **steps}})
+            steps_of_all = {**agreed.get("steps", {}), **steps}
+            place.agree({**agreed, "command": command, "budget": str(budget), "steps": steps_of_all})
             return steps
         seconds: dict[str, float] = dict(agreed.get("seconds_per_step", {}))
         for config in methods:
@@ -133,13 +134,21 @@ def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster 
     if cluster is not None:
         task = RayTask(config.name, config, partial(_timed, place, config), place.log(config.name))
         return float(cluster.run([task], console)[0])
-    done = subprocess.run(
-        [sys.executable, "-m", "segkd.comparison.timing", str(place.written(config))], capture_output=True, text=True
-    )
+    return float(run_module("segkd.comparison.timing", place, config))
+
+
+def run_module(module: str, place: Workplace, config: Config, *arguments: str, console: Console | None = None) -> str:
+    """Run a module that times something of a config, in a process of its own, and return the last that it printed.
+
+    With a console all that it prints is shown there, and nothing returned.
+    """
+    shown = subprocess.PIPE if console is None else subprocess.DEVNULL if console.quiet else None
+    command = [sys.executable, "-m", module, str(place.written(config)), *arguments]
+    done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         why = last_line(done.stderr) or f"exit status {done.returncode}"
         raise SegkdError(f"{config.name} cannot be timed: {why}")
-    return float(done.stdout.split()[-1])
+    return done.stdout.split()[-1] if done.stdout else ""
 
 
 def last_line(text: str) -> str:

@@ -24,7 +24,9 @@ class Unreadable(Exception):
     """A file holds no whole entry, as after a power cut."""
 
 
-def write_entry(path: Path, value: Any, kept: Kept = "auto", compress: Compression = "none") -> None:
+def write_entry(
+    path: Path, value: Any, kept: Kept = "auto", compress: Compression = "none", made: tuple[float, int] | None = None
+) -> None:
     """Write one image's part of what was read at a place: whole or not at all.
 
     Args:
@@ -32,10 +34,12 @@ def write_entry(path: Path, value: Any, kept: Kept = "auto", compress: Compressi
         value: a tensor, or a list or mapping of tensors; a mapping's keys are text or whole numbers.
         kept: the type of the values in the file; those that are no floating point stay as they are.
         compress: ``zstd`` keeps every bit; it needs the package zstandard.
+        made: seconds that it took to make what was made of this image at once, and at how many places that was.
     """
     keys = list(value) if isinstance(value, Mapping) else None
     tensors = list(value.values()) if keys is not None else value if isinstance(value, list) else [value]
     layout: dict[str, Any] = {"keys": keys, "is_list": isinstance(value, list), "compress": compress, "tensors": []}
+    layout["made"] = made
     held: dict[str, Tensor] = {}
     for number, tensor in enumerate(tensors):
         x = tensor.detach().cpu().contiguous()
@@ -82,6 +86,16 @@ def is_whole(path: Path) -> bool:
             return "layout" in (file.metadata() or {})
     except (OSError, safetensors.SafetensorError):
         return False
+
+
+def made_in(path: Path) -> tuple[float, int] | None:
+    """Return the seconds and places of an entry that `write_entry` was given; None where that cannot be known."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            seconds, places = json.loads(file.metadata()["layout"])["made"]
+            return float(seconds), int(places)
+    except (OSError, safetensors.SafetensorError, TypeError, KeyError, ValueError):
+        return None
 
 
 def tolerance(kept: Kept, dtype: torch.dtype) -> float:

@@ -68,8 +68,9 @@ class Filling:
             DiskFull: the disk has no room for what is still to be made; told before anything is written.
             SegkdError: the folder cannot be written.
         """
-        is_checked = False
+        is_checked, writing = False, 0.0
         while self.missing:
+            began = time.perf_counter()
             try:
                 for batch in load(self):
                     views, found = run(batch)
@@ -77,11 +78,17 @@ class Filling:
                         self._check_room(found)
                         is_checked = True
                     added = len(set(views))
+                    making = (time.perf_counter() - began) / added
                     for place, view in enumerate(views[:added]):
-                        self.store.write(view, {name: of_image(value, place) for name, value in found.items()})
+                        begun = time.perf_counter()
+                        of_view = {name: of_image(value, place) for name, value in found.items()}
+                        # How long this one's writing takes is not known yet: about as long as the last one's.
+                        self.store.write(view, of_view, making + writing)
+                        writing = time.perf_counter() - begun
                         if (lock := self._held.pop(view, None)) is not None:
                             lock.release()
                     yield added
+                    began = time.perf_counter()
             finally:
                 for lock in self._held.values():
                     lock.release()

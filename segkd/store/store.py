@@ -17,7 +17,7 @@ from segkd.common.files import is_disk_full, write_text
 from segkd.errors import SegkdError
 from segkd.step import View
 from segkd.store import Compression, Kept
-from segkd.store.entry import Unreadable, is_whole, read_entry, write_entry
+from segkd.store.entry import Unreadable, is_whole, made_in, read_entry, write_entry
 
 ABOUT = "about.json"
 LOCKS = ".locks"
@@ -71,15 +71,22 @@ class Store:
         (self.folder / LOCKS).mkdir(exist_ok=True)
         return FileLock(self.folder / LOCKS / f"{name}.lock")
 
-    def write(self, view: View, found: Mapping[str, Any]) -> None:
-        """Keep one image's part of what was read.
+    def write(self, view: View, found: Mapping[str, Any], seconds: float | None = None) -> None:
+        """Keep one image's part of what was read; what is there already stays.
+
+        Args:
+            view: of the image.
+            found: by place.
+            seconds: that making this took, see `seconds_for`.
 
         Raises:
             SegkdError: the folder cannot be written; `segkd.errors.DiskFull` where it is full.
         """
-        for place, value in found.items():
+        lacking = {place: value for place, value in found.items() if not is_whole(self.path(place, view))}
+        made = None if seconds is None else (seconds, len(lacking))
+        for place, value in lacking.items():
             try:
-                write_entry(self.path(place, view), value, self.kept, self.compress)
+                write_entry(self.path(place, view), value, self.kept, self.compress, made)
             except OSError as error:
                 if is_disk_full(error):
                     raise
@@ -91,6 +98,30 @@ class Store:
             return {place: read_entry(self.path(place, view)) for place in places}
         except (FileNotFoundError, Unreadable):
             return None
+
+    def seconds_for(self, views: Iterable[View], places: Collection[str]) -> tuple[float, dict[str, float]]:
+        """Return how long it took to make what is kept of these views, whoever did it and whenever.
+
+        Returns:
+            The seconds that a run would take which makes all of it alone, at once; and of each place what was spent on
+            it, so that those who read it can share that: what was made at several places at once is divided by these.
+
+        Raises:
+            SegkdError: something is not there, or does not say how long it took.
+        """
+        alone, spent = 0.0, dict.fromkeys(places, 0.0)
+        for view in views:
+            made = {place: made_in(self.path(place, view)) for place in places}
+            known = {place: each for place, each in made.items() if each is not None}
+            if len(known) < len(made):
+                raise SegkdError(
+                    f"teacher.store: {self.folder} does not say how long it took to fill: have it filled anew, after "
+                    f"segkd store --prune {self.folder.name}"
+                )
+            alone += max((seconds for seconds, _ in known.values()), default=0.0)
+            for place, (seconds, together) in known.items():
+                spent[place] += seconds / together
+        return alone, spent
 
     def size(self) -> tuple[int, int]:
         """Return how many files there are, and their bytes."""

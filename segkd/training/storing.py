@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,9 +33,28 @@ SAMPLE = 4
 """So many entries that were there before are compared with what the teacher gives anew."""
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A store, and what a run reads of it: these views, each at these places."""
+
+    store: Store
+    views: list[View]
+    places: list[str]
+
+
 def store_root(block: StoreBlock | None = None) -> Path:
     """Return the folder that stores lie in."""
     return Path((block.folder if block else None) or os.environ.get("SEGKD_STORE") or "runs/store")
+
+
+def views_of(task: Task, dataset: SeededDataset, start: int = 0, world: int = 1) -> list[View]:
+    """Return the views that a run will see, each once, after ``start`` samples of all its ``world`` processes."""
+    config = task.config
+    batches = itertools.islice(
+        task.train_loader(dataset, start).batch_sampler or (),
+        (config.trainer.max_steps * config.trainer.accumulate - start // (config.data.batch_size * world)) * world,
+    )
+    return list(dict.fromkeys(dataset.view(each) for batch in batches for each in batch))
 
 
 class Stores(pl.Callback):
@@ -44,13 +64,14 @@ class Stores(pl.Callback):
         task: of the run.
         distillers: of its stages, whose teachers these are.
         console: where it is shown how far the filling is.
+        root: the folder that the stores lie in, in place of those that the config names.
 
     Raises:
         SegkdError: a teacher of this task cannot be stored.
     """
 
-    def __init__(self, task: Task, distillers: Sequence[Distiller], console: Console) -> None:
-        self.task, self.console = task, console
+    def __init__(self, task: Task, distillers: Sequence[Distiller], console: Console, root: Path | None = None) -> None:
+        self.task, self.console, self.root = task, console, root
         self.cost = {"seconds": 0.0, "views": 0}
         """Seconds of filling, and how many views were made: this process's part of it."""
         found: dict[str, list[tuple[Stored, Sequence[str]]]] = {}
@@ -61,7 +82,7 @@ class Stores(pl.Callback):
         self.wanted = found
         for name in found:
             block: Any = task.config.named_teachers()[name]
-            root = store_root(block.store)
+            root = self.root or store_root(block.store)
             there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
             if not there.is_dir():
                 raise SegkdError(
@@ -91,7 +112,7 @@ class Stores(pl.Callback):
         context: AbstractContextManager[Any] | None = None,
         start: int = 0,
         world: int = 1,
-    ) -> list[Store]:
+    ) -> list[Filled]:
         """Open each teacher's store, make the views that the run will see, and have the teachers read from there.
 
         Args:
@@ -105,24 +126,22 @@ class Stores(pl.Callback):
             SegkdError: a folder cannot be written, or what lies there is not what the teacher gives.
             DiskFull: there is no room for it.
         """
-        config, begin, stores = self.task.config, time.monotonic(), []
-        batches = itertools.islice(
-            self.task.train_loader(dataset, start).batch_sampler or (),
-            (config.trainer.max_steps * config.trainer.accumulate - start // (config.data.batch_size * world)) * world,
-        )
-        views = list(dict.fromkeys(dataset.view(each) for batch in batches for each in batch))
+        config, begin, filled = self.task.config, time.monotonic(), []
+        views = views_of(self.task, dataset, start, world)
         files = keys.of_files(dataset.files(), dataset.spec.resolve_root(config.data.root))
         for name, teachers in self.wanted.items():
             block: Any = config.named_teachers()[name]
             about = self._about(teachers[0][0], name, dataset, files, device)
-            store = Store(store_root(block.store) / keys.key(about), block.store.dtype, block.store.compress)
+            root = self.root or store_root(block.store)
+            store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
             for teacher, reads in teachers:
                 with torch.no_grad(), context or nullcontext():
                     self._fill(store, teacher, reads, views, dataset, about, device)
                 teacher.entries = store
-            stores.append(store)
+            places = [place for teacher, reads in teachers for place in teacher.places(reads)]
+            filled.append(Filled(store, views, list(dict.fromkeys(places))))
         self.cost["seconds"] = round(time.monotonic() - begin, 3)
-        return stores
+        return filled
 
     def _about(
         self, teacher: Stored, name: str, dataset: SeededDataset, files: str, device: torch.device

@@ -1,7 +1,9 @@
 """One run from its config to its result: the teacher first where there is none, then the student."""
 
 import contextlib
+import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
-from segkd.store.store import Store
 from segkd.training.fit import Fit, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
@@ -23,7 +24,7 @@ from segkd.training.results import environment
 from segkd.training.run import Run, changed_keys, resumed_config
 from segkd.training.schema import Config
 from segkd.training.stages import stage_configs
-from segkd.training.storing import Stores
+from segkd.training.storing import Filled, Stores
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
@@ -156,11 +157,30 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     return run.result()
 
 
-def fill_stores(config: Config, console: Console) -> list[Store]:
+def fill_stores(config: Config, console: Console) -> list[Filled]:
     """Fill the stores of a config's teachers as its run would, without training; return them.
 
     Raises:
         SegkdError: no teacher of the config is stored, or see `Stores.fill`.
+    """
+    if not any(getattr(block, "store", None) for block in config.named_teachers().values()):
+        raise SegkdError(f"{config.name}: no teacher is stored: set teacher.store=true")
+    return prepare(config, console)[0]
+
+
+def prepare(config: Config, console: Console, root: Path | None = None) -> tuple[list[Filled], float]:
+    """Do what a run of a config does before its first step.
+
+    Args:
+        config: of the run.
+        console: where progress is shown.
+        root: where the stores go, in place of where the config says.
+
+    Returns:
+        Its teachers' stores, filled; and the seconds that it took to fit auxiliary heads, which are then thrown away.
+
+    Raises:
+        SegkdError: see `Stores.fill`.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
@@ -168,16 +188,24 @@ def fill_stores(config: Config, console: Console) -> list[Store]:
     student, teachers = task.student(weights=False), TeachersOf(task, configs)
     stages = [task if stage is config else task_of(stage) for stage in stage_configs(config)]
     distillers = [stage.distiller(student, teachers.networks) for stage in stages]
-    stores, trainer, dataset = Stores(task, distillers, console), make_trainer(config, logger=False), task.train_set()
-    if not stores.wanted:
-        raise SegkdError(f"{config.name}: no teacher is stored: set teacher.store=true")
+    stores, trainer = Stores(task, distillers, console, root), make_trainer(config, logger=False)
+    dataset = task.train_set()
     for own in configs.values():
         _have_teacher(config, own, console, True)
     teachers.load()
+    fitting = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for teacher in teachers.each.values():
+            if teacher.lacks_head:
+                begin = time.monotonic()
+                task.finish_teacher(teacher.name, teacher.network, Run(folder), dataset, console)
+                fitting += time.monotonic() - begin
     for distiller in distillers:
         distiller.to(trainer.strategy.root_device)
+    if not stores.wanted:
+        return [], fitting
     precision = trainer.precision_plugin.forward_context()
-    return stores.fill(dataset, trainer.strategy.root_device, precision, world=trainer.world_size)
+    return stores.fill(dataset, trainer.strategy.root_device, precision, world=trainer.world_size), fitting
 
 
 def resume(

@@ -66,6 +66,15 @@ def test_every_view_is_made_once_in_batches_of_one_size(tmp_path: Path) -> None:
     assert fill(tmp_path) == []
 
 
+def test_entries_say_how_long_they_took(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    done = fill(tmp_path, seconds=0.05)
+    taken = time.perf_counter() - begin
+    alone, by_place = Store(tmp_path).seconds_for(VIEWS, PLACES)
+    assert 0.05 * len(done) < alone < 1.2 * taken
+    assert sum(by_place.values()) == pytest.approx(alone)
+
+
 def test_only_what_is_missing_is_made(tmp_path: Path) -> None:
     fill(tmp_path)
     Store(tmp_path).path("fpn", VIEWS[3]).unlink()

@@ -52,6 +52,20 @@ def test_a_broken_entry_is_missing_and_written_again(tmp_path: Path) -> None:
     assert store.read((0, 1), ["logits"]) is not None
 
 
+def test_it_says_how_long_what_a_run_reads_took_alone_and_by_place(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write((0, 0), {"logits": value(0)}, 3.0)
+    store.write((0, 0), {"logits": value(1), PLACE: value(1)}, 4.0)  # the logits stay, and what they took
+    store.write((0, 1), {"logits": value(0), PLACE: value(1)}, 5.0)
+    views = [(0, 0), (0, 1)]
+    assert store.seconds_for(views, ["logits"]) == (8.0, {"logits": 3 + 5 / 2})
+    assert store.seconds_for(views, ["logits", PLACE]) == (9.0, {"logits": 3 + 5 / 2, PLACE: 4 + 5 / 2})
+    filled(tmp_path, (7, 7))
+    for view in ((7, 7), (8, 8)):
+        with pytest.raises(SegkdError, match=f"does not say how long .* segkd store --prune {tmp_path.name}"):
+            store.seconds_for([view], ["logits"])
+
+
 def test_it_is_listed_with_what_it_is_of_the_last_used_first(tmp_path: Path) -> None:
     for age, name in enumerate(("new", "old")):
         filled(tmp_path / name, (0, age))

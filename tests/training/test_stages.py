@@ -7,6 +7,7 @@ from experiments import cut, cut_at, expect_same, make_experiment, measured, ref
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkd.comparison.plan import make_jobs, matched_steps, parse_budget
+from segkd.comparison.timing import seconds_per_step
 from segkd.errors import SegkdError
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.config import dump_config, load_config
@@ -153,6 +154,7 @@ class TestBudget:
         with pytest.raises(SegkdError, match="2 stages need as many steps, got 1"):
             of_length(config, 1)
 
-    def test_minutes_are_refused(self, folder: Path):
-        with pytest.raises(SegkdError, match=r"staged has stages, .* give a budget of steps"):
-            matched_steps([load_config(str(folder / "staged.yaml"))], parse_budget("3minutes"))
+    def test_a_step_takes_the_mean_over_all_stages(self, folder: Path):
+        config = load_config(str(folder / "staged.yaml"))
+        assert matched_steps([config], parse_budget("3minutes")) is None
+        assert seconds_per_step(config) > 0

@@ -121,6 +121,9 @@ def test_a_store_is_filled_without_training(teacher: Path) -> None:
     filled = segkd("store", path)
     assert filled.status == 0, filled.err
     assert "MB, " in filled.out
+    (listed,) = stores(teacher / "kept")
+    alone, _ = listed.store.seconds_for(_views(listed.store), ["logits"])
+    assert alone > 0
     train(path)
     assert result(teacher, "later")["store"]["views"] == 0
     refused(segkd("store", path, "teacher.store=false"), "no teacher is stored: set teacher.store=true")
@@ -190,11 +193,14 @@ def test_what_is_broken_is_made_again_and_what_is_false_stops_the_run(teacher: P
     (listed,) = stores(teacher / "kept")
     view = next(_views(listed.store))
     path = listed.store.path("logits", view)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:60])
+    whole = listed.store.read(view, ["logits"])
+    path.write_bytes(path.read_bytes()[:60])
     train(teacher / "one.yaml", "name=two")
     assert result(teacher, "two")["store"]["views"] == 1
-    assert path.read_bytes() == whole
+    again = listed.store.read(view, ["logits"])
+    assert again is not None
+    assert whole is not None
+    assert torch.equal(again["logits"], whole["logits"])
     for file in (listed.store.folder / "logits").rglob("*.safetensors"):
         entry = listed.store.read((int(file.parent.name), int(file.stem)), ["logits"])
         assert entry is not None
