@@ -85,7 +85,9 @@ class Workplace:
 
     def written(self, config: Config) -> Path:
         """Write a config where a process of its own reads it."""
-        path = self._locks / f"{config.name}.yaml"
+        # Alone in its folder: a teacher that a shipped config names is looked for beside the config that names it.
+        path = self._locks / config.name / "config.yaml"
+        path.parent.mkdir(exist_ok=True)
         write_text(path, dump_config(config))
         return path
 

@@ -18,10 +18,18 @@ from segkd.comparison.timing import TIMED, WARM_UP, seconds_per_step
 from segkd.comparison.work import Workplace, agree_on_steps, train_jobs
 from segkd.errors import Interrupted, SegkdError
 from segkd.signals import interruptible
-from segkd.training.config import load_config
+from segkd.training.config import dump_config, load_config
 from segkd.training.run import Run
 
 CONSOLE = Console(quiet=True)
+
+
+def test_a_written_config_means_what_it_did(tmp_path: Path):
+    """Its teacher is a shipped name: what is written of that teacher is not another one."""
+    place, names = Workplace(tmp_path / "out"), ("quickstart_teacher", "quickstart")
+    (methods,) = zip(*[load_methods([name], [], place.directory) for name in names], strict=True)
+    read = [load_config(str(place.written(config))) for config in methods]
+    assert [dump_config(config) for config in read] == [dump_config(config) for config in methods]
 
 
 class TestSteps:
