@@ -1,5 +1,6 @@
 """What a reader of README and docs has at hand: runs of the shipped configs, tiny, and a shell for the commands."""
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -16,16 +18,17 @@ from pages import ROOT
 from training.test_shipped_configs import small
 
 from segkd.comparison import work
+from segkd.deployment.formats import FORMATS, Graph, save_onnx
 from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config, shipped_configs
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeacherOf
 
-TINY = {"segmentation": "encoder=tu-mobilenetv3_small_050", "detection": "backbone=tu-mobilenetv3_small_050"}
+TINY = {"segmentation": "encoder=tu-test_resnet", "detection": "backbone=tu-test_resnet"}
 FORCED = {
     "data.workers": 0,
-    "student.encoder": "tu-mobilenetv3_small_050",
+    "student.encoder": "tu-test_resnet",
     "trainer.devices": 1,
     "trainer.max_steps": 2,
     "trainer.threads": 1,
@@ -45,6 +48,19 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.onnx = FORMATS["onnx"]
+        self.written: dict[str, Any] = {}
+
+    def write_onnx(self, graph: Graph, path: Path) -> None:
+        """Write a model as the package does, but the same model once: ``--int8`` begins with what was just written."""
+        import onnx
+
+        weights = safetensors.torch.save(graph.network.state_dict())
+        key = f"{hashlib.sha256(weights).hexdigest()} {graph.axes}"
+        if key not in self.written:
+            self.onnx.write(graph, path)
+            self.written[key] = onnx.load(path)
+        save_onnx(self.written[key], graph.info, path)
 
     def config(self, name: str) -> Config:
         """Return a shipped config with small models on a tiny tree, two steps long."""
@@ -139,6 +155,7 @@ class Shell:
         with pytest.MonkeyPatch.context() as patch:
             # A comparison starts a process for each run, which takes longer than to train it.
             patch.setattr(work, "run_job", lambda place, job, *_: not segkd("train", place.written(job.config)).status)
+            patch.setitem(FORMATS, "onnx", self.shelf.onnx._replace(write=self.shelf.write_onnx))
             outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err
 

@@ -15,7 +15,7 @@ from pages import blocks
 from PIL import Image
 from torch import Tensor
 
-from segkd.deployment.export import export
+from segkd.deployment.export import Export, export
 from segkd.deployment.formats import FORMATS, read_info, save_onnx
 from segkd.detection.models import detect
 from segkd.errors import SegkdError
@@ -28,6 +28,12 @@ pytest.importorskip("onnxscript")
 
 def copy(run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "export"))
+
+
+@pytest.fixture(scope="module")
+def written(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """A run's export as ONNX; read only."""
+    return export(copy(shipped / "runs/distilled", tmp_path_factory.mktemp("written")), "onnx")
 
 
 def image_of(folder: Path) -> np.ndarray:
@@ -48,9 +54,11 @@ def alone(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 class TestFormats:
     @pytest.mark.parametrize("name", FORMATS)
-    def test_the_file_alone_predicts_what_the_student_predicts(self, name: str, shipped: Path, tmp_path: Path):
-        run = copy(shipped / "runs/distilled", tmp_path)
-        result = export(run, name)
+    def test_the_file_alone_predicts_what_the_student_predicts(
+        self, name: str, written: Export, shipped: Path, tmp_path: Path
+    ):
+        result = written if name == "onnx" else export(copy(shipped / "runs/distilled", tmp_path), name)
+        run = result.path.parents[1]
         assert result.path == run / f"export/student{FORMATS[name].suffix}"
         assert list(result.path.parent.iterdir()) == [result.path]
         assert result.check.images == 3
@@ -64,15 +72,15 @@ class TestFormats:
         assert (alone(result.path, pixels) == expected).mean() > 0.999
 
     def test_the_lines_of_the_docs_give_what_predict_gives(
-        self, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, written: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         (block,) = (block for block in blocks("python") if block.page.name == "export.md")
         assert len([line for line in block.text.splitlines() if line.strip()]) <= 16
-        run, picture = copy(shipped / "runs/distilled", tmp_path / "runs"), tmp_path / "photos/0.png"
-        run.rename(tmp_path / "runs/quickstart")
+        run, picture = tmp_path / "runs/quickstart", tmp_path / "photos/0.png"
+        shutil.copytree(written.path.parents[1], run)
         picture.parent.mkdir()
         monkeypatch.chdir(tmp_path)
-        file = export("runs/quickstart", "onnx").path
+        file = run / "export/student.onnx"
         student = load_student("runs/quickstart")
         found = set()
         for size in (None, [48, 64], [96, 160], [48, 160]):
@@ -128,44 +136,44 @@ def test_where_another_size_fails_the_size_is_fixed_and_said_so(shipped: Path, t
     assert run(torch.rand(5, 3, 64, 96))[0].shape == (5, 11, 64, 96)
 
 
-class TestInt8:
-    def test_it_is_smaller_and_measured(self, shipped: Path, tmp_path: Path):
-        run = copy(shipped / "runs/distilled", tmp_path)
-        result = export(run, "onnx", int8=True)
-        assert result.path == run / "export/student.int8.onnx"
-        assert list(result.path.parent.iterdir()) == [result.path]
-        assert result.path.stat().st_size < (run / "student/model.safetensors").stat().st_size / 3
-        assert result.check.difference < 1e-4
-        int8 = result.int8
-        assert int8 is not None
-        recorded = json.loads((run / "result.json").read_text())["student"]["miou"]
-        assert int8.score.key == "miou"
-        assert int8.before == pytest.approx(recorded, abs=1e-3)
-        assert int8.after == pytest.approx(int8.before, abs=0.1)
-        assert int8.after != int8.before
-        assert 0.8 < int8.check.share < 1
-        assert int8.images == 5
-        assert min(int8.seconds) > 0
-        assert read_info(result.path)["int8"] == {"calibrated_on": "5 images of train", "float32_nodes": int8.left}
-        pixels = image_of(shipped)
-        assert (alone(result.path, pixels) == load_student(run).predict(pixels)).mean() > 0.8
+def test_int8_is_smaller_measured_and_printed(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, results = copy(shipped / "runs/distilled", tmp_path), list[Export]()
 
-    def test_what_is_printed(self, shipped: Path, tmp_path: Path):
-        run = copy(shipped / "runs/distilled", tmp_path)
-        outcome = segkd("export", run, "--int8", "--out", tmp_path / "small.onnx")
-        assert outcome.status == 0, outcome.err
-        lines = outcome.out.splitlines()
-        assert lines[0].startswith(f"{tmp_path}/small.onnx: ")
-        assert lines[0].endswith("made for 64x96, takes multiples of 32; any batch")
-        assert lines[1].startswith(
-            "in float32, checked on 3 validation images against PyTorch: largest logit difference "
-        )
-        assert lines[2].startswith("int8: calibrated on 5 training images")
-        assert lines[3].startswith("  mIoU: ")
-        assert lines[4].startswith("  latency of one image: ")
-        assert lines[5].startswith("  against PyTorch: largest logit difference ")
-        assert len(lines) == 6
-        assert not (run / "export").exists()
+    def noted(*arguments: Any, **named: Any) -> Export:
+        results.append(export(*arguments, **named))
+        return results[0]
+
+    monkeypatch.setattr("segkd.deployment.export.export", noted)
+    outcome = segkd("export", run, "--int8")
+    assert outcome.status == 0, outcome.err
+    (result,) = results
+    assert result.path == run / "export/student.int8.onnx"
+    assert list(result.path.parent.iterdir()) == [result.path]
+    assert result.path.stat().st_size < (run / "student/model.safetensors").stat().st_size / 3
+    assert result.check.difference < 1e-4
+    int8 = result.int8
+    assert int8 is not None
+    recorded = json.loads((run / "result.json").read_text())["student"]["miou"]
+    assert int8.score.key == "miou"
+    assert int8.before == pytest.approx(recorded, abs=1e-3)
+    assert int8.after == pytest.approx(int8.before, abs=0.1)
+    assert int8.after != int8.before
+    assert 0.8 < int8.check.share < 1
+    assert int8.images == 5
+    assert min(int8.seconds) > 0
+    assert read_info(result.path)["int8"] == {"calibrated_on": "5 images of train", "float32_nodes": int8.left}
+    pixels = image_of(shipped)
+    assert (alone(result.path, pixels) == load_student(run).predict(pixels)).mean() > 0.8
+
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith(f"{result.path}: ")
+    assert lines[0].endswith("made for 64x96, takes multiples of 32; any batch")
+    assert lines[1].startswith("in float32, checked on 3 validation images against PyTorch: largest logit difference ")
+    assert lines[2].startswith("int8: calibrated on 5 training images")
+    assert lines[3].startswith("  mIoU: ")
+    assert lines[4].startswith("  latency of one image: ")
+    assert lines[5].startswith("  against PyTorch: largest logit difference ")
+    assert len(lines) == 6
 
 
 class TestDetectors:
