@@ -24,7 +24,7 @@ from segkd.training.module import DistillModule
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"crop": [64, 96], "batch_size": 2, "workers": 0},
-    "student": {"arch": "DeepLabV3Plus", "encoder": "tu-mobilenetv3_small_050"},
+    "student": {"arch": "DeepLabV3Plus", "encoder": "tu-test_resnet"},
     "optimizer": {"name": "adamw", "lr": 0.001},
     "validation": {"every": 2, "batch_size": 2, "pictures": 1},
     "trainer": {"max_steps": 4, "threads": 1, "log_every": 1, "accelerator": "cpu"},

@@ -149,7 +149,7 @@ FAULTS = [
     ),
     Fault(
         "a teacher with NaN",
-        f"train distilled.yaml teacher.config=null teacher.arch=DeepLabV3Plus teacher.encoder=tu-mobilenetv3_small_050 "
+        f"train distilled.yaml teacher.config=null teacher.arch=DeepLabV3Plus teacher.encoder=tu-test_resnet "
         f"teacher.checkpoint={MODEL}",
         (MODEL, "' is not finite: 1 of "),
         prepare=put_nan(MODEL),

@@ -30,7 +30,7 @@ FIT = ["teacher.auxiliary=fit", "teacher.auxiliary_fit.steps=4", "distill.pixel_
 
 
 class TestFromWeights:
-    OPTIONS = ("teacher.config=null", "teacher.arch=DeepLabV3Plus", "teacher.encoder=tu-mobilenetv3_small_050")
+    OPTIONS = ("teacher.config=null", "teacher.arch=DeepLabV3Plus", "teacher.encoder=tu-test_resnet")
 
     @pytest.mark.parametrize(
         "weights", ["", "student", "student/model.safetensors", "checkpoints/best.ckpt"], ids=lambda path: path or "run"
@@ -62,7 +62,7 @@ class TestFromWeights:
     @pytest.mark.parametrize(
         ("said", "texts"),
         [
-            ("teacher.encoder=resnet18", ["teacher.encoder", "'tu-mobilenetv3_small_050'", "'resnet18'"]),
+            ("teacher.encoder=resnet18", ["teacher.encoder", "'tu-test_resnet'", "'resnet18'"]),
             ("teacher.options.decoder_channels=17", ["teacher.options.decoder_channels", "17"]),
             ("teacher.normalization={mean: [0, 0, 0], std: [1, 1, 1]}", ["teacher.normalization", "[0.485"]),
         ],
