@@ -59,7 +59,7 @@ class TestAConfig:
         assert task is not None
         made = open_model_of_checkpoint(task, tmp_path / "a.pth")
         found = open_model(folder / "tiny.yaml", changes)
-        assert found.network.info["mean"] == pytest.approx([0.485, 0.456, 0.406])
+        assert found.network.info["mean"] == pytest.approx([0.5, 0.5, 0.5])
         assert all(torch.equal(value, made[key]) for key, value in found.network.module.state_dict().items())
 
 

@@ -64,7 +64,7 @@ class TestFromWeights:
         [
             ("teacher.encoder=resnet18", ["teacher.encoder", "'tu-test_resnet'", "'resnet18'"]),
             ("teacher.options.decoder_channels=17", ["teacher.options.decoder_channels", "17"]),
-            ("teacher.normalization={mean: [0, 0, 0], std: [1, 1, 1]}", ["teacher.normalization", "[0.485"]),
+            ("teacher.normalization={mean: [0, 0, 0], std: [1, 1, 1]}", ["teacher.normalization", "[0.5, 0.5"]),
         ],
     )
     def test_what_contradicts_the_run(self, trained: Path, said: str, texts: list[str]):
