@@ -1,5 +1,6 @@
 """What a detector gives for one batch, in the parts that its own losses and distillation read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from segkd.detection.heads import DenseHead, Place
 from segkd.detection.priors import in_image, own_size
 from segkd.detection.targets import Targets
+from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
 
 
@@ -19,6 +21,23 @@ class DetectorOutput:
 
     images: ImageList
     maps: dict[int, Tensor]
+
+
+def shared_strides(
+    name: str, student: DetectorOutput, teacher: DetectorOutput, strides: Sequence[int] | None
+) -> list[int]:
+    """Return the strides of the levels that a method compares; None: all shared ones, of two-stage detectors up to 32.
+
+    Raises:
+        SegkdError: not both have the levels, or there are none.
+    """
+    shared = [stride for stride in student.maps if stride in teacher.maps]
+    wanted = [stride for stride in shared if stride <= 32 or 4 not in shared] if strides is None else list(strides)
+    if not wanted or not {*wanted} <= {*shared}:
+        raise SegkdError(
+            f"{name} compares levels of strides {wanted or 'that both have'}, and student and teacher share {shared}"
+        )
+    return wanted
 
 
 @dataclass(eq=False)

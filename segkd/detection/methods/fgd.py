@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from segkd.detection.output import DetectorOutput
+from segkd.detection.output import DetectorOutput, shared_strides
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError, nearest
 from segkd.losses._common import check_maps, check_temperature, full_precision
@@ -194,16 +194,7 @@ class FGD(Loss):
 
     def prepare(self, student: DetectorOutput, teacher: DetectorOutput) -> None:
         """Make the layers of each level; those that are there stay."""
-        shared = [stride for stride in student.maps if stride in teacher.maps]
-        if self.strides is None:
-            wanted = [stride for stride in shared if stride <= 32 or 4 not in shared]
-        else:
-            wanted = list(self.strides)
-        if not wanted or not {*wanted} <= {*shared}:
-            raise SegkdError(
-                f"fgd compares levels of strides {wanted or 'that both have'}, and student and teacher share {shared}"
-            )
-        for stride in wanted:
+        for stride in shared_strides(self.name, student, teacher, self.strides):
             s, t = student.maps[stride], teacher.maps[stride]
             if str(stride) not in self.levels:
                 self.levels[str(stride)] = FocalLevel(s.shape[1], t.shape[1]).to(s.device)
