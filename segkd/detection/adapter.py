@@ -12,14 +12,19 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from segkd.adapter import Adapter
 from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.heads import DenseHead, Place, dense_head
-from segkd.detection.output import DenseOutput, DetectorOutput, TwoStageOutput
+from segkd.detection.output import DenseOutput, DetectorOutput, Regions, TwoStageOutput
 from segkd.detection.targets import Targets, check_batch
 from segkd.errors import SegkdError
 from segkd.reads import Route, route
 from segkd.taps import inner
 from segkd.term import Term
 
-_UP_TO_THE_HEAD = ("fpn.", "pyramid.", "backbone.")  # what a term reads of a teacher whose head need not run
+_UP_TO_THE_HEAD = (
+    "fpn.",
+    "pyramid.",
+    "regions.",
+    "backbone.",
+)  # what a term reads of a teacher whose head need not run
 
 
 class Batch(NamedTuple):
@@ -38,9 +43,10 @@ class DetectionAdapter(Adapter):
     the teacher gets the same tensors, renormalised if its mean or deviation differ.
 
     A term reads ``"fpn"``, the FPN maps, paired by stride, one pair at a time; ``"pyramid"``, a `DetectorOutput`, which
-    has them all and the images' sizes; or ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do. The
-    distiller's images are a list of float (3, H, W) in [0, 1], its target a list of dicts, see `Targets`; the task loss
-    is in the detector. An adapter serves one distiller.
+    has them all and the images' sizes; ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do; or
+    ``"regions"``, a `TwoStageOutput`, as `CrossKDTwoStage` does. The distiller's images are a list of float (3, H, W)
+    in [0, 1], its target a list of dicts, see `Targets`; the task loss is in the detector. An adapter serves one
+    distiller.
 
     Example:
         >>> import torch
@@ -56,7 +62,7 @@ class DetectionAdapter(Adapter):
         (['pkd', 'task'], ['bbox_regression', 'classification', 'distribution'])
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head")
+    outputs: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head", "regions")
     needs_task_loss: ClassVar[bool] = False
 
     transform: GeneralizedRCNNTransform
@@ -75,8 +81,8 @@ class DetectionAdapter(Adapter):
         teacher)``, which raises where these do not fit together.
 
         Raises:
-            SegkdError: a model is no detector known here, a term reads the head of a two-stage one, a loss refuses the
-                heads, or several teachers are normalised differently.
+            SegkdError: a model is no detector known here, a term reads the head of a two-stage one or the regions
+                of a one-stage one, a loss refuses the heads, or several teachers are normalised differently.
         """
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {"teacher": teacher}
         live = {name: model for name, model in teachers.items() if model is not None}
@@ -111,6 +117,8 @@ class DetectionAdapter(Adapter):
         for side, place, view in views:
             if place == "head" and view is None:
                 raise SegkdError(f"term {name!r} reads 'head', which the {side}, a two-stage detector, has not")
+            if place == "regions" and view is not None:
+                raise SegkdError(f"term {name!r} reads 'regions', which the {side}, a one-stage detector, has not")
         if not hasattr(term.loss, "check_heads"):
             return
         try:
@@ -156,19 +164,22 @@ class DetectionAdapter(Adapter):
         """Run a detector: the student whole, the teacher as far as terms read it."""
         detector = inner(model)
         named, maps = fpn_maps(detector, inputs.images)
-        if side == "teacher" and any(model is each for each in self.headless):
-            return DetectorOutput(inputs.images, maps)
+        stops = side == "teacher" and any(model is each for each in self.headless)
         if isinstance(detector, GeneralizedRCNN):
             # Without targets, proposals are not drawn in training mode: there is nothing that could be learned.
-            runs = inputs.targets is not None or not detector.training
-            return TwoStageOutput(inputs.images, maps, _two_stage_losses(detector, inputs, named) if runs else {})
+            stops = stops or (inputs.targets is None and detector.training)
+            return TwoStageOutput(
+                inputs.images, maps, detector, named, *(() if stops else _two_stage_run(detector, inputs, named))
+            )
+        if stops:
+            return DetectorOutput(inputs.images, maps)
         head = dense_head(detector)
         # Views of the maps, so that a gradient at one is the head's alone, without what P5 does to P6.
         maps = {stride: x.view_as(x) for stride, x in maps.items()}
         return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:
-        """Return the FPN maps by stride for ``"fpn"``, the whole output for ``"pyramid"`` and ``"head"``."""
+        """Return the FPN maps by stride for ``"fpn"``, and the whole output for every other name."""
         return output.maps if name == "fpn" else output
 
     def task_loss(
@@ -199,12 +210,25 @@ def _head(side: str, model: nn.Module) -> DenseHead | None:
         raise SegkdError(f"the {side}: {error}; or give a two-stage detector of torchvision") from error
 
 
-def _two_stage_losses(model: Any, inputs: Batch, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Run what follows the FPN and return its losses: none in evaluation mode."""
+def _two_stage_run(model: Any, inputs: Batch, named: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Regions | None]:
+    """Run what follows the FPN and return its losses and the regions that it learns from: none in evaluation mode."""
     dtype = next(model.rpn.parameters()).dtype
     # In bfloat16, as autocast would have them, proposals are pixels off.
     with torch.autocast(inputs.images.tensors.device.type, enabled=False):
         full = {name: x.to(dtype) for name, x in named.items()}
         proposals, of_rpn = model.rpn(inputs.images, full, inputs.targets)
-    _, of_boxes = model.roi_heads(named, proposals, inputs.images.image_sizes, inputs.targets)
-    return {**of_boxes, **of_rpn}
+    heads, drawn = model.roi_heads, dict[str, list[Tensor]]()
+    pools = {"all": heads.box_roi_pool, "with_object": heads.mask_roi_pool}
+    # The heads draw the regions within their run, and pool the maps there.
+    hooks = [
+        pool.register_forward_pre_hook(lambda _, given, name=name: drawn.update({name: list(given[1])}))
+        for name, pool in pools.items()
+        if pool is not None
+    ]
+    try:
+        _, of_boxes = heads(named, proposals, inputs.images.image_sizes, inputs.targets)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    regions = Regions(drawn["all"], drawn.get("with_object")) if heads.training else None
+    return {**of_boxes, **of_rpn}, regions

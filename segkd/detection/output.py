@@ -1,8 +1,9 @@
 """What a detector gives for one batch, in the parts that its own losses and distillation read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,10 +42,33 @@ def shared_strides(
 
 
 @dataclass(eq=False)
-class TwoStageOutput(DetectorOutput):
-    """A two-stage detector's whole run; its losses, by name, are empty in evaluation mode."""
+class Regions:
+    """The regions that a two-stage detector's heads learn from, of each image (n, 4), xyxy in pixels.
 
-    losses: dict[str, Tensor]
+    Attributes:
+        all: what its sampler drew of the proposals and the boxes, which are among them.
+        with_object: those of them that its mask head learns from; None without such a head.
+    """
+
+    all: list[Tensor]
+    with_object: list[Tensor] | None
+
+
+@dataclass(eq=False)
+class TwoStageOutput(DetectorOutput):
+    """A two-stage detector's run.
+
+    Attributes:
+        detector: itself, without what `torch.compile` wraps it in.
+        named: the maps by the names that its heads pool them under.
+        losses: by name; empty in evaluation mode, and where it stopped at its FPN.
+        regions: None likewise.
+    """
+
+    detector: Any
+    named: dict[str, Tensor]
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    regions: Regions | None = None
 
 
 @dataclass(eq=False)
