@@ -96,12 +96,6 @@ def read(
     return [([x], [y]) for x, y in zip(s, t, strict=True)]
 
 
-def connected(connector: nn.Module, student: list[Any], where: Route) -> list[Any]:
-    """Return what a term reads of the student in the teacher's channels: of lists each by its own connector."""
-    each: Any = connector if any(where.lists) else [connector]
-    return [connect(x) for connect, x in zip(each, student, strict=True)]
-
-
 def calls(term: Term, where: Route, pairs: list[tuple[list[Any], list[Any]]]) -> list[tuple[Any, Any]]:
     """Return what a loss is called with, once for each pair of maps, or once with lists of all if it takes those."""
     if getattr(term.loss, "takes_lists", False) and not any(where.lists):
@@ -124,7 +118,8 @@ def evaluate(
         where, pairs = routes[name], []
         for s, t in read(name, term, where, student, teachers, adapter):
             if name in connectors:
-                s = connected(connectors[name], s, where)
+                each: Any = connectors[name] if any(where.lists) else [connectors[name]]  # of lists each has its own
+                s = [connect(x) for connect, x in zip(each, s, strict=True)]
             pairs.append(sized(name, term, s, t, adapter, step.target))
         compared[name] = calls(term, where, pairs)
     values = {}

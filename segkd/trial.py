@@ -12,7 +12,7 @@ from segkd.connectors import make_connector
 from segkd.errors import SegkdError
 from segkd.losses._common import UNKNOWN
 from segkd.outputs import is_map, tensors_of
-from segkd.reads import Route, calls, connected, read
+from segkd.reads import Route, calls, read
 from segkd.taps import uncompiled
 from segkd.term import Term
 
@@ -139,7 +139,8 @@ class Trial:
         pairs = read(name, term, where, self.student, self.teachers, self.adapter)
         if connector is not None:
             with torch.no_grad(), undisturbed(connector):
-                pairs = [(connected(connector, s, where), t) for s, t in pairs]
+                each: Any = connector if any(where.lists) else [connector]
+                pairs = [([connect(x) for connect, x in zip(each, s, strict=True)], t) for s, t in pairs]
         prepare(*calls(term, where, pairs)[0])
 
 

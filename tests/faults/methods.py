@@ -72,7 +72,7 @@ FAULTS = [
         "a loss of segmentation in detection",
         "distill.terms.kd={loss: pixel_kd}",
         "distill.terms.kd: loss 'pixel_kd' reads 'logits', which detection does not have",
-        ": crosskd_box, crosskd_class, ",
+        "crosskd_box, crosskd_class, ",
         " read what it has",
     ),
     detection(
