@@ -134,7 +134,7 @@ def things(kind: str) -> dict[str, Thing]:
 
 _SAYS = (
     *("title", "paper", "reads", "takes", "default_weight", "normalization", "tasks"),
-    *("any_channels", "needs_step", "needs_live", "needs_image_grad"),
+    *("trains", "published", "any_channels", "needs_step", "needs_live", "needs_image_grad"),
 )
 _folders: list[str] = []
 

@@ -89,6 +89,8 @@ class AfDCD(Masked):
     takes = "features"
     default_weight = 1.0
     normalization = "its two parts have weights: a sum / B, and a mean over positions and sum over groups"
+    trains = "1x1 convolution, two of 3x3"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 77.03 mIoU"
 
     reconstruction_weight: float = 2e-6
     contrast_weight: float = 5e-3

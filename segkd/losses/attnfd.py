@@ -100,6 +100,8 @@ class AttnFD(LayerLoss):
     takes = "features, or lists of them"
     default_weight = 2.0
     normalization = "squared distance of maps of norm 1 over the batch, / B, each place"
+    trains = "attention, 1x1 convolution, batch norm"
+    published = "Cityscapes at half resolution, DeepLabV3+, R101 teaches R18: 64.09 to 73.04 mIoU"
 
     teacher_attention: TeacherAttention = "pool"
     reduction: int = 16

@@ -38,6 +38,10 @@ class Loss(nn.Module):
     """The published weight, or the one to begin with."""
     normalization: ClassVar[str] = ""
     """What that weight belongs to: how the loss is summed and what it is divided by."""
+    trains: ClassVar[str] = ""
+    """What of its own it trains along, such as ``1x1 convolution``; empty for nothing."""
+    published: ClassVar[str] = ""
+    """The gain that its authors report, with data and models, and what else was distilled."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

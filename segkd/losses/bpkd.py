@@ -87,6 +87,7 @@ class BPKD(Loss):
     takes = "logits, and labels"
     default_weight = 1.0
     normalization = "50 * edge, a mean over each class's boundary, + 20 * body, CWD's"
+    published = "Cityscapes, PSPNet-R18: 74.23 to 77.57 mIoU"
 
     edge_width: int = 7
     temperature: float = 1.0

@@ -67,6 +67,8 @@ class CIRKDChannel(Loss):
     takes = "features"
     default_weight = 1.0
     normalization = "means of KL over B^2 * C_t and B * C_t and of squares, times 1, 0.1 and 100"
+    trains = "projector"
+    published = "VOC, MobileNetV3-L: 69.33 to 71.90 mIoU"
     any_channels = True
 
     temperature: float = 0.1

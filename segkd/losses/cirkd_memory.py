@@ -77,6 +77,8 @@ class CIRKDMemory(Loss):
     takes = "features, and labels"
     default_weight = 0.1
     normalization = "mean of KL over labelled pixels, of pixels and of regions; 0.01 on VOC"
+    trains = "projector"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 76.38 mIoU, with the batch's relations and pixel KD"
     any_channels = True
 
     classes: int

@@ -45,6 +45,7 @@ class CIRKDMiniBatch(Loss):
     takes = "features"
     default_weight = 1.0
     normalization = "mean over B^2 * h * w of KL, without T^2"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 76.38 mIoU, with its memory and pixel KD"
     any_channels = True
 
     temperature: float = 0.1

@@ -38,6 +38,7 @@ class CWD(Loss):
     takes = "logits or features"
     default_weight = 3.0
     normalization = "T^2 * sum of KL / (B * C), on logits; 50 on features"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 75.55 mIoU"
 
     temperature: float = 4.0
     ignore_index: int | None = None

@@ -61,6 +61,7 @@ class DIST(Loss):
     paper = "arXiv 2205.10536"
     default_weight = 1.0
     normalization = "beta (1 - mean correlation over B * h * w rows) + gamma (1 - that over C columns)"
+    published = "Cityscapes, DeepLabV3-R18: to 77.10 mIoU"
 
     beta: float = 1.0
     gamma: float = 1.0

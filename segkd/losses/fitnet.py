@@ -39,6 +39,7 @@ class FitNet(Loss):
     takes = "features"
     default_weight = 10.0
     normalization = "mean over B * C_t * h * w"
+    trains = "1x1 convolution"
     any_channels = True
 
     def check(self) -> None:

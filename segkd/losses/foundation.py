@@ -102,6 +102,7 @@ class Foundation(LayerLoss):
     takes = "features"
     default_weight = 1.0
     normalization = "0.9 * mean over B * h * w of 1 - cosine + 0.1 * mean over all values of smooth L1"
+    trains = "1x1 convolution"
 
     cosine: Cosine = "position"
     standardize: bool = True

@@ -49,6 +49,8 @@ class ICKD(LayerLoss):
     takes = "features"
     default_weight = 2.5
     normalization = "sum over C_t * C_t / (B * C_t), mean over the grid's cells"
+    trains = "1x1 convolution and batch norm where the channels differ"
+    published = "VOC, R18: to 74.14 mIoU with one cell, to 74.97 with 4x4"
 
     grid: tuple[int, int] = (1, 1)
 

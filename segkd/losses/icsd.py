@@ -135,6 +135,7 @@ class ICSD(Loss):
     paper = "arXiv 2308.04243"
     default_weight = 0.02
     normalization = "mean over B * C * C, variant paper; published is 9500, variant released"
+    published = "VOC, DeepLabV3+, R101 teaches R18: 67.50 to 70.03 mIoU, with pixel KD and ALW"
 
     temperature: float = 1.0
     variant: Variant = "paper"

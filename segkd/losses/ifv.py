@@ -69,6 +69,7 @@ class IFV(Loss):
     takes = "features, and labels"
     default_weight = 20.0
     normalization = "mean over B * h * w; the original paper's weight is 200"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 75.59 mIoU"
     any_channels = True
 
     ignore_index: int = 255

@@ -53,6 +53,8 @@ class MaskD(Loss):
     paper = "arXiv 2205.14589"
     default_weight = 1.0
     normalization = "half the mean over B, tokens and C; each mask's sum over positions is divided by the mask's"
+    trains = "mask tokens"
+    published = "Cityscapes, DeepLabV3-R18: to 77.00 mIoU"
 
     tokens: int = 8
     ignore_index: int = 255

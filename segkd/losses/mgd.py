@@ -45,6 +45,10 @@ class MGD(Masked):
     takes = "features, or the FPN of detectors"
     default_weight = 2e-5
     normalization = "sum over C_t * h * w / B, each pair of maps; 5e-7 for two-stage detectors"
+    trains = "1x1 convolution, two of 3x3"
+    published = (
+        "Cityscapes, DeepLabV3-R18: 73.20 to 76.31 mIoU, with CWD; COCO, RetinaNet, X101 teaches R50: 37.4 to 41.0 AP"
+    )
 
     def compare(self, layers: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of one pair, a scalar."""

@@ -90,6 +90,7 @@ class Pairwise(Loss):
     takes = "features"
     default_weight = 10.0
     normalization = "mean over B * m * m, m pooled positions, variant cirkd; 0.5 for skd"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 75.42 mIoU, with a discriminator"
     any_channels = True
 
     variant: Variant = "cirkd"

@@ -96,6 +96,7 @@ class PixelKD(Loss):
     paper = "arXiv 1503.02531"
     default_weight = 1.0
     normalization = "T^2 * mean of KL over the B * h * w pixels"
+    published = "VOC, DeepLabV3+, R101 teaches R18: 67.50 to 69.13 mIoU"
 
     temperature: float = 1.0
     ignore_index: int | None = None

@@ -128,6 +128,7 @@ class PKD(Loss):
     takes = "features, or the FPN of detectors"
     default_weight = 6.0
     normalization = "half the mean over B * D * h * w, each level; 10 for a one-stage teacher"
+    published = "COCO, Mask R-CNN Swin teaches RetinaNet R50: 37.4 to 41.5 AP"
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""

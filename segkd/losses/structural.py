@@ -92,6 +92,8 @@ class Structural(Loss):
     takes = "features, or the FPN of detectors"
     default_weight = 4.0
     normalization = "mean over B * C_t * h * w, each level"
+    trains = "1x1 convolution where the channels differ"
+    published = "COCO, RetinaNet, R101 teaches R50: 36.4 to 40.1 AP"
     any_channels = True
 
     window: int = 11

@@ -103,6 +103,8 @@ def about(thing: Thing) -> dict[str, str]:
         "reads": says.get("takes") or (says.get("reads") if thing.kind in ("loss", "weighting") else None),
         "options": defaults(thing) if KINDS[thing.kind].given else None,
         "weight": f"{weight}: {says['normalization']}" if says.get("normalization") else weight,
+        "trains": says.get("trains"),
+        "published": says.get("published"),
         "for": ", ".join(says.get("tasks") or ()),
         "needs": f"pip install 'segkd[{says['extra']}]'" if says.get("extra") else None,
         "paper": says.get("paper"),

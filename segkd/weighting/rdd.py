@@ -167,8 +167,9 @@ class RelativeDifficulty(nn.Module):
     name = "rdd"
     title = "Relative difficulty distillation"
     paper = "arXiv 2407.03719"
+    published = "Cityscapes, DeepLabV3, R101 teaches R18: 74.21 to 77.18 mIoU, with pixel KD"
     reads = "logits"
-    takes = "logits, and the teacher's auxiliary ones"
+    takes = "logits and the teacher's auxiliary ones, and labels"
 
     NO_AUXILIARY = (
         "rdd's first stage needs a teacher with an auxiliary head and this one has none: train one "

@@ -64,6 +64,8 @@ class CMKD(Loss):
     takes = "the FPN and the predictions of detectors"
     default_weight = 1.0
     normalization = "features by C and cells, scores by image and class; the parts' own weights are the paper's"
+    trains = "1x1 convolution where the channels differ"
+    published = "nuScenes, BEVDet-R50: 30.7 to 34.7 mAP"
 
     features: float = 32.0
     scores: float = 2.0

@@ -145,9 +145,11 @@ class CrossKDClass(CrossKD):
     name = "crosskd_class"
     title = "Cross-head distillation of classes"
     paper = "arXiv 2306.11369"
-    takes = "the head of detectors"
+    takes = "the head of detectors, and boxes"
     default_weight = 1.0
     normalization = "sum over anchors / positives; 0.4 for FCOS"
+    trains = "1x1 convolution where channels are given"
+    published = "COCO, GFL, R101 teaches R50: 40.2 to 43.7 AP"
     branch = "class"
 
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
@@ -167,9 +169,11 @@ class CrossKDBox(CrossKD):
     name = "crosskd_box"
     title = "Cross-head distillation of boxes"
     paper = "arXiv 2306.11369"
-    takes = "the head of detectors"
+    takes = "the head of detectors, and boxes"
     default_weight = 4.0
     normalization = "sum over anchors / their weights, for GFL; 1 for RetinaNet, 0.75 for FCOS"
+    trains = "1x1 convolution where channels are given"
+    published = "COCO, GFL, R101 teaches R50: 40.2 to 43.7 AP"
     branch = "box"
 
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:

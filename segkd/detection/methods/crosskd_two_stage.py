@@ -85,6 +85,7 @@ class CrossKDTwoStage(Loss):
     name = "crosskd_two_stage"
     title = "Cross-head distillation of two-stage detectors"
     paper = "arXiv 2306.11369"
+    trains = "1x1 convolution where the channels differ"
     reads = "regions"
     takes = "two-stage detectors, and boxes"
     default_weight = 1.0

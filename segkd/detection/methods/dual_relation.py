@@ -169,6 +169,8 @@ class DualRelation(Loss):
     name = "dual_relation"
     title = "Dual relation distillation"
     paper = "arXiv 2302.05637"
+    trains = "relations of pixels and objects, 1x1 convolutions"
+    published = "COCO, RetinaNet, X101 teaches R50: 37.4 to 40.3 AP; Faster R-CNN: 38.4 to 41.6 AP"
     reads = "pyramid"
     takes = "the FPN of detectors, and boxes"
     default_weight = 1.0

@@ -176,6 +176,8 @@ class FGD(Loss):
     takes = "the FPN of detectors, and boxes"
     default_weight = 1.0
     normalization = "sums / B of each level, times alpha to lam: those of RetinaNet and GFL"
+    trains = "context of both sides, 1x1 convolution"
+    published = "COCO, GFL, R101 teaches R50: 40.2 to 43.5 AP"
 
     alpha: float = 1e-3
     beta: float = 5e-4

@@ -94,6 +94,7 @@ class GradientGuided(Loss):
     takes = "the FPN of one-stage detectors, and boxes"
     default_weight = 0.5
     normalization = "mean over B * h * w, each level"
+    published = "KITTI and COCO-Traffic: +5.1 mAP for one-stage detectors, with its second part"
     needs_live = True
 
     variant: Variant = "paper"

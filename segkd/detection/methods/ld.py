@@ -123,6 +123,7 @@ class LD(Loss):
     takes = "the head of GFL, and boxes"
     default_weight = 1.0
     normalization = "sums over priors, divided by nothing, times the weights 0.25, 0.25 and 10 of its parts"
+    published = "COCO, GFL, R101 teaches R50: 40.1 to 42.1 AP"
 
     main_weight: float = 0.25
     region_weight: float = 0.25

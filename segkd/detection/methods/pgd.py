@@ -167,6 +167,8 @@ class PGD(Loss):
     takes = "the towers of detectors' heads, and boxes"
     default_weight = 1.0
     normalization = "class branch: sums / (B * cells); box branch: means over positions; times alpha to delta"
+    trains = "1x1 convolutions where the channels differ"
+    published = "COCO, GFL, R101 teaches R50: 40.2 to 43.8 AP"
     places: ClassVar[set[Place]] = {("class", 1), ("box", 1)}
 
     alpha: float = 0.04

@@ -51,6 +51,8 @@ class PredictionGuidedImitation(Loss):
     takes = "the FPN and the class scores of detectors"
     default_weight = 1.5
     normalization = "mean over B * C * h * w, then over levels"
+    trains = "1x1 convolution where the channels differ"
+    published = "COCO, RetinaNet R50: 36.9 to 40.4 AP, with rank mimicking"
 
     scores: Scores = "probability"
     detach: bool = False

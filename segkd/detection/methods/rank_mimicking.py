@@ -59,6 +59,7 @@ class RankMimicking(Loss):
     takes = "the class scores of detectors' heads, and boxes"
     default_weight = 4.0
     normalization = "mean over the boxes that have a prior"
+    published = "COCO, RetinaNet R50: 36.9 to 40.4 AP, with prediction-guided imitation"
 
     scores: Scores = "probability"
 
