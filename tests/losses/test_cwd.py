@@ -8,6 +8,7 @@ from segkd.losses import CWD
 class TestCWD(LogitLossTests):
     loss = CWD
     name = "cwd"
+    compiler = "inductor"
     settings = ({}, {"temperature": 1.0})
 
     def test_equals_a_loop_over_the_channels(self) -> None:

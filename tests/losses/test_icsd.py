@@ -27,6 +27,7 @@ def double_loop(logits: Tensor, temperature: float = 1.0, valid: Tensor | None =
 class TestICSD(LogitLossTests):
     loss = ICSD
     name = "icsd"
+    compiler = "inductor"
     settings = (
         {},
         {"temperature": 4.0},

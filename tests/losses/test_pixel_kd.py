@@ -11,6 +11,7 @@ from segkd.losses.pixel_kd import pixel_kl, standardized
 class TestPixelKD(LogitLossTests):
     loss = PixelKD
     name = "pixel_kd"
+    compiler = "inductor"
     settings = ({}, {"temperature": 4.0})
 
     def test_equals_torch_kl_div(self) -> None:

@@ -10,6 +10,7 @@ from segkd.losses.pkd import deviation, standardize
 class TestPKD(LossTests):
     loss = PKD
     name = "pkd"
+    compiler = "inductor"
 
     def test_is_one_minus_the_correlation_of_each_channel(self) -> None:
         student, teacher = pair(dtype=torch.float64)
