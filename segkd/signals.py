@@ -75,9 +75,9 @@ def asked() -> int | None:
     return _State.number if _State.handled else None
 
 
-def raise_if_asked(number: int | None = None) -> None:
-    """Raise `Interrupted` if a signal came, here or, with its ``number``, to another process."""
-    number = asked() or number
+def raise_if_asked() -> None:
+    """Raise `Interrupted` if a signal came."""
+    number = asked()
     if number is not None:
         raise Interrupted(number)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from segkd import signals
 from segkd.common.files import replacing
 from segkd.common.weights import check_finite, read_content
-from segkd.errors import SegkdError
+from segkd.errors import Interrupted, SegkdError
 from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
@@ -103,7 +103,7 @@ class Checkpoints(pl.Callback):
             self._unvalidated = self._take(trainer, self.run.last)
         if number is not None or (step % self.every == 0 and not is_validated):
             self._save(trainer, self.run.last)
-        signals.raise_if_asked(number)
+        _end(number)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """End within a validation when a signal asks for it, with the checkpoint from before the validation."""
@@ -122,7 +122,7 @@ class Checkpoints(pl.Callback):
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
         self._save(trainer, self.run.last)
-        signals.raise_if_asked(self._asked(trainer))
+        _end(self._asked(trainer))
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
         """Return the signal that asks for the end, the same in all processes, whichever of them it came to."""
@@ -169,6 +169,12 @@ class Checkpoints(pl.Callback):
                 if self._keep_last:
                     os.replace(path, self.run.previous)
                 self._keep_last = True
+
+
+def _end(number: int | None) -> None:
+    """End all processes by the signal they agreed on; one that has come since then must wait until they agree again."""
+    if number is not None:
+        raise Interrupted(number)
 
 
 class _Taken(TorchCheckpointIO):

@@ -146,12 +146,24 @@ class TestProcesses:
         assert process.wait(timeout=5) == -signal.SIGINT
         assert not run.last.exists()
 
-    def test_to_one_of_two_processes(self, whole: Path):
+    def test_to_one_of_two_processes(self, whole: Path, tmp_path: Path):
+        # It comes while the first process writes, when the two have agreed to go on.
+        script = tmp_path / "signalled.py"
+        script.write_text(
+            "import os, signal\n"
+            "from segkd.cli import main\n"
+            "from segkd.training.checkpoints import Checkpoints\n"
+            "write = Checkpoints._write\n"
+            "def signalled(*arguments):\n"
+            "    Checkpoints._write = write\n"
+            "    write(*arguments)\n"
+            "    os.kill(os.getpid(), signal.SIGTERM)\n"
+            "Checkpoints._write = signalled\n"
+            "main()\n"
+        )
         run = Run(whole / "runs" / "two")
-        options = ["name=two", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_steps=100000"]
-        process = self.begin(str(whole / "tiny.yaml"), *options, "trainer.checkpoint_every=1")
-        self.wait_for(run.last, process)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 143, (out, err)
-        assert err == f"segkd: interrupted by SIGTERM: go on with 'segkd train --resume {run.directory}'\n"
+        options = ["name=two", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_steps=20"]
+        command = [sys.executable, script, "train", whole / "tiny.yaml", *options, "trainer.checkpoint_every=1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 143, done
+        assert done.stderr == f"segkd: interrupted by SIGTERM: go on with 'segkd train --resume {run.directory}'\n"
