@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
+from torch import nn
 
 from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
@@ -74,6 +75,7 @@ class Fit:
                 if not found.best:
                     found.best_is_last()
                 return found.best
+        lay_out(module, self.config)
         rank, world = self.trainer.global_rank, self.trainer.world_size
         seen = found.step * settings.accumulate * self.config.data.batch_size * world
         loader = self.task.train_loader(self.train_set, seen, rank, world)
@@ -96,6 +98,12 @@ class Fit:
                 raise SegkdError(f"{found.path} is not of this run: {type(error).__name__}: {reason}") from error
             raise
         return found.best
+
+
+def lay_out(module: nn.Module, config: Config) -> None:
+    """Lay the weights out in memory as the config says; convolutions give their maps as their weights lie."""
+    if config.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)
 
 
 def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:

@@ -26,8 +26,8 @@ from segkd.store.entry import tolerance
 from segkd.store.filling import Filling, of_image, tensors
 from segkd.store.store import Store
 from segkd.teachers import Stored
-from segkd.training.schema import StoreBlock
 from segkd.training.task import Task
+from segkd.training.teacher_schema import StoreBlock
 
 SAMPLE = 4
 """So many entries that were there before are compared with what the teacher gives anew."""
@@ -159,6 +159,7 @@ class Stores(pl.Callback):
             "view_seed": dataset.seed,
             "kept": block.store.dtype,
             "precision": str(config.trainer.precision),
+            **({"layout": "channels_last"} if config.trainer.channels_last else {}),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "libraries": keys.of_libraries(),
         }

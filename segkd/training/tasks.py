@@ -16,7 +16,8 @@ from segkd.data.description import MAX_VALUES, DatasetSpec, read_spec
 from segkd.errors import SegkdError, nearest
 from segkd.models.family import Family
 from segkd.resources import resource_dir
-from segkd.training.schema import AverageBlock, Config, TeacherBlock, Teachers
+from segkd.training.schema import Config
+from segkd.training.teacher_schema import AverageBlock, TeacherBlock, Teachers
 
 if TYPE_CHECKING:
     from segkd.training.task import Task

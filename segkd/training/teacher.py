@@ -12,7 +12,8 @@ from segkd.errors import SegkdError
 from segkd.training.classes import check_same, match_classes
 from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run
-from segkd.training.schema import Config, TeacherBlock
+from segkd.training.schema import Config
+from segkd.training.teacher_schema import TeacherBlock
 
 if TYPE_CHECKING:
     from segkd.models.family import Family

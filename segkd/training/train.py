@@ -17,7 +17,7 @@ from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
-from segkd.training.fit import Fit, make_trainer
+from segkd.training.fit import Fit, lay_out, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
 from segkd.training.results import environment
@@ -202,6 +202,7 @@ def prepare(config: Config, console: Console, root: Path | None = None) -> tuple
                 fitting += time.monotonic() - begin
     for distiller in distillers:
         distiller.to(trainer.strategy.root_device)
+        lay_out(distiller, config)
     if not stores.wanted:
         return [], fitting
     precision = trainer.precision_plugin.forward_context()

@@ -19,8 +19,9 @@ from segkd.data.hold_out import hold_out
 from segkd.errors import SegkdError
 from segkd.training.config import find_config, whole
 from segkd.training.layers import changes_of, overlay
-from segkd.training.schema import Config, TeacherBlock
+from segkd.training.schema import Config
 from segkd.training.tasks import task_of
+from segkd.training.teacher_schema import TeacherBlock
 from segkd.tuning.report import check_best, trial_rows, write_report
 from segkd.tuning.search import Search
 from segkd.tuning.space import Knob, check_space, short_names, shown, with_values

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import cut, expect_same, make_experiment, refused, segkd, train
+from experiments import cut, expect_same, make_experiment, refused, segkd, train, weights
 from rich.console import Console
 
 from segkd.training.callbacks import Watch
@@ -53,6 +53,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     expect_same(
         whole / "runs" / name, whole / "runs" / ("accumulated" if "trainer.accumulate=2" in options else "whole")
     )
+
+
+def test_laid_out_pixel_by_pixel(whole: Path):
+    options = [*STEPS, "trainer.channels_last=true", "trainer.precision=bf16-mixed"]
+    train(whole / "distilled.yaml", "name=laid_out", *options)
+    with cut(*CUTS["between two validations"]):
+        segkd("train", whole / "distilled.yaml", "name=laid_out_cut", *options)
+    train("--resume", whole / "runs/laid_out_cut")
+    expect_same(whole / "runs/laid_out_cut", whole / "runs/laid_out")
+    found = weights(whole / "runs/laid_out/checkpoints/last.ckpt")
+    weight = next(each for each in found.values() if each.ndim == 4 and min(each.shape) > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
 
 
 def test_with_a_worker_process(whole: Path):
