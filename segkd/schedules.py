@@ -29,6 +29,12 @@ class Linear:
     Raises:
         SegkdError: a value is out of range.
 
+    Config:
+        distill:
+          terms:
+            kd: {loss: pixel_kd, weight: 1.0}
+          schedule: {kd: {linear: {start: 1.0, end: 0.0, until: 0.5}}}
+
     Example:
         >>> Linear(1.0, 0.0)(0.25)
         0.75
@@ -83,6 +89,13 @@ class ALW(dict[str, Schedule]):
         SegkdError: a name stands twice, or no name is given.
 
     Reference: Mansourian, Ahmadi, Kasaei, arXiv 2308.04243.
+
+    Config:
+        distill:
+          terms:
+            icsd: {loss: icsd, weight: 0.02}
+            kd: {loss: pixel_kd, weight: 1.0}
+          schedule: {alw: {rise: [task, icsd], fall: [kd]}}
     """
 
     name = "alw"

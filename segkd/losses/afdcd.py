@@ -74,6 +74,17 @@ class AfDCD(Masked):
     Reference: Fan et al., "Augmentation-free Dense Contrastive Knowledge Distillation for Efficient Semantic
     Segmentation", NeurIPS 2023, arXiv 2312.04168.
 
+    Config:
+        distill:
+          terms:
+            afdcd:
+              loss: afdcd
+              student: encoder.layer4
+              teacher: encoder.layer4
+              groups: 16
+              pool: 0
+              weight: 1.0
+
     Example:
         >>> import torch
         >>> from segkd.losses import AfDCD

@@ -35,6 +35,11 @@ class AT(Loss):
     Reference: Zagoruyko and Komodakis, "Paying More Attention to Attention: Improving the Performance of Convolutional
     Neural Networks via Attention Transfer", arXiv 1612.03928.
 
+    Config:
+        distill:
+          terms:
+            at: {loss: at, student: decoder, teacher: decoder, weight: 10000.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import AT

@@ -85,6 +85,15 @@ class AttnFD(LayerLoss):
 
     Reference: Mansourian et al., "Attention-guided Feature Distillation for Semantic Segmentation", arXiv 2403.05451.
 
+    Config:
+        distill:
+          terms:
+            attnfd:
+              loss: attnfd
+              student: [encoder.layer4, decoder.aspp, decoder]
+              teacher: [encoder.layer4, decoder.aspp, decoder]
+              weight: 2.0
+
     Example:
         >>> import torch
         >>> from segkd.losses import AttnFD

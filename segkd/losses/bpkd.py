@@ -73,6 +73,11 @@ class BPKD(Loss):
     Reference: Liu et al., "BPKD: Boundary Privileged Knowledge Distillation For Semantic Segmentation",
     arXiv 2306.08075.
 
+    Config:
+        distill:
+          terms:
+            bpkd: {loss: bpkd, edge_width: 7, edge_weight: 50.0, body_weight: 20.0, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import BPKD

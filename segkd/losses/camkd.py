@@ -70,6 +70,14 @@ class CAMKD(Loss):
 
     Reference: Zhang, Chen, Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation", arXiv 2201.00007.
 
+    Config:
+        teachers:
+          one: {arch: DeepLabV3Plus, encoder: resnet18, checkpoint: one.pth}
+          other: {arch: FPN, encoder: resnet18, checkpoint: other.pth}
+        distill:
+          terms:
+            kd: {loss: camkd, teacher: ["one:logits", "other:logits"], weighting: label, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import CAMKD

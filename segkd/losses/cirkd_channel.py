@@ -51,6 +51,13 @@ class CIRKDChannel(Loss):
     Reference: Yang et al., "CIRKDV2: Cross-Image Relational Knowledge Distillation with Contextual Modeling for
     Efficient Semantic Segmentation", 2025, which goes on from arXiv 2204.06986.
 
+    Config:
+        distill:
+          terms:
+            channels:
+              {loss: cirkd_channel, student: decoder,
+               teacher: decoder, slots: 1000, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import CIRKDChannel

@@ -61,6 +61,13 @@ class CIRKDMemory(Loss):
 
     Reference: Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation", arXiv 2204.06986.
 
+    Config:
+        distill:
+          terms:
+            memory:
+              {loss: cirkd_memory, classes: 11, student: decoder,
+               teacher: decoder, pixel_slots: 500, weight: 0.1}
+
     Example:
         >>> import torch
         >>> from segkd.losses import CIRKDMemory

@@ -32,6 +32,11 @@ class CIRKDMiniBatch(Loss):
 
     Reference: Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation", arXiv 2204.06986.
 
+    Config:
+        distill:
+          terms:
+            relations: {loss: cirkd_minibatch, student: decoder, teacher: decoder, pool: 2, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import CIRKDMiniBatch

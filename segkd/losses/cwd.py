@@ -25,6 +25,12 @@ class CWD(Loss):
 
     Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", arXiv 2011.13256.
 
+    Config:
+        distill:
+          terms:
+            cwd: {loss: cwd, temperature: 4.0, weight: 3.0}
+            deep: {loss: cwd, student: encoder.layer4, teacher: encoder.layer4, weight: 50.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import CWD

@@ -48,6 +48,11 @@ class DIST(Loss):
 
     Reference: Huang et al., "Knowledge Distillation from A Stronger Teacher", arXiv 2205.10536.
 
+    Config:
+        distill:
+          terms:
+            dist: {loss: dist, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import DIST

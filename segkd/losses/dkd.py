@@ -34,6 +34,11 @@ class DKD(Loss):
 
     Reference: Zhao et al., "Decoupled Knowledge Distillation", arXiv 2203.08679.
 
+    Config:
+        distill:
+          terms:
+            dkd: {loss: dkd, alpha: 1.0, beta: 8.0, temperature: 4.0, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import DKD

@@ -49,6 +49,15 @@ class DSD(Loss):
 
     Reference: Feng et al., "Double Similarity Distillation for Semantic Image Segmentation", arXiv 2107.08591.
 
+    Config:
+        student: {auxiliary: true}
+        teacher: {auxiliary: fit}
+        distill:
+          terms:
+            dsd:
+              {loss: dsd, student: [aux, model.decoder, logits],
+               teacher: [aux, model.decoder, logits], weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import DSD

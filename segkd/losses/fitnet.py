@@ -24,6 +24,11 @@ class FitNet(Loss):
 
     Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", arXiv 1412.6550.
 
+    Config:
+        distill:
+          terms:
+            fitnet: {loss: fitnet, student: decoder, teacher: decoder, weight: 10.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import FitNet

@@ -87,6 +87,11 @@ class Foundation(LayerLoss):
 
     Reference: Shang et al., "Theia: Distilling Diverse Vision Foundation Models for Robot Learning", arXiv 2407.20179.
 
+    Config:
+        distill:
+          terms:
+            features: {loss: foundation, student: encoder.layer4, teacher: encoder.layer4, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import Foundation

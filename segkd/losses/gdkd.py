@@ -36,6 +36,11 @@ class GDKD(Loss):
     Reference: Zheng, Cheng, "Rethinking Decoupled Knowledge Distillation: A Predictive Distribution Perspective",
     arXiv 2512.04625.
 
+    Config:
+        distill:
+          terms:
+            gdkd: {loss: gdkd, k: 3, w0: 1.0, w1: 1.0, w2: 2.0, temperature: 1.0, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import GDKD

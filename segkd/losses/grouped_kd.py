@@ -63,6 +63,11 @@ class GroupedKD(Loss):
 
     Reference: Zhao et al., "Grouped Knowledge Distillation for Deep Face Recognition", arXiv 2304.04462, per pixel.
 
+    Config:
+        distill:
+          terms:
+            grouped: {loss: grouped_kd, rate: 0.93, beta: 8.0, temperature: 4.0, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import GroupedKD

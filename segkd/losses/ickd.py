@@ -34,6 +34,11 @@ class ICKD(LayerLoss):
     Reference: Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation", ICCV
     2021, arXiv 2202.03680.
 
+    Config:
+        distill:
+          terms:
+            ickd: {loss: ickd, student: decoder, teacher: decoder, grid: [4, 4], weight: 2.5}
+
     Example:
         >>> import torch
         >>> from segkd.losses import ICKD

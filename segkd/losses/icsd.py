@@ -122,6 +122,11 @@ class ICSD(Loss):
     Reference: Mansourian, Ahmadi, Kasaei, "AICSD: Adaptive Inter-Class Similarity Distillation for Semantic
     Segmentation", arXiv 2308.04243.
 
+    Config:
+        distill:
+          terms:
+            icsd: {loss: icsd, variant: paper, temperature: 1.0, weight: 0.02}
+
     Example:
         >>> import torch
         >>> from segkd.losses import ICSD

@@ -55,6 +55,11 @@ class IFV(Loss):
     Reference: Wang, Zhou, Jiang, Bai, Xu, "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV
     2020.
 
+    Config:
+        distill:
+          terms:
+            ifv: {loss: ifv, student: decoder, teacher: decoder, weight: 20.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import IFV

@@ -39,6 +39,11 @@ class KDIGA(Loss):
     Reference: Shao, Yi, Chen, Hsieh, "How and When Adversarial Robustness Transfers in Knowledge Distillation?",
     arXiv 2110.12072.
 
+    Config:
+        distill:
+          terms:
+            gradient: {loss: kdiga, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import KDIGA

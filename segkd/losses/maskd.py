@@ -39,6 +39,11 @@ class MaskD(Loss):
 
     Reference: Huang et al., "Masked Distillation with Receptive Tokens", ICLR 2023, arXiv 2205.14589.
 
+    Config:
+        distill:
+          terms:
+            maskd: {loss: maskd, tokens: 8, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import MaskD

@@ -30,6 +30,13 @@ class MGD(Masked):
 
     Reference: Yang et al., "Masked Generative Distillation", arXiv 2205.01529.
 
+    Config:
+        distill:
+          terms:
+            mgd:
+              {loss: mgd, student: encoder.layer4,
+               teacher: encoder.layer4, mask_ratio: 0.75, weight: 2.0e-5}
+
     Example:
         >>> import torch
         >>> from segkd.losses import MGD

@@ -76,6 +76,11 @@ class Pairwise(Loss):
 
     Reference: Liu et al., "Structured Knowledge Distillation for Semantic Segmentation", arXiv 1903.04197.
 
+    Config:
+        distill:
+          terms:
+            pairwise: {loss: pairwise, student: decoder, teacher: decoder, weight: 10.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import Pairwise

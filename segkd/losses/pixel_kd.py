@@ -84,6 +84,15 @@ class PixelKD(Loss):
 
     Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, per pixel.
 
+    Config:
+        distill:
+          terms:
+            kd: {loss: pixel_kd, temperature: 1.0, weight: 1.0}
+        ---
+        distill:
+          terms:
+            kd: {loss: pixel_kd, standardize: true, temperature: 2.0, weight: 9.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import PixelKD

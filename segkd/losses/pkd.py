@@ -114,6 +114,21 @@ class PKD(Loss):
     Reference: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
     Coefficient", arXiv 2207.02039.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            pkd: {loss: pkd, student: fpn, teacher: fpn, weight: 10.0}
+        ---
+        distill:
+          terms:
+            pkd:
+              loss: pkd
+              student: encoder.layer4
+              teacher: encoder.layer4
+              connector: conv1x1
+              weight: 6.0
+
     Example:
         >>> import torch
         >>> from segkd.losses import PKD

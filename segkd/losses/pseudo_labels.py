@@ -65,6 +65,14 @@ class PseudoLabels(Loss):
     Reference: Ding et al., "Distilling and Transferring Knowledge via cGAN-generated Samples for Image Classification
     and Regression", arXiv 2104.03164, per pixel.
 
+    Config:
+        data:
+          limit: 100
+          unlabelled: {images: "train/*.png", share: 0.5}
+        distill:
+          terms:
+            pseudo: {loss: pseudo_labels, threshold: 0.9, unlabelled: 255, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import PseudoLabels

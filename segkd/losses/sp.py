@@ -36,6 +36,11 @@ class SP(Loss):
 
     Reference: Tung and Mori, "Similarity-Preserving Knowledge Distillation", arXiv 1907.09682.
 
+    Config:
+        distill:
+          terms:
+            sp: {loss: sp, student: decoder, teacher: decoder, weight: 3000.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import SP

@@ -78,6 +78,12 @@ class Structural(Loss):
     Reference: de Rijk, Schneider, Cordts, Gavrila, "Structural Knowledge Distillation for Object Detection",
     arXiv 2211.13133.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            structural: {loss: structural, student: fpn, teacher: fpn, weight: 4.0}
+
     Example:
         >>> import torch
         >>> from segkd.losses import Structural

@@ -162,6 +162,13 @@ class RelativeDifficulty(nn.Module):
         SegkdError: a value is out of range or does not exist.
 
     Reference: Liang et al., "Relative Difficulty Distillation for Semantic Segmentation", arXiv 2407.03719.
+
+    Config:
+        teacher: {auxiliary: fit}
+        distill:
+          terms:
+            kd: {loss: pixel_kd, weight: 1.0}
+          pixel_weighting: {rdd: {threshold: 0.7, switch: 0.1, combine: xor, variant: paper}}
     """
 
     name = "rdd"

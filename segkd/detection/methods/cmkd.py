@@ -50,6 +50,12 @@ class CMKD(Loss):
     Reference: Hong et al., "Cross-Modality Knowledge Distillation Network for Monocular 3D Object Detection",
     arXiv 2211.07171.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            cmkd: {loss: cmkd, empty_weight: 1.0, weight: 1.0}
+
     Example:
         >>> from segkd.detection.methods import CMKD
         >>> x = torch.randn(2, 4, 6, 6)

@@ -140,6 +140,13 @@ class CrossKDClass(CrossKD):
     """CrossKD of the class branch, see `CrossKD`.
 
     The sum over anchors and classes of w * `segkd.losses.quality_focal_kd` (beta 1), over the family's divisor.
+
+    Config:
+        task: detection
+        distill:
+          terms:
+            class: {loss: crosskd_class, index: 3, weight: 1.0}
+            box: {loss: crosskd_box, index: 3, weight: 4.0}
     """
 
     name = "crosskd_class"
@@ -164,6 +171,13 @@ class CrossKDBox(CrossKD):
 
     The sum over anchors of w * v times, for GFL, the KL of each side's distribution, mean over the four sides; for the
     others the GIoU loss of the decoded boxes; over the family's divisor.
+
+    Config:
+        task: detection
+        distill:
+          terms:
+            class: {loss: crosskd_class, index: 3, weight: 1.0}
+            box: {loss: crosskd_box, index: 3, weight: 4.0}
     """
 
     name = "crosskd_box"

@@ -75,6 +75,14 @@ class CrossKDTwoStage(Loss):
 
     Reference: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", arXiv 2306.11369.
 
+    Config:
+        task: detection
+        student: {arch: faster_rcnn}
+        teacher: {arch: faster_rcnn}
+        distill:
+          terms:
+            crosskd: {loss: crosskd_two_stage, temperature: 3.0, weight: 1.0}
+
     Example:
         >>> from segkd import Term
         >>> from segkd.detection.methods import CrossKDTwoStage

@@ -154,6 +154,14 @@ class DualRelation(Loss):
 
     Reference: Ni, Yang, Wen, Zhang, "Dual Relation Knowledge Distillation for Object Detection", arXiv 2302.05637.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            dual:
+              {loss: dual_relation, pixel: 0.001, relation: 0.005,
+               region: 0.0024, nodes: [64, 256], weight: 1.0}
+
     Example:
         >>> import torch
         >>> from torchvision.models.detection.image_list import ImageList

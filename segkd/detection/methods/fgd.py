@@ -157,6 +157,14 @@ class FGD(Loss):
 
     Reference: Yang et al., "Focal and Global Knowledge Distillation for Detectors", arXiv 2111.11837.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            fgd:
+              {loss: fgd, alpha: 0.001, beta: 0.0005, gamma: 0.0005,
+               lam: 0.000005, temperature: 0.5, weight: 1.0}
+
     Example:
         >>> import torch
         >>> from torchvision.models.detection.image_list import ImageList

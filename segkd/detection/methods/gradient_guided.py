@@ -80,6 +80,12 @@ class GradientGuided(Loss):
 
     Reference: Lan, Tian, "Gradient-Guided Knowledge Distillation for Object Detectors", arXiv 2303.04240.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            gradients: {loss: gradient_guided, variant: paper, weight: 0.5}
+
     Example:
         >>> from segkd.detection.methods import GradientGuided
         >>> x, slope = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6)

@@ -108,6 +108,12 @@ class LD(Loss):
 
     Reference: Zheng et al., "Localization Distillation for Dense Object Detection", arXiv 2102.12252.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            ld: {loss: ld, region: paper, normalise: none, gamma: 0.25, class_weight: 10.0, weight: 1.0}
+
     Example:
         >>> from segkd import Term
         >>> from segkd.detection.methods import LD

@@ -153,6 +153,12 @@ class PGD(Loss):
     Reference: Yang, Ochal, Storkey, Crowley, "Prediction-Guided Distillation for Dense Object Detection",
     arXiv 2203.05469.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            pgd: {loss: pgd, alpha: 0.04, temperature: 0.8, topk: 30, weight: 1.0}
+
     Example:
         >>> from segkd import Term
         >>> from segkd.detection.methods import PGD

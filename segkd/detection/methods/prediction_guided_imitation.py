@@ -37,6 +37,13 @@ class PredictionGuidedImitation(Loss):
     Reference: Li et al., "Knowledge Distillation for Object Detection via Rank Mimicking and Prediction-guided Feature
     Imitation", arXiv 2112.04840.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            rank: {loss: rank_mimicking, scores: probability, weight: 4.0}
+            features: {loss: prediction_guided_imitation, scores: probability, weight: 1.5}
+
     Example:
         >>> from segkd.detection.methods import PredictionGuidedImitation
         >>> features, scores = torch.randn(1, 4, 6, 6), torch.randn(1, 3, 6, 6)

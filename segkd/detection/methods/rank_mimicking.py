@@ -45,6 +45,13 @@ class RankMimicking(Loss):
     Reference: Li et al., "Knowledge Distillation for Object Detection via Rank Mimicking and Prediction-guided Feature
     Imitation", arXiv 2112.04840.
 
+    Config:
+        task: detection
+        distill:
+          terms:
+            rank: {loss: rank_mimicking, scores: probability, weight: 4.0}
+            features: {loss: prediction_guided_imitation, scores: probability, weight: 1.5}
+
     Example:
         >>> from segkd.detection.methods import RankMimicking
         >>> logits, of_box = torch.randn(1, 6, 3), torch.tensor([0, 0, -1, 1, 1, 1])
