@@ -20,10 +20,12 @@ def attention(features: Tensor) -> Tensor:
 
 
 class AT(Loss):
-    """Attention transfer: the mean over B * h * w of the squared difference of `attention` of both maps.
+    """Attention transfer: the student copies where a map is strong, whatever its channels.
 
-    The student copies where a map is strong, whatever the channels. The original sums over several layers: give a term
-    for each. With a single position both are 1, and the loss is 0.
+        a_x = mean over the channels d of F_dx^2, q = a / ||a||_2
+        L = mean over B * h * w of (q^s_x - q^t_x)^2
+
+    The original sums over several layers: give a term for each. With a single position both are 1, and the loss is 0.
 
     Shape:
         student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient. target is not read. Returns a

@@ -57,18 +57,20 @@ class Attention(nn.Module):
 class AttnFD(LayerLoss):
     """Attention-guided features: both maps, each times its attention, point the same way.
 
-    ||A_s / ||A_s|| - A_t / ||A_t||||^2 / B, summed over the places, each norm over the whole batch (the paper says per
-    channel; its author, that the code is right). A_s is the student's map through CBAM, a 1x1 convolution without bias
-    and a batch norm, which are trained and belong to the loss. ``teacher_attention="pool"``: A_t = the teacher's map
-    times sigmoid(mean + maximum) over positions, then over channels: nothing random is in it. ``"frozen"``: through a
-    CBAM that nobody trained, as released, here drawn from ``seed`` and saved with the loss; one that is trained, better
-    by its authors, is loaded into ``loss.layers[0].teacher``.
+        L = sum over the places of ||A_s / ||A_s|| - A_t / ||A_t||||^2 / B
+
+    Each norm is over the whole batch (the paper says per channel; its author, that the code is right). A_s is the
+    student's map through CBAM (arXiv 1807.06521), a 1x1 convolution without bias and a batch norm, which are trained
+    and belong to the loss. ``teacher_attention="pool"``: A_t = the teacher's map times sigmoid(mean + maximum) over
+    positions, then over channels: nothing random is in it. ``"frozen"``: through a CBAM that nobody trained, as
+    released, here drawn from ``seed`` and saved with the loss; one that is trained, better by its authors, is loaded
+    into ``loss.layers[0].teacher``.
 
     A DeepLabV3+ is read at three places, given as a list: the encoder's last stage before its last ReLU, the ASPP
     module's output, the decoder's before the classifier. Weight 2, without pixel KD. In the released code the teacher's
     batch norms drift (it is in train mode) and of the trained layers the perceptrons are in no optimiser and the
-    connectors learn in the first epoch alone; here neither. Published at half resolution, ResNet-101 to ResNet-18:
-    64.09 -> 73.04 mIoU on Cityscapes, 67.50 -> 73.09 on VOC.
+    connectors learn in the first epoch alone; here neither. On VOC ResNet-101 teaches ResNet-18 from 67.50 to 73.09
+    mIoU.
 
     Args:
         teacher_attention: ``"pool"`` or ``"frozen"``.

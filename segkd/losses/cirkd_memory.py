@@ -24,21 +24,24 @@ Variant = Literal["paper", "released"]
 
 
 class CIRKDMemory(Loss):
-    """Cross-image relations to queues of pixels and regions: the sum of KL(softmax(t X^T / T) || softmax(s X^T / T)).
+    """Cross-image relations to a memory: how like vectors of earlier images the pixels are, of pixels and of regions.
 
-    t is the teacher's feature of length 1 of a labelled pixel, s that of the student behind a projector (1x1, batch
+        L = sum over both queues of the mean over labelled pixels x of KL(softmax(t_x X^T / T) || softmax(s_x X^T / T))
+
+    t is the teacher's feature of length 1 of a pixel, s that of the student behind a projector (1x1, batch
     normalisation, ReLU, 1x1; trained along, part of the loss). X are vectors of the teacher drawn from a queue, of each
     class the same slots: there is one queue of pixels and one of regions, the means of a class's pixels in an image.
-    Both KL are means over the labelled pixels, 0 where there are none. Before that a batch enters the queues: of each
-    class in each image its region, and up to ``max_pixels`` pixels at random.
+    Without labelled pixels both means are 0. Before that a batch enters the queues: of each class in each image its
+    region, and up to ``max_pixels`` pixels at random.
 
     The queues hold what all processes of a distributed run saw. They are buffers, saved with the state of
     ``generator``, a `torch.Generator` that may be replaced by another; in eval mode they stand still. At 19 classes and
-    256 channels they take 430 MB. The similarities are computed for some pixels at a time.
+    256 channels they take 430 MB, also in every checkpoint; ``pixel_slots`` makes them smaller. The similarities are
+    computed for some pixels at a time.
 
-    CIRKD weighs both KL by 0.1 (0.01 on VOC). Its released code takes as many of the image's first pixels where the
-    class's own are meant, so that a queue holds other classes; ``variant="released"`` does so too. (It is NaN where a
-    batch has no label; here that is 0.) See `CIRKDMiniBatch` for what is published.
+    CIRKD has it beside `CIRKDMiniBatch` and pixel KD (``camvid_cirkd``), and weighs both KL by 0.1 (0.01 on VOC). Its
+    released code takes as many of the image's first pixels where the class's own are meant, so that a queue holds other
+    classes; ``variant="released"`` does so too. (It is NaN where a batch has no label; here that is 0.)
 
     Args:
         classes: how many there are.

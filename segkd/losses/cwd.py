@@ -8,9 +8,16 @@ from segkd.losses.base import Loss
 
 
 class CWD(Loss):
-    """Channel-wise distillation: each channel, softened over its h*w positions, says where it is active.
+    """Channel-wise distillation: each channel, softened over its h * w positions, says where it is active.
 
-    T^2 * sum KL(t || s) / (B * C). The paper's weights are 3 on logits and 50 on features.
+        L = T^2 / (B * C) * sum over b, c of KL(softmax_x(t_c / T) || softmax_x(s_c / T))
+
+    The paper's weights are 3 on logits and 50 on features. Its released code computes the same; the values are
+    MMRazor's. In place of `ICSD`: the two look at the same distributions, this channel by channel, that pair by pair.
+
+    At the published weight it outweighs the labels: on CamVid 3 times the loss goes from 23 to 1.5 while the
+    cross-entropy goes from 2.4 to 0.3 (``train/cwd`` and ``train/task`` in TensorBoard, after
+    ``segkd train camvid_cwd``).
 
     Args:
         temperature: divides the activations, above 0.

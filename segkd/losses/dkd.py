@@ -12,10 +12,13 @@ from segkd.losses.pixel_kd import standardized
 class DKD(Loss):
     """Decoupled KD: how sure the teacher is of the label, and how it ranks the other classes, weighed apart.
 
-    T^2 times the mean over the pixels with a label y of alpha * TCKD + beta * NCKD. With softmax(z / T), TCKD is the KL
-    of (the label's mass, that of all others), NCKD the KL of the others among themselves. Both are computed from
-    logarithms: the released code takes the logarithm of a sum of probabilities, which is infinite once these underflow
-    (a gap between logits of some 100 T).
+        L = T^2 * mean over the pixels with a label y of alpha * TCKD + beta * NCKD
+        TCKD = KL((p_y, 1 - p_y) of the teacher || that of the student), p = softmax(z / T)
+        NCKD = KL(p_c / (1 - p_y) of the teacher || that of the student), over the classes c other than y
+
+    Pixel KD is their sum with other weights: there NCKD counts by 1 - p_y of the teacher. Both are computed from
+    logarithms: the released code takes the logarithm of a sum of probabilities, which is infinite, with a gradient of
+    NaN, once these underflow (a gap between logits of some 100 T).
 
     Args:
         alpha: weight of TCKD.

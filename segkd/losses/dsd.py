@@ -28,11 +28,16 @@ def category_similarity(logits: Tensor, temperature: float = 4.0) -> Tensor:
 
 
 class DSD(Loss):
-    """Double similarity: weighted, the mean squares of (r_s - r_t) and of (G_s - G_t).
+    """Double similarity: how attention changes between places along the network, and which classes lie alike.
 
-    r is the `residual_attention` between places along the network, G the `category_similarity` of the logits, the last
-    of them. The places, three in CIRKD's code, are the auxiliary logits, the map before the classifier, the logits. No
-    authors' code is known: this is the form in CIRKD, whose weights are the defaults, without pixel KD beside it.
+        r = (q_m - q_n) / ||q_m - q_n|| of two places, q their attention
+        G = p p^T, p the softmax over positions of the logits, averaged over 2x2 pixels, at T
+        L = pixel_weight * mean of (r_s - r_t)^2 + category_weight * mean of (G_s - G_t)^2
+
+    See `residual_attention` and `category_similarity`. The places, three in CIRKD's code, are the auxiliary logits, the
+    map before the classifier and, last, the logits; without auxiliary head two will do. In models with auxiliary logits
+    the other modules are ``model.``'s. No authors' code is known: this is the form in CIRKD, whose weights are the
+    defaults, without pixel KD beside it.
 
     Args:
         temperature: divides the logits, above 0.

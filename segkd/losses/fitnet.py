@@ -9,11 +9,13 @@ from segkd.losses.base import Loss
 
 
 class FitNet(Loss):
-    """Feature mimicking: the mean of (W F_s - F_t)^2 over all B * C_t * h * w values.
+    """Feature mimicking: the student's features, mapped to the teacher's channels, are to be the teacher's.
 
-    W is a 1x1 convolution without bias to the teacher's channels, also where they are as many as the student's. It is
-    trained along and belongs to the loss: `prepare` makes it, which `segkd.Distiller` calls. CIRKD compares the maps
-    before the classifiers, at weight 10, beside pixel KD of weight 1.
+        L = mean over B * C_t * h * w of (W F_s - F_t)^2
+
+    W is a 1x1 convolution without bias, also where the channels are as many. It is trained along and belongs to the
+    loss: `prepare` makes it, which `segkd.Distiller` calls. CIRKD compares the maps before the classifiers, at weight
+    10, beside pixel KD of weight 1. It is what other losses on features have to beat.
 
     Shape:
         student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient. target is not read. Returns a

@@ -61,12 +61,15 @@ class _Layers(nn.Module):
 
 
 class Foundation(LayerLoss):
-    """Features of a teacher that needs no classes, also on images without labels: 0.9 (1 - cosine) + 0.1 smooth L1.
+    """Features of a teacher that needs no classes, such as DINO or SAM's encoder, also on images without labels.
 
-    A 1x1 convolution with bias, trained along and part of the loss, maps the student's features to the teacher's
-    channels, at the teacher's size. Each channel of the teacher's is standardised by its running mean and deviation
-    over all batches so far, which are buffers, averaged over processes, and stand still in eval mode. The cosine is a
-    mean over positions, the smooth L1 (beta 1) one over all values. Several maps have layers each, and add up.
+        L = cosine_weight * (1 - mean over positions of cos(W F_s, N F_t))
+          + l1_weight * mean over all values of smooth L1(W F_s - N F_t)
+
+    W is a 1x1 convolution with bias, trained along and part of the loss, that maps the student's features to the
+    teacher's channels, at the teacher's size. N standardises each of the teacher's channels by its running mean and
+    deviation over all batches so far, which are buffers, averaged over processes, and stand still in eval mode. Smooth
+    L1 has beta 1. Several maps have layers each, and add up.
 
     Theia, from which the two weights are, takes the cosine of an image's whole map (``cosine="image"``) and statistics
     of the teacher on ImageNet, and distils several foundation models into one backbone; AM-RADIO does alike.

@@ -10,12 +10,15 @@ from segkd.losses.base import Loss
 
 
 class GDKD(Loss):
-    """Generalized decoupled KD: the teacher's k likeliest classes of a pixel and the others, apart and weighed anew.
+    """Generalised decoupled KD: the teacher's k likeliest classes of a pixel and the others, apart and weighed anew.
 
-    T^2 * mean over the pixels of w0 * KL of (mass of the k, mass of the others) + w1 * KL among the k + w2 * KL among
-    the others, all of softmax(z / T) and from the teacher to the student. Plain KD weighs the last two by the teacher's
-    masses: what it knows of unlikely classes hardly counts there. No label is needed. It is computed from logarithms:
-    masses may underflow. The released code for segmentation stops where 1 to 1000 pixels are ignored.
+        L = T^2 * mean over the pixels of  w0 * KL((p_U, p_V) of the teacher || those of the student)
+                                         + w1 * KL among the classes of U + w2 * KL among those of V
+
+    U are the k classes, V the others, p_U and p_V their masses, all of softmax(z / T). Plain KD weighs the last two by
+    the teacher's masses: what it knows of unlikely classes hardly counts there. With k = 1, and the label for the
+    teacher's class, it is `DKD`; no label is needed here. It is computed from logarithms: masses may underflow. The
+    released code for segmentation stops where 1 to 1000 pixels are ignored.
 
     Args:
         k: how many classes, from 1 to C.

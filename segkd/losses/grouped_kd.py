@@ -34,10 +34,13 @@ def group_size(logits: Tensor, valid: Tensor, rate: float, step: int = 1) -> Ten
 class GroupedKD(Loss):
     """Grouped KD: the primary group of classes is distilled, and how much is outside it; what is outside is left alone.
 
-    T^2 * mean over the pixels with a label y of alpha * KL of (the group's mass, the rest's) + beta * KL in the group +
-    secondary * KL in the rest, all of softmax(z / T). The group of a pixel is y and the N - 1 other classes of the
-    largest logits of ``group_by``; N is how many classes hold ``rate`` of the batch's mean probability at T = 1, see
-    `group_size`. For many classes (ADE20K, COCO-Stuff), a tail of which a small student cannot fit.
+        L = T^2 * mean over the labelled pixels of  alpha * KL(masses of group and rest, teacher's || student's)
+                                                  + beta * KL in the group + secondary * KL in the rest
+
+    All are of softmax(z / T). The group of a pixel is its label and the N - 1 other classes of the largest logits of
+    ``group_by``; N is how many classes hold ``rate`` of the batch's mean probability at T = 1, see `group_size`. For
+    many classes (ADE20K, COCO-Stuff), a tail of which a small student cannot fit: with 11 classes nearly all are in the
+    group, and the loss is beta times pixel KD. The paper is of images, with thousands of classes (``step: 100``).
 
     N and the groups are the student's, as the authors' code has it. That takes logarithms of sums, which are infinite
     once these underflow; here all is computed from logarithms. It takes beta 8 with a group of fixed size and 4 with

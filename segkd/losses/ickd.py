@@ -12,13 +12,15 @@ from segkd.losses._layers import LayerLoss, normed
 class ICKD(LayerLoss):
     """Inter-channel correlation: which channels of the teacher's features go together.
 
-    With G = F F^T over the positions of a cell (C_t x C_t), its rows divided by their L2 norm: the sum of
-    (G_s - G_t)^2 / (B * C_t), mean over the cells of a grid. The student's map first goes through a 1x1 convolution
-    without bias and a batch norm, where its channels are not as many; they are trained and belong to the loss.
+        G = F F^T over the positions of a cell, C_t x C_t, its rows divided by their L2 norm
+        L = mean over the cells of a grid of sum (G_s - G_t)^2 / (B * C_t)
+
+    The student's map first goes through a 1x1 convolution without bias and a batch norm, where its channels are not as
+    many; they are trained and belong to the loss. It is for the maps before the classifiers.
 
     The sum over B * C_t is C_t times the mean: at weight 2.5 (CIFAR). The authors' ImageNet code divides by B once
     more; their code for dense prediction is unreleased. Published for a ResNet-101 to a ResNet-18 DeepLabV3+ on VOC:
-    74.14 mIoU with a grid of 1x1, 74.97 with 4x4, 75.01 with 32x32.
+    74.14 mIoU with a grid of 1x1, 74.97 with 4x4, 75.01 with 32x32, which has 64 times the matrices.
 
     Args:
         grid: rows and columns of cells, which are as equal as the map allows; of that many positions at most.

@@ -102,10 +102,27 @@ def released_similarity(logits: Tensor, temperature: float = 1.0, valid: Tensor 
 class ICSD(Loss):
     """Inter-class similarity distillation: the student copies which classes look alike to the teacher, and where.
 
-    ``variant="paper"``: mean over B, i, j of (D_s - D_t)^2 with `inter_class_similarity`, one matrix per image.
-    ``variant="released"``: the mean over C*C of the squared difference of `released_similarity`, divided by B again,
-    as the authors' code has it. The two differ by orders of magnitude (16.9 against 5.7e-4 on one pair of tensors), so
-    a published weight (9500) belongs to ``released`` alone.
+        p_c(x) = softmax over the positions x of z_c(x) / T
+        D_ij = KL(p_i || p_j) = sum_x p_i(x) (log p_i(x) - log p_j(x))
+        L = mean over B, i, j of (D^s_ij - D^t_ij)^2
+
+    Each class has a distribution over the image; two classes are alike where these overlap. It needs logits alone: the
+    two models may be of any make. `inter_class_similarity` returns the matrices, TensorBoard shows both models'.
+
+    The authors' released code computes another matrix. Its softmax runs over the rows of the image alone, so that each
+    column sums to 1; the batch is one pool instead of one matrix an image; of the pair (i, j) it takes
+    p_j log p_j - p_i p_j, in which p_i p_j, all that depends on both classes, is by far the smaller part; the upper
+    triangle is mirrored, so that the order of the classes matters; each row is divided by its L2 norm; and the mean
+    over C * C is divided by B again. Once its softmax underflows (a gap between logits of 104 in float32) its gradient
+    is NaN. ``variant="released"`` gives its values, from logarithms that stay finite.
+
+    The two differ by orders of magnitude (16.9 and 5.7e-4, 0.065 and 6.0e-5 on two pairs of tensors of
+    ``tests/reference/losses.json``), so the published weight 9500 belongs to ``released``, beside a cross-entropy that
+    the released code divides by the batch once more (``distill.task_weight: 0.16667`` for its 6 images). On CamVid at
+    240x320 with a trained teacher the paper variant starts at 60 to 80 and ends near 2 (``train/icsd`` in TensorBoard,
+    after ``segkd train camvid_icsd``): a weight of 0.01 to 0.1 brings it to the size of the cross-entropy at first. On
+    other images or at another resolution the entries are larger or smaller: look at the value in the first steps before
+    you choose a weight. Use it where labels are few, alone or beside pixel KD.
 
     Args:
         temperature: divides the logits, above 0.

@@ -16,14 +16,16 @@ Variant = Literal["per_image", "released"]
 class KDIGA(Loss):
     """Input-gradient alignment: what of the image moves the student's cross-entropy is what moves the teacher's.
 
-    ``variant="per_image"``: mean over B of ||d l_s / d x - d l_t / d x||_2, l the cross-entropy of an image, a mean
-    over its labelled pixels, x the image as the distiller gets it. ``variant="released"``: the norm over the whole
-    batch, of the cross-entropy's mean over it, divided by B, as in the authors' code. Where both agree the norm passes
-    no gradient.
+        L = mean over B of ||d CE(z_s, y) / d x - d CE(z_t, y) / d x||_2
 
-    Only a teacher that was trained to be robust has something to give: judge the student under attack. It costs a
-    second backward pass through the student and one through the teacher, is not compiled by ``torch.compile``, and with
-    batch norm in train mode an image's gradient is also the others'. Published weights are 0.5 to 1000.
+    CE of an image is a mean over its labelled pixels, x the image as the distiller gets it. ``variant="released"``: the
+    norm over the whole batch, of the cross-entropy's mean over it, divided by B, as in the authors' code. Where both
+    agree the norm passes no gradient.
+
+    Only a teacher that was trained to be robust has something to give: use it beside pixel KD, and judge the student
+    under attack. It costs a second backward pass through the student and one through the teacher, needs the teacher
+    itself (no store), is not compiled by ``torch.compile``, and with batch norm in train mode an image's gradient is
+    also the others'. Published weights are 0.5 to 1000.
 
     Args:
         variant: ``"per_image"`` or ``"released"``.

@@ -42,13 +42,18 @@ def quantile_cuts(losses: Tensor, classes: Tensor, count: int, quantile: float) 
 class PseudoLabels(Loss):
     """Pseudo-labels: the mean cross-entropy of the student with the teacher's argmax, over the pixels that are kept.
 
-    A pixel is kept where the teacher's largest probability p is at least ``threshold`` and, with a ``quantile``, where
-    -log p lies below that quantile of it over the batch's pixels of its class: a fixed threshold keeps few pixels of
-    the classes that the teacher is seldom sure of, the quantile as large a part of each. For images without labels;
-    pixels that have one are taken alike unless ``unlabelled`` is given. Where no pixel is kept it is 0.
+        p_x = max_c softmax_c(z_t)_x
+        L = mean over the kept pixels x of -log softmax(z_s)_x at the class argmax_c z_t
+
+    A pixel is kept where p is at least ``threshold`` and, with a ``quantile``, where -log p lies below that quantile of
+    it over the batch's pixels of its class: a fixed threshold keeps few pixels of the classes that the teacher is
+    seldom sure of, the quantile as large a part of each. For images without labels; pixels that have one are taken
+    alike unless ``unlabelled`` is given. Where no pixel is kept it is 0. The mean is over the kept pixels alone: a
+    stricter filter does not make the loss smaller.
 
     The paper filters generated images by the quantile of their teacher's loss and has no threshold
-    (``threshold=0, quantile=0.9``); its code keeps, as here, what lies strictly below.
+    (``threshold=0, quantile=0.9``); its code keeps, as here, what lies strictly below. Here nothing is generated: any
+    folder of images will do, pixel by pixel.
 
     Args:
         threshold: the least probability, in [0, 1); 0 for none.

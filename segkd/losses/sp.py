@@ -22,10 +22,12 @@ def similarity(features: Tensor) -> Tensor:
 
 
 class SP(Loss):
-    """Similarity-preserving distillation: the mean over B * B of the squared difference of `similarity` of both.
+    """Similarity-preserving distillation: images that are alike to the teacher are to be alike to the student.
 
-    Images that are alike to the teacher are to be alike to the student. Of a single image there is nothing to copy: the
-    loss is 0, and a warning says so once.
+        G = F F^T, products of the features of two images, each row divided by its L2 norm
+        L = mean over B * B of (G_s - G_t)^2
+
+    Of a single image there is nothing to copy: the loss is 0, and a warning says so once.
 
     Shape:
         student: (B, C_s, h, w) features; teacher: (B, C_t, h', w'), taken without gradient. target is not read. Returns

@@ -49,17 +49,19 @@ def blur(length: int, window: int, sigma: float, like: Tensor) -> Tensor:
 
 
 class Structural(Loss):
-    """Structural similarity: the mean of clamp((1 - SSIM) / 2, 0, 1) over B * C_t * h * w.
+    """Structural similarity: feature maps are compared as images are, in a Gaussian window of each channel.
 
-    Both maps are scaled to [0, 1] (see `bounds`). With mean, variance and covariance under a Gaussian window, of each
-    channel, and c1 = k1^2, c2 = k2^2,
-    SSIM = (2 mu_s mu_t + c1) (2 cov + c2) / ((mu_s^2 + mu_t^2 + c1) (var_s + var_t + c2)).
-    Where the student's channels are others, a 1x1 convolution with bias, made by `prepare`, maps them. The window is at
-    most 2 * the shorter side - 1, as reflect padding has it: P6 and P7 are small.
+        SSIM = (2 mu_s mu_t + c1) (2 cov + c2) / ((mu_s^2 + mu_t^2 + c1) (var_s + var_t + c2)), c1 = k1^2, c2 = k2^2
+        L = mean over B * C_t * h * w of clamp((1 - SSIM) / 2, 0, 1)
+
+    Both maps are scaled to [0, 1] first (see `bounds`). Where the student's channels are others, a 1x1 convolution with
+    bias, made by `prepare`, maps them. The window is at most 2 * the shorter side - 1, as reflect padding has it: P6
+    and P7 are small. It asks for less than `PKD`: what is the same in each window up to scale counts as alike. For
+    segmentation name any module on both sides.
 
     The paper does not say over what minimum and maximum go: here over each image's map. It weighs a detector's levels,
-    which are summed, by 2 or 4. There is no released code. Published on COCO, 1x: RetinaNet R101 teaches R50 from 36.4
-    to 40.1 AP, and R18 from 32.6 to 36.1.
+    which are summed, by 2 or 4. There is no released code. Published on COCO, 1x, also: R101 teaches R18 from 32.6 to
+    36.1 AP.
 
     Args:
         window: odd, at least 1.

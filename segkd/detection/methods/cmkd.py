@@ -19,19 +19,17 @@ from segkd.losses.quality_focal import quality_focal
 class CMKD(Loss):
     """Cross-modality distillation, what of it is generic: features of one grid, and what is predicted on it.
 
-    The loss is ``features`` * (1) + ``scores`` * (2) + ``boxes`` * (3):
+        (1) = sum over the FPN's levels of sum m (F_s - F_t)^2 / (C sum m)
+        (2) = sum over images and classes of sum_n BCE(z_s, p_t) |p_s - p_t|^beta / max(#(p_t > threshold), 1)
+        (3) = mean over images of sum_n q * smooth L1 between the predicted boxes / max(#(q > threshold), 1)
+        L = features * (1) + scores * (2) + boxes * (3)
 
-    1. sum m (F_s - F_t)^2 / (C sum m), summed over the FPN's levels; m is 1 where the teacher's channels do not sum to
-       0, else ``empty_weight``: of a teacher of point clouds most cells are empty. A 1x1 convolution with bias, made by
-       `prepare`, maps the student's channels where they are others.
-    2. The sum of BCE(z_s, p_t) |sigmoid(z_s) - p_t|^beta, of each image and class over the number of priors of which
-       p_t = sigmoid(z_t) exceeds the threshold (at least 1), not over B.
-    3. Smooth L1 between the predicted boxes, in sides of their prior, times q = sum_c p_t where that exceeds the
-       threshold, over the number of such priors in the image and B. The paper's boxes are of three dimensions; ours
-       are two-dimensional, for which the unit is our choice.
+    m is 1 where the teacher's channels do not sum to 0, else ``empty_weight``: of a teacher of point clouds most cells
+    are empty. p = sigmoid(z); q = sum_c p_t where that exceeds the threshold, else 0. Boxes are in sides of their
+    prior: the paper's are of three dimensions, ours two-dimensional, for which the unit is our choice. A 1x1
+    convolution with bias, made by `prepare`, maps the student's channels where they are others.
 
-    Teacher and student may be of other modalities (`images_teacher`), but see one grid. On nuScenes: BEVDet-R50 from
-    30.7 to 34.7 mAP.
+    Teacher and student may be of other modalities (``images_teacher``), but see one grid.
 
     Args:
         features: weight of (1), at least 0.

@@ -43,14 +43,16 @@ def best_class_l1(student: Tensor, teacher: Tensor, probability: Tensor) -> Tens
 class CrossKDTwoStage(Loss):
     """CrossKD of Faster and Mask R-CNN: the teacher's heads of regions on the student's FPN, against on its own.
 
-    Both pass the regions that the student's own heads learn from in this step: its proposals, drawn by its sampler. The
-    teacher's parameters do not change; the gradient passes through its heads to the student's FPN and backbone, not to
-    the student's heads nor its RPN. Of what the teacher's heads give, r on the student's maps and t on its own,
+        classes = T^2 / R * sum over the regions of KL(softmax(t / T) || softmax(r / T)), over the K + 1 classes
+        boxes = sum v |r - t|_1 / (4 sum v), of the box of the teacher's likeliest class, v its probability
+        masks = the quality focal loss of r against t, over the pixels of the regions with an object / R
+        L = class_weight * classes + box_weight * boxes + mask_weight * masks
 
-    - classes: 0.5 * T^2 * KL(softmax(t / T) || softmax(r / T)), summed over the K + 1 classes, over the regions;
-    - boxes: `best_class_l1` of the encoded boxes;
-    - masks, where both detectors have them: `segkd.losses.quality_focal_kd` (beta 1), summed over the pixels of the
-      regions with an object and the K classes, over the number of all regions.
+    r are the predictions of the teacher's heads on the student's maps, t those on its own, of the R regions that the
+    student's own heads learn from in this step: its proposals, drawn by its sampler. Boxes are encoded
+    (`best_class_l1`); masks count where both detectors have them (`segkd.losses.quality_focal_kd`, beta 1, summed over
+    the K classes). The teacher's parameters do not change; the gradient passes through its heads to the student's FPN
+    and backbone, not to the student's heads nor its RPN.
 
     Where the student's maps have other channels, a 1x1 convolution with bias, made by `prepare` and shared by the
     levels, maps them. The student may be of other classes and have fewer heads. In a distributed run the divisors are

@@ -123,19 +123,21 @@ def distance(adapter: nn.Module, student: Sequence[Tensor], teacher: Sequence[Te
 class DualRelation(Loss):
     """Dual relation: of FPN maps how pixels relate to each other, how objects do, and the objects' regions themselves.
 
-    - pixel, of each level: || A G_s(F_s) - G_t(F_t) ||_2 of the whole batch, not squared, G a `PixelGraph`;
-    - relation, of the two finest levels and each image: || A z_s - z_t ||_2, where z adds to the regions r of the n
-      boxes, by RoIAlign of 3x3 cells, W(softmax(theta(r) phi(r)^T) g(r)), an `ObjectRelation`;
-    - region, of the same: || A r_s - r_t ||_2.
+        L = sum over the levels of  pixel * ||A G_s(F_s) - G_t(F_t)||
+          + sum over the two finest levels and the images of  relation * ||A z_s - z_t|| + region * ||A r_s - r_t||
+        z = r + W (softmax(theta(r) phi(r)^T) g(r)), an image's regions r of the boxes, by RoIAlign of 3x3 cells
 
-    Each A is a 1x1 convolution with bias, whatever the channels. All layers, on the teacher's side too, are trained
-    with the student and made by `prepare`: the relation's hold 4 * (9C)^2 / 2 weights a side and level, at C = 256 42
-    million in all. What has weight 0 is left out, and its layers too. Norms grow with the root of the images per batch.
+    G is a `PixelGraph`, z an `ObjectRelation`; the first norm is of the whole batch. Each A is a 1x1 convolution with
+    bias, whatever the channels. All layers, on the teacher's side too, are trained with the student and made by
+    `prepare`: the relation's hold 4 * (9C)^2 / 2 weights a side and level, at C = 256 42 million in all, which the
+    optimiser holds too. What has weight 0 is left out, and its layers too. The norms are not squared, so that the pull
+    does not fade as the student gets close, and grow with the root of the images per batch. For students with another
+    head than the teacher's, and for two-stage detectors.
 
     Released code: two-stage detectors have relation at 4e-3, and there the likeness theta phi^T is multiplied by
     the softmax of a linear map that is drawn anew in each step, which ``relation_filter`` does. Not repeated: all
-    images read image 0's map there. Published with a RetinaNet X101 or Faster R-CNN X101 as teacher on COCO, 2x:
-    Faster R-CNN R50 from 38.4 to 41.6 AP, RetinaNet R50 from 37.4 to 40.3.
+    images read image 0's map there. Published with a RetinaNet X101 or Faster R-CNN X101 as teacher, R50 as student,
+    2x.
 
     Args:
         pixel: weight of the pixel relation.

@@ -115,29 +115,26 @@ class FocalLevel(nn.Module):
 class FGD(Loss):
     """Focal and global distillation: FPN maps copied in the boxes and around them, where and in what the teacher looks.
 
-    Of each level, A_S = h*w * softmax_hw(mean_c |F| / T), A_C = C * softmax_c(mean_hw |F| / T), and with the masks of
-    `foreground_mask` and `background_mask`
+        A_S = h * w * softmax_hw(mean_c |F| / T), A_C = C * softmax_c(mean_hw |F| / T), of each level
+        focal = sum of (alpha * M + beta * N) * A_S^t * A_C^t * (F_s - F_t)^2
+        attention = sum |A_S^s - A_S^t| + sum |A_C^s - A_C^t|
+        global = sum of (R_s(F_s) - R_t(F_t))^2
+        L = sum over the levels of (focal + gamma * attention + lam * global) / B
 
-    - foreground, background: sum of mask * A_S^t * A_C^t * (F_s - F_t)^2 / B,
-    - attention: (sum |A_S^s - A_S^t| + sum |A_C^s - A_C^t|) / B,
-    - global: sum of (R_s(F_s) - R_t(F_t))^2 / B, where R adds a `GlobalContext`, of which both are trained;
+    M is the `foreground_mask`, in which each box counts as much as any other, N the `background_mask`; R adds a
+    `GlobalContext`, of which both are trained. Each level has layers of its own, and a 1x1 convolution with bias where
+    the student's channels are others; `prepare` makes them. For students with another head than the teacher's, and for
+    two-stage detectors. The weights of each family of detectors:
 
-    the loss is alpha * foreground + beta * background + gamma * attention + lam * global, summed over the levels. Each
-    has layers of its own, and a 1x1 convolution with bias where the student's channels are others; `prepare` makes
-    them.
-
-    ================== ====== ====== ====== ===== ===
-    student            alpha  beta   gamma  lam   T
-    ================== ====== ====== ====== ===== ===
-    RetinaNet, GFL     1e-3   5e-4   5e-4   5e-6  0.5
-    FCOS               1.6e-3 8e-4   8e-4   8e-6  0.8
-    Faster, Mask R-CNN 5e-5   2.5e-5 5e-5   5e-7  0.5
-    ================== ====== ====== ====== ===== ===
+    | student            | alpha  | beta   | gamma | lam  | T   |
+    | ------------------ | ------ | ------ | ----- | ---- | --- |
+    | RetinaNet, GFL     | 1e-3   | 5e-4   | 5e-4  | 5e-6 | 0.5 |
+    | FCOS               | 1.6e-3 | 8e-4   | 8e-4  | 8e-6 | 0.8 |
+    | Faster, Mask R-CNN | 5e-5   | 2.5e-5 | 5e-5  | 5e-7 | 0.5 |
 
     The released code takes boxes to the map by the image's own size, while the map covers what the batch is padded to:
     ``variant="released"`` does; and its slices wrap round where a box leaves the image, which this does not repeat.
-    Published on COCO, 2x: RetinaNet X101 teaches R50 from 37.4 to 40.7 AP, FCOS R101 R50 from 38.5 to 42.7; 1x: GFL
-    R101 R50 from 40.2 to 43.5.
+    Published on COCO, 2x, also: RetinaNet X101 teaches R50 from 37.4 to 40.7 AP, FCOS R101 R50 from 38.5 to 42.7.
 
     Args:
         alpha: weight of the foreground.

@@ -58,15 +58,18 @@ def gradients(output: DenseOutput, target: Targets) -> list[Tensor]:
 class GradientGuided(Loss):
     """Gradient-guided KD: maps of what matters to each detector's own loss are to be alike.
 
-    Of each level the mean over B, h, w of |M_s - M_t|, with M the `activation_map` by the gradient of the detector's
-    own loss on the labels; summed over the levels. A loss that is a mean over images is taken times their number. The
-    gradient of this flows through the student's features alone, not through the weights of the channels. It costs a
-    backward pass through each head and a second run of the teacher's. For one-stage detectors, of any two families.
+        M = |sum_k w_k F_k|, scaled to [0, 1]; w_k = mean_hw of the gradient of the detector's loss at channel k
+        L = sum over the levels of the mean over B, h, w of |M_s - M_t|
+
+    See `activation_map`. The loss is the detector's own on the labels; one that is a mean over images is taken times
+    their number. The gradient of L flows through the student's features alone, not through the weights of the channels.
+    It costs a backward pass through each head and a second run of the teacher's. For one-stage detectors, of any two
+    families and widths: what the channels mean does not matter.
 
     Released code takes each detector's ten best detections for labels, resizes maps to the image and back, and computes
     in numpy: its term has no gradient. ``variant="released"`` has its formula of M, by absolute values, and none of
     that. The paper's second part, FGD's foreground term in boxes grown by a Gaussian, is not here. The weight of GFL is
-    0.5, on KITTI 0.1; published with both parts: +5.1 mAP for one-stage detectors (KITTI and COCO-Traffic).
+    0.5, on KITTI 0.1; the published gain is of both parts.
 
     Args:
         variant: ``"paper"`` or ``"released"``.

@@ -74,20 +74,20 @@ class Localised(NamedTuple):
 class LD(Loss):
     """Localisation distillation: the student copies how sure the teacher is of each side of a box, and of its class.
 
-    With KL(t, s) the mean over bins, or classes, of T^2 * softmax(t/T) (log softmax(t/T) - log softmax(s/T)), of the
-    student's positives and of the region of `valuable_region`:
+        KL_T(t, s) = mean over bins, or classes, of T^2 * softmax(t / T) (log softmax(t / T) - log softmax(s / T))
+        main = sum over the student's positives of v * mean over 4 sides of KL_T
+        region = sum over the region around them of u * sum over 4 sides of KL_T / 16
+        class = sum over the levels of the mean over the level's positives of KL_U of the class logits
+        L = main_weight * main + region_weight * region + class_weight * class
 
-    - main: main_weight * the sum over positives of v * the mean over 4 sides of KL, T = temperature, v the student's
-      highest class probability, without gradient;
-    - region: region_weight * the sum over the region of u * the sum over 4 sides of KL / 16, u the weight there;
-    - class: class_weight * the sum over levels of the mean over the level's positives of KL of the class logits, T =
-      class_temperature.
+    T is ``temperature``, U ``class_temperature``, v the student's highest class probability, without gradient. The
+    region, in which no label says anything, and its weights u are those of `valuable_region`.
 
     Main and region part are divided by nothing, as in the released code, and grow with the images of a process: the
-    authors warn against more than 3. ``normalise="weights"`` divides both by the sum of v, at least 1, as GFL its box
-    losses. Also released and not repeated: an image without boxes crashes; a region term on classes, multiplied by 0;
-    the R50 config has a feature term beside it. Published on COCO, 1x, GFL R101 teaches R50 from 40.1 to 41.1 AP by the
-    main part, to 42.1 by all three; R18 from 35.8 to 37.5.
+    authors warn against more than 3. With more take ``normalise="weights"``, which divides both by the sum of v, at
+    least 1, as GFL its box losses, or a share in place of a weight. Also released and not repeated: an image without
+    boxes crashes; a region term on classes, multiplied by 0; the R50 config has a feature term beside it. Published on
+    COCO, 1x: the main part alone gets GFL R50 to 41.1 AP; all three R18 from 35.8 to 37.5.
 
     Args:
         main_weight: of the main part, at least 0.

@@ -18,11 +18,13 @@ Scores = Literal["probability", "logit"]
 class PredictionGuidedImitation(Loss):
     """Prediction-guided imitation: FPN features copied as far as the class scores above them differ.
 
-    Of each level the mean over B, h, w of P * D, with P the mean over classes (and anchors) of (p_s - p_t)^2 and D the
-    mean over channels of (F_s - F_t)^2; the mean over levels. The gradient flows through P too, as the product says.
-    Where the student's channels are others, a 1x1 convolution with bias, made by `prepare`, maps them. There is no
-    released code, and the paper does not say whether p are probabilities, which is what is taken here, or logits; the
-    weight is that of a third party's draft. Published together with `RankMimicking`, see there.
+        P = mean over classes (and anchors) of (p_s - p_t)^2, D = mean over channels of (F_s - F_t)^2
+        L = mean over the levels of the mean over B, h, w of P * D
+
+    The gradient flows through P too, as the product says. Where the student's channels are others, a 1x1 convolution
+    with bias, made by `prepare`, maps them. For heads of one family. There is no released code, and the paper does not
+    say whether p are probabilities, which is what is taken here, or logits; the weight is that of a third party's
+    draft. Published together with `RankMimicking`.
 
     Args:
         scores: ``"probability"`` or ``"logit"``.

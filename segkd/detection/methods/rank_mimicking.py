@@ -26,11 +26,12 @@ def scores_of(name: str, logits: Tensor, scores: str) -> Tensor:
 class RankMimicking(Loss):
     """Rank mimicking: the priors of a box are to be ranked by the student as they are by the teacher.
 
-    Of each box, over the priors that the student's assigner gives it, KL(softmax(t) || softmax(s)) of the scores of the
-    box's class; the mean over the batch's boxes that have a prior, 0 without any. Priors are paired as they are, never
-    sorted. There is no released code, and the paper does not say whether scores are probabilities, which is what is
-    taken here, or logits; the weight is that of a third party's draft. Published on COCO: RetinaNet R50 from 36.9 to
-    40.4 AP, together with `PredictionGuidedImitation`.
+        L = mean over the boxes of KL(softmax_n(p_t) || softmax_n(p_s)) over the priors n of a box, p of the box's class
+
+    The priors are those that the student's assigner gives the box, paired as they are, never sorted; the mean is over
+    the batch's boxes that have any, 0 without. For heads of one family. There is no released code, and the paper does
+    not say whether p are probabilities, which is what is taken here, or logits; the weight is that of a third party's
+    draft. Published together with `PredictionGuidedImitation`.
 
     Args:
         scores: ``"probability"`` or ``"logit"``.
