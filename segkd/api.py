@@ -170,7 +170,7 @@ def evaluate(
     """Measure student and teacher on the validation split, as ``segkd eval`` does.
 
     Args:
-        target: a run directory, or a config.
+        target: a run directory, a saved student's folder, or a config.
         device: where; default what ``trainer.accelerator`` says.
         overrides: changes to the config, see `train`.
 

@@ -125,7 +125,7 @@ class TestUsage:
             (["train", "--foo"], ["--foo", "segkd train --help"]),
             (["train"], ["CONFIG", "segkd configs"]),
             (["train", "--resume"], ["--resume"]),
-            (["eval"], ["RUN|CONFIG", "segkd eval --help"]),
+            (["eval"], ["RUN|STUDENT|CONFIG", "segkd eval --help"]),
             (["data"], ["Missing command", "segkd data --help"]),
             (["data", "show", "quickstart", "--count", "many"], ["--count"]),
             (["configs", "extra"], ["extra"]),

@@ -143,7 +143,9 @@ def compare(
 
 
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="A run directory, or a config as for train.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|STUDENT|CONFIG", help="A run directory, a student's folder, or a config.")
+    ],
     overrides: Overrides = None,
     device: Annotated[str | None, typer.Option(help=f"{DEVICE_HELP}; default what trainer.accelerator says.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
@@ -151,13 +153,15 @@ def evaluate(
 ) -> None:
     """Measure student and teacher on the validation split.
 
-    Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint.
+    Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint. Of a
+    student's folder alone, the student, over the data that it names or that data.dataset does.
 
     \b
     Examples:
       segkd eval runs/quickstart
       segkd eval runs/quickstart --device cpu --json figures.json
       segkd eval runs/quickstart data.val_split=train
+      segkd eval my_student data.dataset=camvid
     """
     from segkd.training.measure import evaluate
     from segkd.training.results import check_writable, write_json

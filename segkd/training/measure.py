@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segkd.common.student import STUDENT_FILE
 from segkd.errors import SegkdError
 from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
@@ -63,6 +64,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the models of a run directory, or those of a config: teachers, and its student where it is trained.
 
+    The folder of a saved student alone does as well: it is measured over the data set that it names, or that
+    ``data.dataset`` among the overrides does.
+
     Returns:
         ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured, ``teachers`` by name
         where there are several; ``name``, ``task`` and ``split``.
@@ -70,9 +74,16 @@ def evaluate(
     Raises:
         SegkdError: there is nothing to measure, or no such device.
     """
+    alone: Network | None = None
     if Path(target).is_dir():
-        run = Run(target)
-        config = run.config(overrides)
+        from segkd.training.opening import config_of_student, load_student, run_at
+
+        run = run_at(Path(target)) or Run(target)
+        if run.config_file.is_file() or not (Path(target) / STUDENT_FILE).is_file():
+            config = run.config(overrides)
+        else:
+            alone = load_student(target)
+            config = config_of_student(target, alone, overrides)
     else:
         check_named(target)
         config = load_config(target, overrides, build=False)
@@ -93,8 +104,8 @@ def evaluate(
         measured = {name: measure(task, each, name, place, console) for name, each in teachers.predicting.items()}
     result |= measured if config.teachers is None else {"teachers": measured}
     is_trained = run.student.is_dir()
-    if is_trained or config.student.checkpoint is not None:
-        student = task.load_student(run.student) if is_trained else task.student()
+    if alone is not None or is_trained or config.student.checkpoint is not None:
+        student = alone or (task.load_student(run.student) if is_trained else task.student())
         result["student"] = measure(task, student, "student", place, console)
     if not measured and "student" not in result:
         raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")

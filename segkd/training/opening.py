@@ -51,9 +51,8 @@ def open_model(
             cannot be opened.
     """
     name, path = str(target), Path(target)
-    # The folder in a run is named for the run: it has the config beside it.
-    run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
-    if run is None or (run.directory != path and path.name != run.student.name):
+    run = run_at(path)
+    if run is None:
         if not path.exists() or (path.is_file() and path.suffix in (".yaml", ".yml")):
             return _of_config(name, overrides)
         if overrides:
@@ -65,6 +64,56 @@ def open_model(
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
     return _of_run(name, run, run.config(overrides) if needs_config or overrides else None)
+
+
+def run_at(path: Path) -> Run | None:
+    """Return the run that a directory is, or that it is the student's folder in; None where it is neither."""
+    run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
+    return None if run is None or (run.directory != path and path.name != run.student.name) else run
+
+
+def config_of_student(
+    folder: str | Path, network: Network, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Config:
+    """Return a config by which a saved student without a run can be measured: over the data set that it was trained on.
+
+    Args:
+        folder: of the student.
+        network: what was opened from there.
+        overrides: further keys, such as ``data.dataset`` where the student does not say it.
+
+    Raises:
+        SegkdError: there is no such data set, or it has other classes.
+    """
+    size, recorded = network.preprocess.size, network.recorded
+    content: dict[str, Any] = {
+        "task": network.task,
+        "name": "student",
+        "data": {"dataset": recorded["dataset"]} if "dataset" in recorded else {},
+        "student": {"family": network.family, **network.settings},
+    }
+    if network.task == "segmentation":
+        content["data"]["crop"] = list(recorded.get("window") or size or (512, 512))
+        content["validation"] = {"resize": size and list(size)}
+    try:
+        config = load_config(content, overrides, build=False)
+    except SegkdError as error:
+        if "data.dataset" not in str(error) or "dataset" in recorded:
+            raise
+        raise SegkdError(
+            f"{folder} does not say what data it is of: name a data set, as in data.dataset=camvid, or a path"
+        ) from None
+    theirs = task_of(config).class_names
+    if theirs != network.classes:
+        raise SegkdError(
+            f"{folder} tells other classes apart ({_few(network.classes)}) than {config.data.dataset} "
+            f"({_few(theirs)}): it cannot be measured on that"
+        )
+    return config
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {len(names)}"
 
 
 def _of_run(name: str, run: Run, config: Config | None) -> OpenedModel:

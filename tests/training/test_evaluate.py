@@ -26,6 +26,21 @@ def test_a_run_that_was_moved(trained: Path, tmp_path: Path):
     assert "teacher" not in result
 
 
+def test_a_student_without_its_run(trained: Path, tmp_path: Path):
+    student = tmp_path / "alone"
+    shutil.copytree(trained / "runs/distilled/student", student)
+    recorded = evaluate(str(trained / "runs/distilled"), [])
+    result = evaluate(str(student), [f"data.root={trained / 'camvid'}"])
+    assert result["student"] == recorded["student"]
+    assert (result["split"], "teacher" in result) == ("val", False)
+    assert evaluate(str(trained / "runs/distilled/student"), [])["student"] == recorded["student"]
+    refused(segkd("eval", student, "data.dataset=cityscapes"), "alone tells other classes apart", "cityscapes")
+    config = json.loads((student / "config.json").read_text())
+    del config["_segkd"]["dataset"]
+    (student / "config.json").write_text(json.dumps(config))
+    refused(segkd("eval", student), "alone does not say what data it is of", "data.dataset=")
+
+
 def test_a_config_finds_its_run_and_its_teachers(trained: Path):
     result = evaluate(str(trained / "distilled.yaml"), [])
     assert result == evaluate(str(trained / "runs/distilled"), [])

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,12 @@ class TestSettings:
         assert first.keys() == expected.keys()
         state = weights(trained / f"runs/{name}/checkpoints/last.ckpt")
         assert all(value.isfinite().all() for value in state.values())
+
+    def test_a_student_without_its_run_is_measured_alike(self, trained: Path, tmp_path: Path):
+        shutil.copytree(trained / "runs/distilled/student", tmp_path / "alone")
+        recorded = json.loads((trained / "runs/distilled/result.json").read_text())["student"]
+        measured = evaluate(str(tmp_path / "alone"), [f"data.dataset={trained / 'bccd/bccd.yaml'}"])["student"]
+        assert measured == {key: value for key, value in recorded.items() if key != "step"}
 
     @pytest.mark.slow
     def test_two_processes(self, experiment: Path):
