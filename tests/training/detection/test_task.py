@@ -149,7 +149,9 @@ class TestSettings:
     def test_a_student_without_its_run_is_measured_alike(self, trained: Path, tmp_path: Path):
         shutil.copytree(trained / "runs/distilled/student", tmp_path / "alone")
         recorded = json.loads((trained / "runs/distilled/result.json").read_text())["student"]
-        measured = evaluate(str(tmp_path / "alone"), [f"data.dataset={trained / 'bccd/bccd.yaml'}"])["student"]
+        figures, dataset = tmp_path / "figures.json", trained / "bccd/bccd.yaml"
+        assert segkd("eval", tmp_path / "alone", f"data.dataset={dataset}", "--json", figures).status == 0
+        measured = json.loads(figures.read_text())["student"]
         assert measured == {key: value for key, value in recorded.items() if key != "step"}
 
     @pytest.mark.slow
