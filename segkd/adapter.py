@@ -108,6 +108,10 @@ class Adapter(Supervision):
             return target
         return torch.where(labelled.to(target.device)[:, None, None], class_ids(target), ignore_index)
 
+    def complete(self, images: Any, target: Any, views: Any) -> Any:
+        """Return a batch's target with what is kept of these views, see `segkd.step.Step`: here nothing."""
+        return target
+
     def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
         """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.
 
@@ -163,6 +167,9 @@ class Live:
         side: ``"student"`` or ``"teacher"``, see `Adapter`.
         owner: how error messages call it.
     """
+
+    runs: ClassVar[bool] = True
+    """Whether it runs on each batch."""
 
     def __init__(
         self, module: nn.Module, adapter: Adapter | None = None, side: str = "teacher", owner: str = "teacher"

@@ -175,6 +175,7 @@ class Distiller(nn.Module):
         if labelled is not None:
             check_labelled(labelled, images, target)
             target = self.adapter.hide(images, target, labelled, ignored)
+        target = self.adapter.complete(images, target, views)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
         step = Step(images, target, labelled, views, done)
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
@@ -254,7 +255,7 @@ class Distiller(nn.Module):
         offers = {name: offered(name, teacher, self.reads[name]) for name, teacher in self.teachers.items()}
         for name, term in self.terms.items():
             for of in self._routes[name].teachers:
-                if getattr(term.loss, "needs_live", False) and type(self.teachers[of]) is not Live:
+                if getattr(term.loss, "needs_live", False) and not getattr(self.teachers[of], "runs", False):
                     raise SegkdError(f"{_needs_live(name, term)}, and {of!r} is a {type(self.teachers[of]).__name__}")
         models = self.teacher if self.teachers.keys() <= {"teacher"} else self._models()
         self.adapter.prepare(self.student, models, self.terms)

@@ -85,6 +85,8 @@ class Stored(Live):
         entries: what was kept; None as long as there is nothing: the model then runs on every batch.
     """
 
+    runs = False
+
     def __init__(self, module: nn.Module, entries: Entries | None = None) -> None:
         super().__init__(module)
         self.entries = entries
@@ -100,8 +102,8 @@ class Stored(Live):
         return list(dict.fromkeys(kept))
 
     @torch.no_grad()
-    def keep(self, images: Any, reads: Collection[str]) -> dict[str, Any]:
-        """Run the model and return what is to be kept of a batch."""
+    def keep(self, images: Any, reads: Collection[str], target: Any = None) -> dict[str, Any]:
+        """Run the model and return what is to be kept of a batch; in a tuple is something of each image."""
         found = self.run(images)
         kept = {"logits": found.pop(BEFORE, None), "aux": read_auxiliary(found[""]) if "aux" in reads else None}
         features = [place for place in self.places(reads) if place not in kept]

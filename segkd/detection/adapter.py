@@ -10,17 +10,20 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from segkd.adapter import Adapter
+from segkd.detection.adversarial import ADVERSARIAL, StoredImages, fooled, fooling_images
 from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.heads import DenseHead, Place, dense_head
 from segkd.detection.output import DenseOutput, DetectorOutput, Regions, TwoStageOutput
 from segkd.detection.targets import Targets, check_batch
 from segkd.errors import SegkdError
+from segkd.losses._common import resize
 from segkd.reads import Route, route
 from segkd.taps import inner
 from segkd.term import Term
 
 _UP_TO_THE_HEAD = (
     "fpn.",
+    f"{ADVERSARIAL}.",
     "pyramid.",
     "regions.",
     "backbone.",
@@ -28,10 +31,14 @@ _UP_TO_THE_HEAD = (
 
 
 class Batch(NamedTuple):
-    """What one detector gets: the transformed images, and for the student the transformed targets."""
+    """What one detector gets: the transformed images, for the student the transformed targets, and adversarial images.
+
+    The latter are those of the same batch, at the same sizes, where terms read them.
+    """
 
     images: ImageList
     targets: Targets | None
+    adversarial: ImageList | None = None
 
 
 class DetectionAdapter(Adapter):
@@ -43,10 +50,10 @@ class DetectionAdapter(Adapter):
     the teacher gets the same tensors, renormalised if its mean or deviation differ.
 
     A term reads ``"fpn"``, the FPN maps, paired by stride, one pair at a time; ``"pyramid"``, a `DetectorOutput`, which
-    has them all and the images' sizes; ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do; or
-    ``"regions"``, a `TwoStageOutput`, as `CrossKDTwoStage` does. The distiller's images are a list of float (3, H, W)
-    in [0, 1], its target a list of dicts, see `Targets`; the task loss is in the detector. An adapter serves one
-    distiller.
+    has them all and the images' sizes; ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do;
+    ``"regions"``, a `TwoStageOutput`, as `CrossKDTwoStage` does; or ``"adversarial"``, the FPN maps of images that fool
+    the teacher, as `InconsistentKD` does. The distiller's images are a list of float (3, H, W) in [0, 1], its target a
+    list of dicts, see `Targets`; the task loss is in the detector. An adapter serves one distiller.
 
     Example:
         >>> import torch
@@ -62,7 +69,7 @@ class DetectionAdapter(Adapter):
         (['pkd', 'task'], ['bbox_regression', 'classification', 'distribution'])
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head", "regions")
+    outputs: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head", "regions", ADVERSARIAL)
     needs_task_loss: ClassVar[bool] = False
 
     transform: GeneralizedRCNNTransform
@@ -73,6 +80,9 @@ class DetectionAdapter(Adapter):
         self.keep: set[Place] = set()
         # A list, so that teachers are no children of this: those of which no term reads the head.
         self.headless: list[nn.Module] = []
+        # Likewise the one that is fooled, if any.
+        self.fooled: list[nn.Module] = []
+        self.kept: StoredImages | None = None
 
     def prepare(self, student: nn.Module, teacher: Any, terms: Mapping[str, Term]) -> None:
         """Take over the student's transform, and check that the terms fit the detectors.
@@ -82,7 +92,8 @@ class DetectionAdapter(Adapter):
 
         Raises:
             SegkdError: a model is no detector known here, a term reads the head of a two-stage one or the regions
-                of a one-stage one, a loss refuses the heads, or several teachers are normalised differently.
+                of a one-stage one, a loss refuses the heads, several teachers are normalised differently, or it is
+                not one one-stage teacher that is fooled.
         """
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {"teacher": teacher}
         live = {name: model for name, model in teachers.items() if model is not None}
@@ -108,6 +119,7 @@ class DetectionAdapter(Adapter):
         self.keep = {place for term in terms.values() for place in getattr(term.loss, "places", ())}
         read = {of for where in routes.values() for of in where.teacher if not f"{of[1]}.".startswith(_UP_TO_THE_HEAD)}
         self.headless = [model for name, model in live.items() if name not in {of for of, _ in read}]
+        self.fooled = [live[name] for name in fooled(routes, [of for of, view in heads.items() if view], self.outputs)]
 
     def _check_heads(
         self, name: str, term: Term, where: Route, head: DenseHead | None, heads: Mapping[str, DenseHead | None]
@@ -131,15 +143,29 @@ class DetectionAdapter(Adapter):
         """Return the transformed batch as each detector gets it, and the transformed targets; see `check_batch`."""
         if target is not None:
             check_batch(images, target, self.num_classes)
+        fooling = fooling_images(self.fooled[0], images, target) if self.fooled and target is not None else []
         transformed, target = self.transform(images, target)
-        sizes = transformed.image_sizes
-        for_teacher = self.renormalize(transformed.tensors)
-        if for_teacher is not transformed.tensors:
+        seen = [transformed]
+        if fooling:  # as the transform does, at the sizes that it has drawn for the others
+            pairs = zip(fooling, transformed.image_sizes, strict=True)
+            fooling = [resize(self.transform.normalize(x)[None], size)[0] for x, size in pairs]
+            together = self.transform.batch_images(fooling, self.transform.size_divisible)
+            seen.append(ImageList(together, transformed.image_sizes))
+        for_teacher = [self._renormalized(each) for each in seen]
+        return Batch(seen[0], target, *seen[1:]), Batch(for_teacher[0], None, *for_teacher[1:]), target
+
+    def _renormalized(self, images: ImageList) -> ImageList:
+        found = self.renormalize(images.tensors)
+        if found is not images.tensors:
             # What pads the smaller images is 0 in each detector's own normalisation.
-            for image, (height, width) in zip(for_teacher, sizes, strict=True):
+            for image, (height, width) in zip(found, images.image_sizes, strict=True):
                 image[:, height:] = 0
                 image[:, :, width:] = 0
-        return Batch(transformed, target), Batch(ImageList(for_teacher, sizes), None), target
+        return ImageList(found, images.image_sizes)
+
+    def complete(self, images: Any, target: Any, views: Any) -> Any:
+        """Return the targets with the images that fool the teacher, where they are kept."""
+        return target if target is None or self.kept is None else self.kept.complete(target, views)
 
     def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
         """Return the targets with no box in images that have no label, whatever they say of these."""
@@ -162,6 +188,12 @@ class DetectionAdapter(Adapter):
 
     def run(self, side: str, model: nn.Module, inputs: Batch) -> DetectorOutput:
         """Run a detector: the student whole, the teacher as far as terms read it."""
+        output = self._run(side, model, inputs)
+        if inputs.adversarial is not None and (side == "student" or inner(model) is inner(self.fooled[0])):
+            output.adversarial = fpn_maps(inner(model), inputs.adversarial)[1]
+        return output
+
+    def _run(self, side: str, model: nn.Module, inputs: Batch) -> DetectorOutput:
         detector = inner(model)
         named, maps = fpn_maps(detector, inputs.images)
         stops = side == "teacher" and any(model is each for each in self.headless)
@@ -179,8 +211,10 @@ class DetectionAdapter(Adapter):
         return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:
-        """Return the FPN maps by stride for ``"fpn"``, and the whole output for every other name."""
-        return output.maps if name == "fpn" else output
+        """Return maps by stride for ``"fpn"`` and ``"adversarial"``, and the whole output for every other name."""
+        if name == ADVERSARIAL and not output.adversarial:
+            raise SegkdError(f"a term reads {ADVERSARIAL!r}, which are made of labels, and this batch has none")
+        return {"fpn": output.maps, ADVERSARIAL: output.adversarial}.get(name, output)
 
     def task_loss(
         self, output: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor] | None, weights: Tensor | None
@@ -197,7 +231,8 @@ class DetectionAdapter(Adapter):
     def example(self, model: nn.Module, size: int) -> Batch:
         """Return a batch of one image of zeros, of that size or the coarsest stride, as if it were transformed."""
         size = max(size, 128)
-        return Batch(ImageList(super().example(model, size), [(size, size)]), None)
+        images = ImageList(super().example(model, size), [(size, size)])
+        return Batch(images, None, images if self.fooled else None)
 
 
 def _head(side: str, model: nn.Module) -> DenseHead | None:

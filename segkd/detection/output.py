@@ -18,10 +18,14 @@ from segkd.losses._common import full_precision
 
 @dataclass(eq=False)
 class DetectorOutput:
-    """A detector's run up to its FPN: the transformed batch, and maps (B, D, h, w) by stride, from fine to coarse."""
+    """A detector's run up to its FPN: the transformed batch, and maps (B, D, h, w) by stride, from fine to coarse.
+
+    ``adversarial`` are those of the images that fool the teacher, where terms read them.
+    """
 
     images: ImageList
     maps: dict[int, Tensor]
+    adversarial: dict[int, Tensor] = field(default_factory=dict, kw_only=True)
 
 
 def shared_strides(

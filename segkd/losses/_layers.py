@@ -29,11 +29,6 @@ class LayerLoss(Loss):
         self.layers = nn.ModuleList()
         self.channels: list[tuple[int, int]] = []
 
-    @property
-    def _called(self) -> str:
-        """What messages call it: a loss that no config can name has its class's name alone."""
-        return getattr(self, "name", type(self).__name__)
-
     def prepare(self, student: Maps, teacher: Maps) -> None:
         """Make the layers for maps of these channels; a loss that has layers keeps them."""
         for s, t in [] if len(self.layers) else self._paired(student, teacher, any_size=True):
@@ -44,10 +39,10 @@ class LayerLoss(Loss):
         """Return the loss, a scalar: the sum over all pairs."""
         pairs = self._paired(student, teacher)
         if not len(self.layers):
-            raise SegkdError(f"{self._called} has no layers yet: call prepare(student, teacher), as a Distiller does")
+            raise SegkdError(f"{self.name} has no layers yet: call prepare(student, teacher), as a Distiller does")
         found = [(s.shape[1], t.shape[1]) for s, t in pairs]
         if found != self.channels:
-            raise SegkdError(f"{self._called} was prepared for maps of {self.channels} channels, got {found}")
+            raise SegkdError(f"{self.name} was prepared for maps of {self.channels} channels, got {found}")
         values = []
         for layers, (s, t) in zip(self.layers, pairs, strict=True):
             with full_precision(s, t.detach()) as maps:
@@ -69,11 +64,9 @@ class LayerLoss(Loss):
     def _paired(self, student: Maps, teacher: Maps, any_size: bool = False) -> list[tuple[Tensor, Tensor]]:
         sides = [[side] if isinstance(side, Tensor) else list(side) for side in (student, teacher)]
         if len(sides[0]) != len(sides[1]) or not sides[0]:
-            raise SegkdError(
-                f"{self._called} compares map by map, got {len(sides[0])} of the student and {len(sides[1])}"
-            )
+            raise SegkdError(f"{self.name} compares map by map, got {len(sides[0])} of the student and {len(sides[1])}")
         for s, t in (pairs := list(zip(*sides, strict=True))):
-            check_maps(self._called, s, t, any_size)
+            check_maps(self.name, s, t, any_size)
         return pairs
 
 

@@ -113,7 +113,10 @@ class Filling:
 
 
 def of_image(value: Any, place: int) -> Any:
-    """Return one image's part of what was read for a batch: a tensor, or a list or mapping of them."""
+    """Return one image's part of what was read for a batch: a tensor, or a list or mapping of them.
+
+    A tuple holds a tensor of each image.
+    """
     if isinstance(value, Mapping):
         return {key: of_image(each, place) for key, each in value.items()}
     return [of_image(each, place) for each in value] if isinstance(value, list) else value[place]
@@ -121,7 +124,9 @@ def of_image(value: Any, place: int) -> Any:
 
 def tensors(value: Any) -> list[Tensor]:
     """Return the tensors of what was read at a place."""
-    return list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    if isinstance(value, Tensor):
+        return [value]
+    return [x for part in (value.values() if isinstance(value, Mapping) else value) for x in tensors(part)]
 
 
 def _width(x: Tensor, kept: str) -> int:

@@ -54,7 +54,7 @@ def _row(method: Thing, page: str, costs: str) -> tuple[str, ...]:
         f"`{method.name}`",
         reads,
         ", ".join(filter(None, [target, "a live teacher" * is_live])),
-        "no" if is_live or _is_of_detection(method) else "yes",
+        says.get("keeps") or ("no" if is_live or _is_of_detection(method) else "yes"),
         says.get("trains", ""),
         _memory(method.place.partition(":")[2], costs),
         says.get("published", ""),

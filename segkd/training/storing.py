@@ -78,7 +78,8 @@ class Stores(pl.Callback):
         for distiller in distillers:
             for name, teacher in distiller.teachers.items():
                 if isinstance(teacher, Stored):
-                    found.setdefault(name, []).append((teacher, distiller.reads[name]))
+                    of_stage = [(teacher, reads)] if teacher.places(reads := distiller.reads[name]) else []
+                    found.setdefault(name, []).extend(of_stage)
         self.wanted = found
         for name in found:
             block: Any = task.config.named_teachers()[name]
@@ -89,10 +90,10 @@ class Stores(pl.Callback):
                     f"{task.config.name}: teacher.store: {root} cannot be written ({there} is a file): name another "
                     "teacher.store.folder"
                 )
-        if found and not task.stores:
+        if not all(found.values()):
             raise SegkdError(
-                f"{task.config.name}: teacher.store: {task.name} cannot keep its teachers: what they give for an image "
-                "depends on the batch that it is in"
+                f"{task.config.name}: teacher.store: {task.name} cannot keep what is read of its teachers: what they "
+                "give for an image depends on the batch that it is in"
             )
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -183,8 +184,8 @@ class Stores(pl.Callback):
                 raise SegkdError(f"{config.name}: teacher.store: batches of {self.task.name} lack epoch and index")
             of_batch = list(zip(batch["epoch"].tolist(), batch["index"].tolist(), strict=True))
             batch = move_data_to_device(batch, device)
-            images = batch.get("image_teacher", self.task.inputs(batch)[0])
-            found = teacher.keep(images, reads)
+            images, target = self.task.inputs(batch)
+            found = teacher.keep(batch.get("image_teacher", images), reads, target)
             if untold:
                 sizes = f"about {untold.pop().size(found) / 1e6:.1f} MB, {store.free() / 1e9:.1f} GB free"
                 say(self.console, f"{config.name}: {text} ({sizes})")
@@ -219,7 +220,12 @@ class Stores(pl.Callback):
                 pairs = zip(tensors(kept[place]), tensors(of_image(found[place], number)), strict=True)  # type: ignore[index]
                 for entry, fresh in pairs:
                     fresh = fresh.detach().cpu()
-                    off = (entry.float() - fresh.float()).abs().amax() if entry.shape == fresh.shape else torch.inf
+                    if entry.shape == fresh.shape and not fresh.numel():
+                        continue
+                    off: Any = torch.inf
+                    if entry.shape == fresh.shape:  # of an image single pixels may differ
+                        apart = (entry.float() - fresh.float()).abs()
+                        off = apart.amax() if fresh.is_floating_point() else apart.mean()
                     allowed = tolerance(store.kept, fresh.dtype) * float(fresh.float().abs().amax())
                     if not off <= allowed:
                         raise SegkdError(

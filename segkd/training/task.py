@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from segkd.distiller import Distiller
     from segkd.models.family import ModelBlock
     from segkd.network import Network
+    from segkd.teachers import Stored
     from segkd.training.module import DistillModule
     from segkd.training.run import Run
 
@@ -49,8 +50,6 @@ class Task(ABC):
     """What a config may say."""
     family: ClassVar[str]
     """That of a model which names none."""
-    stores: ClassVar[bool] = True
-    """Whether what a teacher gives for an image depends on that image's view alone, so that it can be kept."""
     maps_classes: ClassVar[bool] = True
     """Whether a teacher's classes can be read as the student's."""
     measures: ClassVar[tuple[Measure, ...]]
@@ -156,6 +155,12 @@ class Task(ABC):
 
         return Adapter()
 
+    def stored(self, network: "Network") -> "Stored":
+        """Return a teacher of which is kept what depends on an image's view alone."""
+        from segkd.teachers import Stored
+
+        return Stored(network)
+
     def task_loss(self) -> Any:
         """Return the loss of the labels; None for models that bring their own."""
         return None
@@ -243,13 +248,12 @@ class Task(ABC):
     def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
         """Return the distiller that the config describes; without teachers it trains on the task loss alone."""
         from segkd.distiller import Distiller
-        from segkd.teachers import Stored
 
         distill = self.config.distill
         read: dict[str, Any] = {k: net for k, net in (teachers or {}).items() if k in self.config.read_teachers()}
         self.check_networks({"student": student, **read})
         blocks = self.config.named_teachers()
-        read = {k: Stored(net) if getattr(blocks[k], "store", None) else net for k, net in read.items()}
+        read = {k: self.stored(net) if getattr(blocks[k], "store", None) else net for k, net in read.items()}
         task_loss = self.task_loss()
         try:
             return Distiller(

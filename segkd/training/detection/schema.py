@@ -39,7 +39,7 @@ class DetectionData(schema.Data):
 class DetectionConfig(schema.Config):
     """A whole experiment."""
 
-    places: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head", "regions")
+    places: ClassVar[tuple[str, ...]] = ("fpn", "pyramid", "head", "regions", "adversarial")
 
     task: Literal["detection"] = Field(description="what is trained")
     data: DetectionData

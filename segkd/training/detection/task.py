@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segkd.data.boxes import BoxSpec
     from segkd.data.dataset import SeededDataset
     from segkd.detection.adapter import DetectionAdapter
+    from segkd.detection.adversarial import StoredImages
     from segkd.detection.metrics import DetectionMetrics
     from segkd.network import Network
     from segkd.training.module import DistillModule
@@ -31,7 +32,6 @@ class DetectionTask(Task):
     title = "object detection: boxes with classes"
     config_type = DetectionConfig
     family = "detectors"
-    stores = False  # images of several sizes are padded to one, and the sizes are drawn
     maps_classes = False
     measures = (
         Measure("ap", "AP"),
@@ -82,6 +82,12 @@ class DetectionTask(Task):
         from segkd.detection.adapter import DetectionAdapter
 
         return DetectionAdapter()
+
+    def stored(self, network: "Network") -> "StoredImages":
+        """Return a teacher that runs: images of several sizes are padded to one, and the sizes are drawn."""
+        from segkd.detection.adversarial import StoredImages
+
+        return StoredImages(network)
 
     def metrics(self, **options: Any) -> "DetectionMetrics":
         """Return COCO's average precision."""
