@@ -79,24 +79,25 @@ def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SEGKD_STORE", str(tmp_path / "store"))
     config = load_config(name)
     options = [f"runs={tmp_path}", *small(config, folder)]
-    if config.teacher is not None:
-        options += ["teacher.auxiliary_fit.steps=2"] if getattr(config.teacher, "auxiliary", None) == "fit" else []
-        if config.teacher.config is not None:  # trained once for all students that it has
-            own = load_config(config.teacher.config)
+    for teacher, block in config.named_teachers().items():
+        key = teacher if config.teachers is None else f"teachers.{teacher}"
+        options += [f"{key}.auxiliary_fit.steps=2"] if getattr(block, "auxiliary", None) == "fit" else []
+        if block.config is not None:  # trained once for all students that it has
+            own = load_config(block.config, changes=block.overrides)
             changes = [*small(own, folder), f"runs={folder / 'teachers'}"]
-            options += [f"teacher.overrides.{change}" for change in changes]
+            options += [f"{key}.overrides.{change}" for change in changes]
         else:  # its weights are not here: random ones of the same model
-            has_head = bool(getattr(config.teacher, "auxiliary", False))
-            file = folder / f"{Path(config.teacher.checkpoint).stem}{'_with_head' * has_head}.safetensors"
+            has_head = bool(getattr(block, "auxiliary", False))
+            file = folder / f"{Path(block.checkpoint).stem}{'_with_head' * has_head}.safetensors"
             if not file.exists():
-                teacher = TeacherOf(task_of(config), "teacher", None)
-                safetensors.torch.save_model(teacher.network.module, str(file))
-            options += [f"teacher.checkpoint={file}"]
+                safetensors.torch.save_model(TeacherOf(task_of(config), teacher, None).network.module, str(file))
+            options += [f"{key}.checkpoint={file}"]
     train(name, *options)
     run = tmp_path / config.name
     result = json.loads((run / "result.json").read_text())
     assert result["steps"] == 2
     assert (result["teacher"] is None) == (config.teacher is None)
+    assert [*(result.get("teachers") or {})] == ([] if config.teachers is None else [*config.named_teachers()])
     assert all(value.isfinite().all() for value in weights(run / "checkpoints/last.ckpt").values())
     for checkpoints in folder.glob("teachers/*/checkpoints"):  # large, and a student reads what stands beside them
         shutil.rmtree(checkpoints)
