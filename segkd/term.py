@@ -26,7 +26,8 @@ class Term:
             connector; ``needs_step = True``: it is called with a `segkd.step.Step` as fourth; ``needs_live = True``: it
             runs the teacher's own layers, so that what a teacher gave before will not do; ``needs_image_grad = True``:
             the step's images take a gradient, on which both models' outputs depend; ``takes_lists = True``: of a
-            place with several maps (a detector's FPN) it gets both lists, rather than be called for each pair. A method
+            place with several maps (a detector's FPN) it gets both lists, rather than be called for each pair;
+            ``gradient_clip``: a run clips the gradients of the loss's own layers to this norm. A method
             ``prepare(student, teacher)`` of it is called once, when the distiller is made, with what it will compare of
             one image (or an image of another size, or meta tensors): there a loss makes its layers and queues.
         weight: multiplies the loss, at least 0.

@@ -46,8 +46,9 @@ class AfDCD(Masked):
     contrast of x and F_t, both max-pooled by ``pool``. For the contrast each cell, a position's group of channels, of
     a patch is told from the patch's cells of other groups: -log softmax of -L1 distance / temperature, positive the
     teacher's same cell, **summed** over groups, mean over positions and images. The student's layers are trained and
-    belong to the loss, one set for each pair of maps; the released code clips their gradients to norm 15
-    (``trainer.gradient_clip`` clips those of all) and crashes where the channels are as many.
+    belong to the loss, one set for each pair of maps. A run clips their gradients, those of all pairs together, to norm
+    ``gradient_clip``, as the released code does; a loop of your own calls ``torch.nn.utils.clip_grad_norm_`` on the
+    loss's parameters. The released code crashes where the channels are as many.
 
     Published weights (reconstruction, contrast), beside pixel KD of weight 1: Cityscapes 2e-6, 5e-3; VOC 1e-6, 5e-3;
     CamVid 8e-6, 1e-2 with ``pool=0``; ADE20K 1e-6, 4e-2 and COCO-Stuff 5e-6, 5e-3 with pixel KD of 0.5. They are on an
@@ -61,6 +62,7 @@ class AfDCD(Masked):
         patch: a patch's side, after pooling.
         pool: side and stride of the pooling; 0 or 1 for none.
         temperature: divides the distances, above 0.
+        gradient_clip: above 0, or None for none; before ``trainer.gradient_clip``, which clips all gradients.
         mask_ratio: as `MGD` has it.
 
     Shape:
@@ -109,6 +111,7 @@ class AfDCD(Masked):
     patch: int = 4
     pool: int = 4
     temperature: float = 0.07
+    gradient_clip: float | None = 15.0
 
     def check(self) -> None:
         """Look at the options."""
@@ -118,6 +121,8 @@ class AfDCD(Masked):
         for option, value in least.items():
             if not getattr(self, option) >= value:
                 raise SegkdError(f"afdcd: {option} must be at least {value}, got {getattr(self, option)}")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise SegkdError(f"afdcd: gradient_clip must be above 0, or null for none, got {self.gradient_clip}")
 
     def make(self, student_channels: int, teacher_channels: int) -> nn.Module:
         """Return the layers of `MGD`, once the groups divide the teacher's channels."""

@@ -59,7 +59,8 @@ class AttnFD(LayerLoss):
 
         L = sum over the places of ||A_s / ||A_s|| - A_t / ||A_t||||^2 / B
 
-    Each norm is over the whole batch (the paper says per channel; its author, that the code is right). A_s is the
+    Each norm is over the whole batch (the paper says per channel; its author, that the code is right), in a distributed
+    run the batch of each process. A_s is the
     student's map through CBAM (arXiv 1807.06521), a 1x1 convolution without bias and a batch norm, which are trained
     and belong to the loss. ``teacher_attention="pool"``: A_t = the teacher's map times sigmoid(mean + maximum) over
     positions, then over channels: nothing random is in it. ``"frozen"``: through a CBAM that nobody trained, as

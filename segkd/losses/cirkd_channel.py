@@ -26,6 +26,9 @@ class CIRKDChannel(Loss):
     normalisation, ReLU, 1x1; trained along, part of the loss), and each channel is a vector of its positions, of length
     1: a row of S_i and T_i. Q are vectors drawn from a queue of the teacher's channels.
 
+    In a distributed run the relation is that of each process's images, as `CIRKDMiniBatch`'s is; the queue and the
+    projector's statistics are those of all.
+
     Before that up to ``max_channels`` channels of the batch, of each process of a distributed run, enter the queue. It
     is a buffer, saved with the state of ``generator``, a `torch.Generator` that may be replaced by another; in eval
     mode it stands still. Its vectors have a value for each position: all maps must be of one size, that of the crop.

@@ -116,9 +116,12 @@ class DistillModule(pl.LightningModule):
         return out.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave alone what only other stages train: weight decay would move it."""
+        """Leave alone what only other stages train, which weight decay would move; clip losses' layers that say so."""
         for parameter in self._idle():
             parameter.grad = None
+        for loss in self.distiller.losses.values():
+            if (most := getattr(loss, "gradient_clip", None)) is not None:
+                nn.utils.clip_grad_norm_(loss.parameters(), most)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Have the end of a stage validated; that of the run is seen to elsewhere."""

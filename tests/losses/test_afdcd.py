@@ -56,6 +56,8 @@ class TestAfDCD(MaskedLossTests):
         torch.testing.assert_close(loss(student, teacher), double_loop(*pooled, 4, 4, 0.5))
 
     def test_what_does_not_fit_is_an_error(self) -> None:
+        with pytest.raises(SegkdError, match=r"gradient_clip must be above 0, or null for none, got 0\.0"):
+            AfDCD(gradient_clip=0.0)
         with pytest.raises(SegkdError, match="afdcd: 16 groups do not divide the teacher's 8 channels"):
             AfDCD().prepare(*self.pair())
         loss = AfDCD(groups=4)

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from experiments import cut_at, make_experiment, measured, refused, same, segkd, train, weights
+import torch
+from experiments import cut_at, make_experiment, measured, refused, same, segkd, train, weights, write
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkd.training.run import Run
@@ -85,3 +86,30 @@ def test_refused(folder: Path):
     (run / "kept").rename(run / "checkpoints")
     assert (run / "config.yaml").read_text() == before
     assert Run(run).finished
+
+
+def test_a_loss_clips_its_own_layers(folder: Path):
+    places = {"student": "decoder", "teacher": "decoder"}
+    terms = {
+        "kd": None,
+        "icsd": None,
+        "memory": {"loss": "cirkd_memory", "classes": 11, "pixel_slots": 40, "region_slots": 6, **places},
+        "masked": {"loss": "mgd", "weight": 1.0e-3, **places},
+        "own": {"loss": "afdcd", "groups": 4, "pool": 0, "patch": 1, "gradient_clip": 1.0e-3, **places},
+    }
+    path = write(
+        folder / "queues.yaml",
+        {
+            "base": "distilled.yaml",
+            "distill": {"terms": terms, "schedule": None},
+            "optimizer": {"name": "sgd", "weight_decay": 0.0},
+        },
+    )
+    with cut_at(1):
+        segkd("train", path, "name=queues_cut", "trainer.max_steps=3", "trainer.checkpoint_every=1")
+    run = folder / "runs/queues_cut"
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    # After one step the momentum is the gradient; the optimiser has the losses' layers last, in their order.
+    count = sum(".losses.own." in key for key in checkpoint["state_dict"])
+    momenta = [state["momentum_buffer"] for _, state in sorted(checkpoint["optimizer_states"][0]["state"].items())]
+    assert torch.cat([x.flatten() for x in momenta[-count:]]).norm() == pytest.approx(1e-3, rel=1e-3)
