@@ -100,12 +100,12 @@ def check_fit(
     if missing:
         raise SegkdError(
             f"{stranger} it lacks {len(missing)} of the model's {len(wanted)} keys, first "
-            f"{prefix + missing[0]!r} {_shape(wanted[missing[0]])}"
+            f"{prefix + missing[0]!r} {size_of(wanted[missing[0]])}"
             + (f", and has {len(unexpected)} others, first {prefix + unexpected[0]!r}" if unexpected else "")
         )
     if differing:
         key = differing[0]
-        shapes = f"{prefix + key!r} is {_shape(state[key])} in the file and {_shape(wanted[key])} in the model"
+        shapes = f"{prefix + key!r} is {size_of(state[key])} in the file and {size_of(wanted[key])} in the model"
         # The same architecture for another set of classes.
         if all(classes(key, state[key]) is not None for key in differing):
             counts = f"the file has {classes(key, state[key])} classes, the model {classes(key, wanted[key])}"
@@ -119,7 +119,7 @@ def check_fit(
     if unexpected:
         raise SegkdError(
             f"{stranger} it has {len(unexpected)} keys that the model lacks, first "
-            f"{prefix + unexpected[0]!r} {_shape(state[unexpected[0]])}"
+            f"{prefix + unexpected[0]!r} {size_of(state[unexpected[0]])}"
         )
 
 
@@ -149,7 +149,7 @@ def load_pretrained(module: nn.Module, given: State, source: object, name: str, 
         firsts = [f"first missing {key}" for key in missing[:1]]
         for key in mismatched[:1]:
             kind = name.split()[0]
-            firsts.append(f"{key} is {_shape(state[key])} in the file and {_shape(wanted[key])} in the {kind}")
+            firsts.append(f"{key} is {size_of(state[key])} in the file and {size_of(wanted[key])} in the {kind}")
         firsts += [f"first unexpected {key}" for key in unexpected[:1]]
         raise SegkdError(
             f"{source} does not fit {name}: {len(missing)} of {len(wanted)} keys missing, "
@@ -174,5 +174,6 @@ def _spellings(given: State) -> list[State]:
     return [{spell(key): value for key, value in given.items()} for spell in spellings]
 
 
-def _shape(tensor: Tensor) -> str:
+def size_of(tensor: Tensor) -> str:
+    """Return a tensor's shape as messages have it, such as 64x3x3."""
     return "x".join(str(size) for size in tensor.shape) or "a scalar"

@@ -44,10 +44,10 @@ class Batch(NamedTuple):
 class DetectionAdapter(Adapter):
     """Runs detectors part by part, so that both see the same resized images and run no further than terms need.
 
-    The student, a RetinaNet, FCOS, GFL or a two-stage detector of torchvision, runs whole; its losses are those of
-    ``student(images, targets)``. The teacher runs its backbone and FPN; its head too if a term reads it, which it can
-    of a one-stage teacher. The student's own transform resizes the images, once, to a size that it draws in training;
-    the teacher gets the same tensors, renormalised if its mean or deviation differ.
+    The student, a RetinaNet, FCOS, GFL, ATSS or a two-stage detector of torchvision, runs whole; its losses are those
+    of ``student(images, targets)``. The teacher runs its backbone and FPN; its head too if a term reads it, which it
+    can of a one-stage teacher. The student's own transform resizes the images, once, to a size that it draws in
+    training; the teacher gets the same tensors, renormalised if its mean or deviation differ.
 
     A term reads ``"fpn"``, the FPN maps, paired by stride, one pair at a time; ``"pyramid"``, a `DetectorOutput`, which
     has them all and the images' sizes; ``"head"``, a `DenseOutput`, as `CrossKDClass` and `CrossKDBox` do;

@@ -1,4 +1,4 @@
-"""One view of the heads of RetinaNet, FCOS and GFL: two towers of four blocks whose features can be kept and reused."""
+"""One view of the heads of RetinaNet, FCOS, GFL and ATSS: two towers of four blocks, their features kept and reused."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
-from segkd.detection import priors
+from segkd.detection.atss_detector import ATSS
 from segkd.detection.feature_maps import fpn_strides
 from segkd.detection.gfl import GFL
-from segkd.detection.gfl_losses import BINS
+from segkd.detection.towers import rows
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
 from segkd.taps import Taps, inner
@@ -30,7 +30,7 @@ class DenseHead:
     """What methods need of a one-stage detector's head, whatever its family; made by `dense_head`.
 
     Attributes:
-        family: ``"retinanet"``, ``"fcos"`` or ``"gfl"``.
+        family: ``"retinanet"``, ``"fcos"``, ``"gfl"`` or ``"atss"``.
         num_classes: without background.
         anchors_per_cell: how many anchors, priors or points each cell of an FPN map has.
         channels: of the FPN maps and of the towers' features.
@@ -62,8 +62,8 @@ class DenseHead:
 
         Returns:
             What ``detector.head`` returns, level by level, row by row: ``"cls_logits"`` (B, N, classes),
-            ``"bbox_regression"`` (B, N, 4 or 68) and for FCOS ``"bbox_ctrness"`` (B, N, 1); and for each place in
-            ``keep`` the list of the levels' features (B, channels, h, w).
+            ``"bbox_regression"`` (B, N, 4 or 68) and for FCOS and ATSS ``"bbox_ctrness"`` (B, N, 1); and for each place
+            in ``keep`` the list of the levels' features (B, channels, h, w).
         """
         paths = {(of, blocks): f"{self.towers[of]}.{self.step * blocks - 1}" for of, blocks in keep}
         taps = Taps(self.head, (path for (_, index), path in paths.items() if index))
@@ -181,8 +181,7 @@ class _FCOSHead(DenseHead):
         return self.detector.box_coder.decode(regression, anchors)
 
 
-class _GFLHead(DenseHead):
-    family = "gfl"
+class _TowersHead(DenseHead):
     told = 2
     towers: ClassVar[dict[Branch, str]] = {"class": "class_tower", "box": "box_tower"}
 
@@ -190,26 +189,39 @@ class _GFLHead(DenseHead):
         return self.head.num_classes, 1
 
     def _classes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
-        return {"cls_logits": _rows(self.head.class_predictor(feature), self.num_classes)}
+        return {"cls_logits": rows(self.head.class_predictor(feature))}
 
     def _boxes(self, feature: Tensor, level: int) -> dict[str, Tensor]:
-        return {"bbox_regression": _rows(self.head.predict_sides(feature, level), 4 * BINS)}
+        return {name: rows(x) for name, x in self.head.predict_boxes(feature, level).items()}
 
     def foreground(self, predictions: dict[str, Tensor]) -> Tensor:
         return predictions["cls_logits"]
 
     def _decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
-        return priors.decode(regression, anchors)
+        return self.head.decode(regression, anchors)
 
 
-_FAMILIES: dict[type[nn.Module], type[DenseHead]] = {RetinaNet: _RetinaNetHead, FCOS: _FCOSHead, GFL: _GFLHead}
+class _GFLHead(_TowersHead):
+    family = "gfl"
+
+
+class _ATSSHead(_TowersHead):
+    family = "atss"
+
+
+_FAMILIES: dict[type[nn.Module], type[DenseHead]] = {
+    RetinaNet: _RetinaNetHead,
+    FCOS: _FCOSHead,
+    GFL: _GFLHead,
+    ATSS: _ATSSHead,
+}
 
 
 def dense_head(detector: nn.Module) -> DenseHead:
     """Return the view of a one-stage detector's head.
 
     Raises:
-        SegkdError: it is no RetinaNet, FCOS or GFL.
+        SegkdError: it is no RetinaNet, FCOS, GFL or ATSS.
     """
     found = inner(detector)
     for family, view in _FAMILIES.items():
@@ -224,7 +236,7 @@ def check_heads(
     term: Any,
     student: DenseHead,
     teacher: DenseHead,
-    families: Sequence[str] = ("retinanet", "fcos", "gfl"),
+    families: Sequence[str] = ("retinanet", "fcos", "gfl", "atss"),
     same: Sequence[str] = ("family", "num_classes", "anchors_per_cell", "strides"),
 ) -> None:
     """Raise `SegkdError` unless a term of this kind reads both heads, of these families, and what is the same is so."""

@@ -1,4 +1,4 @@
-"""Detectors by name: torchvision's and GFL, on any backbone of `segkd.detection.backbones`."""
+"""Detectors by name: torchvision's, GFL and ATSS, on any backbone of `segkd.detection.backbones`."""
 
 import inspect
 import re
@@ -17,9 +17,11 @@ from segkd.adapter import Normalization
 from segkd.common.student import weights_file
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.detection.atss import ATSSRetinaNet
+from segkd.detection.atss_detector import ATSS
 from segkd.detection.backbones import FPNBackbone, build_backbone
 from segkd.detection.backbones import normalization as backbone_normalization
 from segkd.detection.gfl import GFL
+from segkd.detection.one_stage import OneStage
 from segkd.errors import SegkdError, nearest
 
 # Of the norm in the heads of some detectors, as published.
@@ -46,8 +48,8 @@ def _faster_rcnn_v2(backbone: FPNBackbone, classes: int, **settings: Any) -> Fas
     return FasterRCNN(backbone, classes, rpn_head=RPNHead(channels, 3, conv_depth=2), box_head=box_head, **settings)
 
 
-def _gfl(backbone: FPNBackbone, classes: int, **settings: Any) -> GFL:
-    return GFL(backbone, classes - 1, **settings)
+def _one_stage(detector: type[OneStage]) -> Callable[..., OneStage]:
+    return lambda backbone, classes, **settings: detector(backbone, classes - 1, **settings)
 
 
 class _Architecture(NamedTuple):
@@ -67,7 +69,8 @@ ARCHITECTURES: dict[str, _Architecture] = {
     "faster_rcnn": _Architecture(FasterRCNN, FasterRCNN, _TWO_STAGE),
     "faster_rcnn_v2": _Architecture(FasterRCNN, _faster_rcnn_v2, {**_TWO_STAGE, "fpn_norm": nn.BatchNorm2d}),
     "mask_rcnn": _Architecture(MaskRCNN, MaskRCNN, _TWO_STAGE),
-    "gfl": _Architecture(GFL, _gfl, {}, group_norm=True),
+    "gfl": _Architecture(GFL, _one_stage(GFL), {}, group_norm=True),
+    "atss": _Architecture(ATSS, _one_stage(ATSS), {}, group_norm=True),
 }
 
 

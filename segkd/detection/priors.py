@@ -76,3 +76,12 @@ def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     """
     centres, strides = centres_and_strides(priors)
     return torch.cat([centres - boxes[..., :2], boxes[..., 2:] - centres], -1) / strides
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """Return (...), how central a point lies in its box, from 1 at the centre to 0 at a side (arXiv 1904.01355).
+
+    ``distances`` (..., 4) are those to the left, top, right and bottom side, above 0 in any unit.
+    """
+    near, far = (pick(distances[..., :2], distances[..., 2:]) for pick in (torch.minimum, torch.maximum))
+    return (near / far).prod(-1).sqrt()

@@ -1,4 +1,4 @@
-"""Detectors by name: torchvision's and GFL, on a classification network of torchvision or timm under an FPN."""
+"""Detectors by name: torchvision's, GFL and ATSS, on a classification network of torchvision or timm under an FPN."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 class DetectorBlock(ModelBlock):
     """A detector: its architecture, and the backbone under its FPN."""
 
-    arch: ModelName = Field(description="such as gfl, retinanet, fcos or faster_rcnn")
+    arch: ModelName = Field(description="such as gfl, atss, retinanet, fcos or faster_rcnn")
     backbone: ModelName = Field(description="such as resnet50; a timm network after tu-")
     backbone_weights: PathText | None = Field(None, description="default for torchvision's, a local file, or null")
     norm: Literal["batch", "eval", "frozen"] = Field(
         "batch", description="the backbone's batch norm: trained; with its statistics as they are; or all of it frozen"
+    )
+    inherit: bool | Literal["head"] = Field(
+        False, description="the neck and head of a student start from the teacher's weights; head: the head alone"
     )
     normalization: Normalization | None = Field(None, description="default: what the pretrained part was trained with")
     min_size: Pixels | list[Pixels] | None = Field(None, description="default data.min_size")
@@ -31,7 +34,7 @@ class Detectors(Family):
     """The detectors of `segkd.detection.models`, which resize and normalise their images themselves."""
 
     name = "detectors"
-    title = "RetinaNet, FCOS, GFL, Faster and Mask R-CNN on an FPN"
+    title = "RetinaNet, FCOS, GFL, ATSS, Faster and Mask R-CNN on an FPN"
     block = DetectorBlock
     tasks = ("detection",)
     kept = ("arch", "backbone", "norm", "normalization", "min_size", "max_size", "options")

@@ -163,11 +163,12 @@ def _options(thing: Thing) -> list[Row]:
 
 
 def _arguments(build: type) -> dict[str, str]:
-    """Return what the ``Args`` of a class's docstring say, or else of one's that it inherits from."""
-    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in build.__mro__]
-    text = next((document.split("\nArgs:\n")[1] for document in documents if "\nArgs:\n" in document), "")
-    block = re.split(r"\n(?=\S)", text)[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)
+    """Return what the ``Args`` of a class's docstring say, and of those that it inherits from."""
+    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in reversed(build.__mro__)]
+    entries = []
+    for text in (document.split("\nArgs:\n")[1] for document in documents if "\nArgs:\n" in document):
+        block = re.split(r"\n(?=\S)", text)[0]
+        entries += re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)
     return {
         key: re.sub(r"\bNone\b", "`null`", " ".join(meaning.split()).replace("``", "`")).rstrip(".")
         for key, meaning in entries

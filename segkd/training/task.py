@@ -169,6 +169,10 @@ class Task(ABC):
         """Raise a `SegkdError` where a model, by what it is called, does not take what it is trained on."""
         return
 
+    def start(self, student: "Network", teachers: "Mapping[str, Network]") -> str:
+        """Give a student what it starts with of its teachers, whose weights are loaded; return one line on it if so."""
+        return ""
+
     def sizes(self) -> dict[str, Any]:
         """Return settings that a model's block takes over of this run's data, unless it has its own."""
         return {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from segkd.training.task import Task
 
 # Of a model's keys those that only count for one that is trained.
-_OF_STUDENTS = ("encoder_weights", "backbone_weights", "auxiliary_weight", "norm")
+_OF_STUDENTS = ("encoder_weights", "backbone_weights", "auxiliary_weight", "norm", "inherit")
 
 
 def task_type(name: Any, where: str = "the config: task") -> "type[Task]":

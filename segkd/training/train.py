@@ -90,7 +90,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     if not is_resumed and is_first:
         run.check_free()
     task = task_of(config)
-    student = task.student(weights=not is_resumed or not run.begun)
+    is_fresh = not is_resumed or not run.begun
+    student = task.student(weights=is_fresh)
 
     configs = teacher_configs(config)
     teachers = TeachersOf(task, configs)
@@ -113,6 +114,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     for own in configs.values():
         _have_teacher(config, own, console, is_first)
     teachers.load()
+    if is_fresh and (remark := task.start(student, teachers.networks)):
+        remarks.append(remark)
     with run.locked() if is_first else contextlib.nullcontext():
         if not is_resumed and is_first:
             run.create(config)

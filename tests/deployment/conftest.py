@@ -16,7 +16,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of two detectors, each named after its architecture, that find something in every image."""
     folder = make_detection_experiment(tmp_path_factory.mktemp("detector"))
-    for arch in ("retinanet", "gfl"):
+    for arch in ("retinanet", "gfl", "atss"):
         options = (f"student.arch={arch}", f"name={arch}", "student.options.score_thresh=0.0", "trainer.max_steps=2")
         train(folder / "tiny.yaml", "student.backbone=resnet18", *options)
     return folder / "runs"

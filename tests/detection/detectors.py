@@ -12,6 +12,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from segkd import Distiller, DistillOutput, Term
 from segkd.detection.adapter import DetectionAdapter
 from segkd.detection.atss import ATSSRetinaNet
+from segkd.detection.atss_detector import ATSS
 from segkd.detection.gfl import GFL
 from segkd.detection.methods.crosskd import CrossKD, CrossKDBox, CrossKDClass
 from segkd.detection.output import DenseOutput
@@ -39,14 +40,15 @@ def two_stage(kind: type[FasterRCNN], backbone: nn.Module, **settings: Any) -> F
 BUILDERS = {
     "retinanet": lambda backbone, **settings: RetinaNet(backbone, CLASSES + 1, **settings),
     "retinanet_v2": retinanet_v2,
-    "atss": lambda backbone, **settings: ATSSRetinaNet(backbone, CLASSES + 1, **settings),
+    "retinanet_atss": lambda backbone, **settings: ATSSRetinaNet(backbone, CLASSES + 1, **settings),
     "fcos": lambda backbone, **settings: FCOS(backbone, CLASSES + 1, **settings),
     "gfl": lambda backbone, **settings: GFL(backbone, CLASSES, **settings),
+    "atss": lambda backbone, **settings: ATSS(backbone, CLASSES, **settings),
     "faster_rcnn": lambda backbone, **settings: two_stage(FasterRCNN, backbone, **settings),
     "mask_rcnn": lambda backbone, **settings: two_stage(MaskRCNN, backbone, **settings),
 }
-DENSE = ("retinanet", "retinanet_v2", "atss", "fcos", "gfl")
-FAMILIES = ("retinanet", "fcos", "gfl")
+FAMILIES = ("retinanet", "fcos", "gfl", "atss")
+DENSE = (*FAMILIES, "retinanet_v2", "retinanet_atss")
 
 
 class TwoStageFPN(TinyFPN):

@@ -223,7 +223,7 @@ class TestConstruction:
                 crosskd(),
                 "'class': CrossKDClass needs heads of the same family, the student's has gfl, the teacher's fcos",
             ),
-            ("atss", "retinanet", crosskd(), "same anchors per cell, the student's has 1, the teacher's 9"),
+            ("retinanet_atss", "retinanet", crosskd(), "same anchors per cell, the student's has 1, the teacher's 9"),
             ("gfl", "faster_rcnn", crosskd(), "'class' reads 'head', which the teacher, a two-stage detector, has not"),
             ("faster_rcnn", "gfl", crosskd(), "'class' reads 'head', which the student, a two-stage detector, has not"),
             (

@@ -122,7 +122,7 @@ TWINS = [IMAGES[1]] * 2
 
 
 def ddp_distiller(kind: str, per_process: bool) -> Distiller:
-    own = {"per_process": per_process} if kind == "gfl" else {}
+    own = {"per_process": per_process} if kind in ("gfl", "atss") else {}
     # torchvision's FCOS divides by the positives of its process.
     task_weight = float(per_process or kind != "fcos")
     with torch.random.fork_rng():

@@ -1,8 +1,9 @@
 import copy
+import math
 
 import pytest
 import torch
-from detection.detectors import CLASSES, DENSE, batch, detector
+from detection.detectors import CLASSES, DENSE, FAMILIES, batch, detector
 from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
@@ -23,15 +24,16 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def test_what_it_says_of_the_head() -> None:
-    for kind, family, anchors in (("retinanet_v2", "retinanet", 9), ("fcos", "fcos", 1), ("gfl", "gfl", 1)):
+    known = (("retinanet_v2", "retinanet", 9), ("fcos", "fcos", 1), ("gfl", "gfl", 1), ("atss", "atss", 1))
+    for kind, family, anchors in known:
         head = dense_head(detector(kind))
         assert (head.family, head.num_classes, head.anchors_per_cell, head.channels) == (family, CLASSES, anchors, 64)
-    assert dense_head(detector("atss")).anchors_per_cell == 1
+    assert dense_head(detector("retinanet_atss")).anchors_per_cell == 1
 
 
 @pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn"])
 def test_two_stages_have_none(kind: str) -> None:
-    with pytest.raises(SegkdError, match=r"a (Faster|Mask)RCNN has no dense head .* RetinaNet, FCOS, GFL have"):
+    with pytest.raises(SegkdError, match=r"a (Faster|Mask)RCNN has no dense head .* RetinaNet, FCOS, GFL, ATSS have"):
         dense_head(detector(kind))
 
 
@@ -112,7 +114,7 @@ class TestDecode:
         return head.decode({"bbox_regression": regression}, list(self.ANCHORS))
 
     def test_exact_values(self) -> None:
-        retinanet, fcos, gfl = (dense_head(detector(kind)) for kind in ("retinanet", "fcos", "gfl"))
+        retinanet, fcos, gfl, atss = (dense_head(detector(kind)) for kind in FAMILIES)
         assert torch.equal(self.decode(retinanet, torch.zeros(1, 2, 4)), self.ANCHORS)
         moved = self.decode(retinanet, torch.tensor([[[0.5, -0.25, 0.0, 0.0]] * 2]))
         assert torch.equal(moved[0, 0], torch.tensor([32.0, 16.0, 64.0, 48.0]))
@@ -121,6 +123,9 @@ class TestDecode:
         assert torch.equal(sides[0, 0], torch.tensor([32.0, 24.0, 64.0, 104.0]))
         # Equal logits mean 8 strides, and the square's side is 8 strides.
         assert torch.equal(self.decode(gfl, torch.zeros(1, 2, 68))[0, 0], torch.tensor([0.0, 8.0, 64.0, 72.0]))
+        # A tenth of the prior's sides to the right, half of them up, and twice as wide.
+        offset = self.decode(atss, torch.tensor([[[1.0, -5.0, 5 * math.log(2), 0.0]] * 2]))
+        torch.testing.assert_close(offset[0, 0], torch.tensor([3.2, 8.0, 67.2, 40.0]))
 
     @pytest.mark.parametrize("kind", DENSE)
     def test_runs_in_float32_under_autocast(self, kind: str) -> None:
@@ -134,6 +139,6 @@ class TestDecode:
 
 def test_foreground_leaves_background_out() -> None:
     logits = torch.randn(1, 5, CLASSES + 1)
-    for kind in ("retinanet", "fcos"):
-        assert torch.equal(dense_head(detector(kind)).foreground({"cls_logits": logits}), logits[..., 1:])
-    assert torch.equal(dense_head(detector("gfl")).foreground({"cls_logits": logits}), logits)
+    for kind in FAMILIES:
+        expected = logits[..., 1:] if kind in ("retinanet", "fcos") else logits
+        assert torch.equal(dense_head(detector(kind)).foreground({"cls_logits": logits}), expected)

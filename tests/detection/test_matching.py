@@ -7,7 +7,14 @@ from segkd.detection.heads import dense_head
 from segkd.detection.models import build_detector
 
 BOXES = torch.tensor([[8.0, 8.0, 40.0, 40.0], [30.0, 20.0, 90.0, 88.0], [60.0, 2.0, 92.0, 28.0]])
-KINDS = [("retinanet", "max_iou"), ("retinanet_v2", "max_iou"), ("fcos", None), ("gfl", None), ("retinanet", "atss")]
+KINDS = [
+    ("retinanet", "max_iou"),
+    ("retinanet_v2", "max_iou"),
+    ("fcos", None),
+    ("gfl", None),
+    ("atss", None),
+    ("retinanet", "atss"),
+]
 
 
 def composed(arch, assigner, *counts):
@@ -61,7 +68,7 @@ def test_fcos_matches_centres_inside_the_box_and_its_range():
     assert (matched[levels >= 2] == -1).all()
 
 
-@pytest.mark.parametrize(("arch", "assigner"), [("gfl", None), ("retinanet", "atss")])
+@pytest.mark.parametrize(("arch", "assigner"), [("gfl", None), ("atss", None), ("retinanet", "atss")])
 def test_by_atss(arch, assigner):
     model, _, _, resized, _, anchors, per_level, _ = composed(arch, assigner, 3, 0)
     first, second = dense_head(model).match(resized, anchors, per_level)

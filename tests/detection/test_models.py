@@ -66,7 +66,7 @@ def train_step(model, images, targets):
 
 
 def test_every_architecture_is_tried_here():
-    assert set(BUILDERS) | {"gfl"} == set(ARCHITECTURES)
+    assert set(BUILDERS) | {"gfl", "atss"} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("arch", BUILDERS)
@@ -138,11 +138,11 @@ def _threshold(arch):
     return "box_score_thresh" if "rcnn" in arch else "score_thresh"
 
 
-@pytest.mark.parametrize("arch", ["retinanet", "retinanet_v2", "fcos", "gfl"])
+@pytest.mark.parametrize("arch", ["retinanet", "retinanet_v2", "fcos", "gfl", "atss"])
 def test_labels_start_at_1(arch):
-    """Of GFL always; torchvision's predict background 0 too, but never learn to."""
+    """Of GFL and ATSS always; torchvision's predict background 0 too, but never learn to."""
     model = small(arch, options={"score_thresh": 0.0}).eval()
-    name = "class_predictor" if arch == "gfl" else "classification_head.cls_logits"
+    name = "class_predictor" if arch in ("gfl", "atss") else "classification_head.cls_logits"
     predictor = model.head.get_submodule(name)
     with torch.no_grad():
         predictor.bias.fill_(-20.0)
@@ -202,7 +202,7 @@ def test_options_reach_the_model():
     [
         ("retina_net", {}, "'retinanet'"),
         ("FCOS", {}, "'fcos'"),
-        ("ssd", {}, "valid: retinanet"),
+        ("yolo", {}, "valid: retinanet"),
         ("fcos", {"num_classes": 0}, "at least one class"),
         ("fcos", {"backbone": "resnet81"}, "no backbone 'resnet81'"),
         ("fcos", {"norm": "group"}, "valid: batch, eval, frozen"),

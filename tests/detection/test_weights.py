@@ -68,7 +68,7 @@ def test_files_in_torchvisions_old_names(arch, builder, norm, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch", ["retinanet", "retinanet_v2", "fcos", "faster_rcnn", "faster_rcnn_v2", "mask_rcnn", "gfl"]
+    "arch", ["retinanet", "retinanet_v2", "fcos", "faster_rcnn", "faster_rcnn_v2", "mask_rcnn", "gfl", "atss"]
 )
 def test_another_number_of_classes(arch, tmp_path):
     torch.save(small(arch, classes=20).state_dict(), tmp_path / "other.pth")

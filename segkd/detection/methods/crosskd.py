@@ -1,5 +1,6 @@
 """CrossKD: the student's features through the teacher's head (Wang et al., arXiv 2306.11369)."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from segkd.connectors import make_connector
 from segkd.detection.gfl_losses import BINS
 from segkd.detection.heads import BLOCKS, Branch, Place, check_heads
 from segkd.detection.output import DenseOutput
+from segkd.detection.priors import centerness
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
 from segkd.losses import distribution_kl, quality_focal_kd
@@ -57,8 +59,8 @@ class CrossKD(nn.Module):
     the gradient passes through its layers to the student's blocks 1..index of that branch, its neck and its backbone;
     the student's later blocks and predictors get none.
 
-    Student and teacher are of one family (RetinaNet, FCOS or GFL), with the same classes, FPN strides and anchors per
-    cell. Background's column of torchvision's class logits is left out.
+    Student and teacher are of one family (RetinaNet, FCOS, GFL or ATSS), with the same classes, FPN strides and anchors
+    per cell. Background's column of torchvision's class logits is left out.
 
     The published settings, each branch a term with a weight of its own:
 
@@ -68,6 +70,7 @@ class CrossKD(nn.Module):
     GFL       3     1            4          KL     max(positives, 1), summed over images; box: the sum of w*v
     RetinaNet 3     1            1          GIoU   max(positives, 1), summed over images
     FCOS      2     0.4          0.75       GIoU   the sum of the positives' centerness targets
+    ATSS      3     1            1          GIoU   max(positives, 1), summed over images
     ========= ===== ============ ========== ====== ==========================================================
 
     v is an anchor's highest class probability by the teacher; w is 0 where the student's assigner ignores the anchor
@@ -170,7 +173,12 @@ class CrossKDBox(CrossKD):
     """CrossKD of the box branch, see `CrossKD`.
 
     The sum over anchors of w * v times, for GFL, the KL of each side's distribution, mean over the four sides; for the
-    others the GIoU loss of the decoded boxes; over the family's divisor.
+    others the GIoU loss of the decoded boxes; over the family's divisor. For ATSS the centerness branch, which shares
+    the tower, adds ``centerness`` times the sum over the positives of BCE(r, sigmoid(t)), over the same divisor: also
+    where both agree it is not 0.
+
+    Args:
+        centerness: weight of the centerness part, at least 0; of ATSS alone.
 
     Config:
         task: detection
@@ -185,10 +193,22 @@ class CrossKDBox(CrossKD):
     paper = "arXiv 2306.11369"
     takes = "the head of detectors, and boxes"
     default_weight = 4.0
-    normalization = "sum over anchors / their weights, for GFL; 1 for RetinaNet, 0.75 for FCOS"
+    normalization = "sum over anchors / their weights, for GFL; 1 for RetinaNet and ATSS, 0.75 for FCOS"
     trains = "1x1 convolution where channels are given"
     published = "COCO, GFL, R101 teaches R50: 40.2 to 43.7 AP"
     branch = "box"
+
+    def __init__(
+        self,
+        index: int = 3,
+        channels: tuple[int, int] | None = None,
+        per_process: bool = False,
+        centerness: float = 1.0,
+    ) -> None:
+        super().__init__(index, channels, per_process)
+        if not (math.isfinite(centerness) and centerness >= 0):
+            raise SegkdError(f"the centerness of CrossKDBox is a weight, at least 0, got {centerness!r}")
+        self.centerness = centerness
 
     def forward(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> Tensor:
         """Return the loss, a scalar."""
@@ -200,9 +220,14 @@ class CrossKDBox(CrossKD):
                 total = over_processes(weight.sum(), self.per_process, least=EPS)
                 return distribution_kl(r, t, weight=weight[..., None], avg_factor=4 * total)
             r, t = (head.decode(x, teacher.anchors) for x in (crossed, goal))
-            return weighted_sum(
-                generalized_box_iou_loss(r, t), weight, average_factor(student, target, self.per_process)
-            )
+            factor = average_factor(student, target, self.per_process)
+            loss = weighted_sum(generalized_box_iou_loss(r, t), weight, factor)
+            if head.family == "atss" and self.centerness:
+                r, t = (x["bbox_ctrness"] for x in (crossed, goal))
+                positive = torch.stack(student.match(target)) >= 0
+                # With an exponent of 0 it is the plain cross-entropy.
+                loss = loss + self.centerness * quality_focal_kd(r, t, positive, beta=0.0, avg_factor=factor)
+            return loss
 
 
 def _taking_part(student: DenseOutput, target: Targets) -> Tensor:
@@ -224,11 +249,6 @@ def average_factor(student: DenseOutput, target: Targets, per_process: bool = Fa
     for anchors, indices, of_image in zip(student.anchors, matched, target, strict=True):
         positive = indices >= 0
         boxes = of_image["boxes"][indices[positive]]
-        left, top, right, bottom = head.detector.box_coder.encode(anchors[positive], boxes).unbind(1)
-        shares.append(_nearness(left, right) * _nearness(top, bottom))
-    total = over_processes(torch.cat(shares).sqrt().sum(), per_process)
+        shares.append(centerness(head.detector.box_coder.encode(anchors[positive], boxes)))
+    total = over_processes(torch.cat(shares).sum(), per_process)
     return torch.where(total > 0, total.clamp(min=EPS), 1.0)
-
-
-def _nearness(a: Tensor, b: Tensor) -> Tensor:
-    return torch.minimum(a, b) / torch.maximum(a, b)

@@ -53,10 +53,22 @@ class DetectionConfig(schema.Config):
             raise ValueError("is of segmentation: a detector brings its own losses")
 
     @model_validator(mode="after")
+    def _inherits_of_one(self) -> "DetectionConfig":
+        if not getattr(self.student, "inherit", False):
+            return self
+        names = list(self.named_teachers())
+        if len(names) != 1:
+            found = f"are {', '.join(names)}" if names else "is none"
+            raise ValueError(f"student.inherit takes the weights of one teacher, and there {found}")
+        if self.student.checkpoint is not None:
+            raise ValueError("student.inherit and student.checkpoint both give weights: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _takes_unlabelled(self) -> "DetectionConfig":
         if self.data.unlabelled is not None and "rcnn" in self.student.arch:
             raise ValueError(
                 f"data.unlabelled: {self.student.arch}, a two-stage detector, learns from whole batches of labelled "
-                "images; detectors that take others: gfl, fcos, retinanet"
+                "images; detectors that take others: gfl, atss, fcos, retinanet"
             )
         return self

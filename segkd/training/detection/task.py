@@ -69,9 +69,28 @@ class DetectionTask(Task):
         return {"min_size": self.config.data.sizes(), "max_size": self.config.data.max_size}
 
     def check_networks(self, networks: "Mapping[str, Network]") -> None:
-        """Raise where a config weighs pixels: detectors have none."""
+        """Raise where a config weighs pixels, which detectors have none of, or the student cannot inherit weights."""
         if self.config.distill.pixel_weighting:
             raise SegkdError(f"{self.config.name}: distill.pixel_weighting: detectors have no pixels to weigh")
+        self._inherit(networks["student"], networks, dry=True)
+
+    def start(self, student: "Network", teachers: "Mapping[str, Network]") -> str:
+        """Give the student the teacher's neck and head where the config says so."""
+        count = self._inherit(student, teachers)
+        part = "head starts" if self.config.student.inherit == "head" else "neck and head start"
+        return f"the student's {part} from the teacher's weights: {count} tensors" if count else ""
+
+    def _inherit(self, student: "Network", networks: "Mapping[str, Network]", dry: bool = False) -> int:
+        from segkd.detection.inherit import inherit
+
+        wanted = getattr(self.config.student, "inherit", False)
+        teachers = [network for name, network in networks.items() if name != "student"]
+        if not (wanted and teachers):
+            return 0
+        try:
+            return inherit(student.module, teachers[0].module, wanted == "head", dry)
+        except SegkdError as error:
+            raise SegkdError(f"{self.config.name}: student.inherit: {error}") from None
 
     def inputs(self, batch: dict[str, Any]) -> "tuple[list[Tensor], list[dict[str, Tensor]]]":
         """Return images, float (3, H, W) in [0, 1], and their targets."""

@@ -84,9 +84,10 @@ class TestAlignStatistics:
 @pytest.mark.parametrize("kind", DENSE)
 class TestBothLosses:
     def test_are_zero_where_the_student_is_the_teacher(self, kind: str) -> None:
-        losses = [loss(index) for loss in BRANCHES.values() for index in (0, 2, 4)]
+        # Cross-entropy has an entropy that it cannot come below.
+        losses = [loss for index in (0, 2, 4) for loss in (CrossKDClass(index), CrossKDBox(index, centerness=0.0))]
         student = detector(kind)
-        if kind != "gfl":
+        if kind not in ("gfl", "atss"):
             with torch.no_grad():
                 # Boxes of some size: one without area has no IoU with itself either.
                 student.head.regression_head.bbox_reg.weight.mul_(0.1)
@@ -171,7 +172,7 @@ class TestClass:
     @pytest.mark.parametrize("kind", FAMILIES)
     def test_the_formula(self, kind: str) -> None:
         loss, student, teacher, targets = self.make(kind)
-        first = 0 if kind == "gfl" else 1
+        first = 1 if kind in ("retinanet", "fcos") else 0
         r, t = (x["cls_logits"][..., first:] for x in (loss.cross(student, teacher), teacher.predictions))
         assert r.shape[-1] == CLASSES
         keep = taking_part(student, targets)
@@ -201,9 +202,9 @@ class TestClass:
 
 
 class TestBox:
-    @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+    @pytest.mark.parametrize("kind", ["retinanet", "fcos", "atss"])
     def test_the_formula_on_boxes(self, kind: str) -> None:
-        loss = CrossKDBox()
+        loss = CrossKDBox(centerness=0.0)
         student, teacher, targets = records([loss], detector(kind), detector(kind, 1))
         r, t = (teacher.head.decode(x, teacher.anchors) for x in (loss.cross(student, teacher), teacher.predictions))
         low, high = torch.minimum(r, t), torch.maximum(r, t)
@@ -211,7 +212,7 @@ class TestBox:
         union = (r[..., 2:] - r[..., :2]).prod(-1) + (t[..., 2:] - t[..., :2]).prod(-1) - inside
         hull = (high[..., 2:] - low[..., :2]).prod(-1)
         giou = inside / (union + 1e-7) - (hull - union) / (hull + 1e-7)
-        v = teacher.predictions["cls_logits"][..., 1:].sigmoid().amax(-1)
+        v = teacher.head.foreground(teacher.predictions).sigmoid().amax(-1)
         v[~taking_part(student, targets)] = 0
         expected = ((1 - giou) * v).sum() / average_factor(student, targets)
         torch.testing.assert_close(loss(student, teacher, targets), expected)
@@ -227,9 +228,26 @@ class TestBox:
         expected = ((t * (t / r).log()).sum(-1).mean(-1) * v).sum() / v.sum()
         torch.testing.assert_close(loss(student, teacher, targets), expected)
 
+    def test_centerness_of_atss_is_cross_entropy_at_the_students_positives(self) -> None:
+        whole, boxes, half = (CrossKDBox(centerness=weight) for weight in (1.0, 0.0, 0.5))
+        student, teacher, targets = records([whole], detector("atss"), detector("atss", 1))
+        r, t = (x["bbox_ctrness"][..., 0] for x in (whole.cross(student, teacher), teacher.predictions))
+        positive = torch.stack(student.match(targets)) >= 0
+        assert 0 < positive.sum() < positive.numel() / 2
+        entropy = -(t.sigmoid() * r.sigmoid().log() + (1 - t.sigmoid()) * (-r).sigmoid().log())
+        expected = entropy[positive].sum() / positive.sum(1).clamp(min=1).sum()
+        of_boxes = boxes(student, teacher, targets)
+        torch.testing.assert_close(whole(student, teacher, targets) - of_boxes, expected)
+        torch.testing.assert_close(half(student, teacher, targets) - of_boxes, expected / 2)
+
+    @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+    def test_a_wrong_weight_of_centerness(self, weight: float) -> None:
+        with pytest.raises(SegkdError, match="the centerness of CrossKDBox is a weight, at least 0, got"):
+            CrossKDBox(centerness=weight)
+
 
 class TestAverageFactor:
-    @pytest.mark.parametrize("kind", ["retinanet", "gfl"])
+    @pytest.mark.parametrize("kind", ["retinanet", "gfl", "atss"])
     def test_counts_positives_and_one_for_an_image_without(self, kind: str) -> None:
         images, targets = batch(3)
         targets[1] = NO_BOXES

@@ -109,6 +109,28 @@ class TestARun:
         train(trained / "distilled.yaml", *options, checkpoint, width, "trainer.max_steps=1")
 
 
+class TestInherit:
+    def test_atss_under_crosskd_starts_from_the_teachers_neck_and_head(self, experiment: Path):
+        train(experiment / "teacher.yaml", "student.arch=atss", "trainer.max_steps=1")
+        options = ["student.arch=atss", "distill.terms.box.weight=1"]
+        options += ["teacher.overrides.student.arch=atss", "teacher.overrides.trainer.max_steps=1"]
+        # The student hardly moves, so that its start is still seen.
+        options += ["student.inherit=true", "trainer.max_steps=2", "validation.every=1", "optimizer.lr=1e-9"]
+        with cut_at(1):
+            outcome = segkd("train", experiment / "distilled.yaml", *options)
+        assert re.search(r"the student's neck and head start from the teacher's weights: \d+ tensors", outcome.out)
+        assert "start from" not in train("--resume", experiment / "runs/distilled").out
+        student, teacher = (load_student(experiment / "runs" / name).module for name in ("distilled", "teacher"))
+        backbone = []
+        for name, tensor in student.state_dict().items():
+            if name.startswith("backbone.body."):
+                backbone.append(torch.equal(tensor, teacher.state_dict()[name]))
+            else:
+                torch.testing.assert_close(tensor, teacher.state_dict()[name], rtol=0, atol=1e-6)
+        assert not all(backbone)
+        assert segkd("eval", experiment / "runs/distilled").status == 0
+
+
 class TestSettings:
     def test_images_of_several_sizes_in_a_batch(self, experiment: Path):
         for path in sorted((experiment / "bccd/JPEGImages").glob("*.jpg"))[::2]:
