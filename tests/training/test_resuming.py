@@ -105,6 +105,7 @@ def test_a_loss_clips_its_own_layers(folder: Path):
             "optimizer": {"name": "sgd", "weight_decay": 0.0},
         },
     )
+    train(folder / "teacher.yaml")
     with cut_at(1):
         segkd("train", path, "name=queues_cut", "trainer.max_steps=3", "trainer.checkpoint_every=1")
     run = folder / "runs/queues_cut"
