@@ -96,6 +96,9 @@ def check_fit(
     """
     wanted = module.state_dict()
     missing, differing, unexpected = _differences(wanted, state)
+    # What a module makes at its first batch only, it makes of what is loaded too.
+    later = {f"{name}.{key}" for name, part in module.named_modules() for key in getattr(part, "made_later", ())}
+    unexpected = [key for key in unexpected if key not in later]
     stranger = f"{path} is not of this {type(module).__name__}:"
     if missing:
         raise SegkdError(

@@ -83,6 +83,7 @@ class CIRKDChannel(Loss):
     trains = "projector"
     published = "VOC, MobileNetV3-L: 69.33 to 71.90 mIoU"
     any_channels = True
+    made_later = ("queue.vectors", "queue.pointer")
 
     temperature: float = 0.1
     pool: int = 4

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import cut_at, make_experiment, measured, refused, same, segkd, train, weights, write
+from experiments import cut_at, expect_same, make_experiment, measured, refused, same, segkd, train, weights, write
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkd.training.run import Run
@@ -88,12 +88,13 @@ def test_refused(folder: Path):
     assert Run(run).finished
 
 
-def test_a_loss_clips_its_own_layers(folder: Path):
+def test_queues_and_random_masks_go_on_exactly_and_a_loss_clips_its_own_layers(folder: Path):
     places = {"student": "decoder", "teacher": "decoder"}
     terms = {
         "kd": None,
         "icsd": None,
         "memory": {"loss": "cirkd_memory", "classes": 11, "pixel_slots": 40, "region_slots": 6, **places},
+        "channels": {"loss": "cirkd_channel", "slots": 64, "max_channels": 8, "contrasts": 16, "pool": 2, **places},
         "masked": {"loss": "mgd", "weight": 1.0e-3, **places},
         "own": {"loss": "afdcd", "groups": 4, "pool": 0, "patch": 1, "gradient_clip": 1.0e-3, **places},
     }
@@ -105,7 +106,7 @@ def test_a_loss_clips_its_own_layers(folder: Path):
             "optimizer": {"name": "sgd", "weight_decay": 0.0},
         },
     )
-    train(folder / "teacher.yaml")
+    train(path, "name=queues", "trainer.max_steps=3", "trainer.checkpoint_every=1")
     with cut_at(1):
         segkd("train", path, "name=queues_cut", "trainer.max_steps=3", "trainer.checkpoint_every=1")
     run = folder / "runs/queues_cut"
@@ -114,3 +115,5 @@ def test_a_loss_clips_its_own_layers(folder: Path):
     count = sum(".losses.own." in key for key in checkpoint["state_dict"])
     momenta = [state["momentum_buffer"] for _, state in sorted(checkpoint["optimizer_states"][0]["state"].items())]
     assert torch.cat([x.flatten() for x in momenta[-count:]]).norm() == pytest.approx(1e-3, rel=1e-3)
+    train("--resume", run)
+    expect_same(run, folder / "runs/queues")
