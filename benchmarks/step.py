@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from losses import machine, times
+from measuring import machine, times
 from torch import Tensor, nn
 
 from segkd import Distiller, Term

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from losses import machine, times
+from measuring import machine, times
 from torch import Tensor, nn
 
 from segkd import Distiller, Term

@@ -20,7 +20,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from losses import machine
+from measuring import machine
 from rich.console import Console
 from torch import nn
 

@@ -56,7 +56,7 @@ def _row(method: Thing, page: str, costs: str) -> tuple[str, ...]:
         ", ".join(filter(None, [target, "a live teacher" * is_live])),
         says.get("keeps") or ("no" if is_live or _is_of_detection(method) else "yes"),
         says.get("trains", ""),
-        _memory(method.place.partition(":")[2], costs),
+        _memory(method.name, costs),
         says.get("published", ""),
         _gain(heading, page),
     )
@@ -80,9 +80,9 @@ def _gain(heading: str, page: str) -> str:
 
 
 def _memory(name: str, costs: str) -> str:
-    """Return the peak of the first shape that a loss was measured at."""
+    """Return the peak where a loss was measured first."""
     rows = (line.strip("| ").split(" | ") for line in costs.splitlines())
-    return next((f"{row[6]} MiB at {row[1]}" for row in rows if row[0] == name and len(row) == 8), "")
+    return next((f"{row[3]} MiB at {row[1]}" for row in rows if row[0] == f"`{name}`" and len(row) == 7), "")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_rows():
     assert row("kdiga")[2:5] == ["logits", "labels, a live teacher", "no"]
     assert row("fgd")[2:6] == ["the FPN of detectors", "boxes", "no", "context of both sides, 1x1 convolution"]
     assert row("cwd")[2:6] == ["logits or features", "", "yes", ""]
-    assert row("cwd")[6].endswith("MiB at 4x19x129x129")
+    assert row("cwd")[6].endswith("MiB at 4x19x128x256")
     assert row("cwd")[8].startswith("CamVid: +2.79 mIoU")
     assert row("mgd")[7].startswith("Cityscapes, DeepLabV3-R18: 73.20 to 76.31 mIoU, with CWD")
 

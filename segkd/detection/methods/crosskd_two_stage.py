@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from segkd.detection.output import TwoStageOutput
 from segkd.detection.targets import Targets
@@ -15,6 +16,7 @@ from segkd.losses._rows import over_processes, weighted_sum
 from segkd.losses.base import Loss
 
 EPS = 1e-6
+BLOCK = 32  # regions whose masks are compared at once
 
 
 def best_class_l1(student: Tensor, teacher: Tensor, probability: Tensor) -> Tensor:
@@ -38,6 +40,38 @@ def best_class_l1(student: Tensor, teacher: Tensor, probability: Tensor) -> Tens
         rows = torch.arange(len(best), device=best.device)
         total = over_processes(weight.sum(), not torch.is_grad_enabled(), least=EPS)
         return weighted_sum((s[rows, best] - t[rows, best]).abs().sum(1), weight, 4 * total)
+
+
+class _OfEachImage(torch.autograd.Function):
+    """A sum over an image's boxes, a few at a time, its slopes at the maps taken along.
+
+    All that a mask head keeps for backward takes gigabytes: maps of 28x28 of each region and class several times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, of_boxes: Any, places: list[Tensor], names: list[str], *maps: Tensor) -> Tensor:
+        """Return a scalar, the sum of ``of_boxes(maps of one image by name, its index, some of its boxes)``."""
+        is_wanted = any(ctx.needs_input_grad)
+        slopes = [torch.zeros_like(x) for x in maps] if is_wanted else []
+        total = maps[0].new_zeros((), dtype=torch.promote_types(maps[0].dtype, torch.float32))
+        for image, of_image in enumerate(places):
+            for boxes in of_image.split(BLOCK) if len(of_image) else ():
+                own = [x.detach()[image : image + 1].requires_grad_(is_wanted) for x in maps]
+                with torch.set_grad_enabled(is_wanted):
+                    value = of_boxes(dict(zip(names, own, strict=True)), image, boxes)
+                total += value.detach()
+                found = torch.autograd.grad(value, own, allow_unused=True) if is_wanted else ()
+                for slope, x in zip(slopes, found, strict=True):
+                    if x is not None:
+                        slope[image : image + 1] += x
+        ctx.save_for_backward(*slopes)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the maps."""
+        return None, None, None, *((slope * grad).to(slope.dtype) for slope in ctx.saved_tensors)
 
 
 class CrossKDTwoStage(Loss):
@@ -142,11 +176,17 @@ class CrossKDTwoStage(Loss):
         loss = loss + self.box_weight * best_class_l1(r, t, probability)
         places = student.regions.with_object
         if places is not None and heads.has_mask():
-            with torch.no_grad():
-                masks = _masks(heads, teacher.named, places, sizes)
-            # Classes last, without background's.
-            r, t = (x[:, 1:].movedim(1, -1) for x in (_masks(heads, maps, places, sizes), masks))
-            loss = loss + self.mask_weight * quality_focal_kd(r, t, avg_factor=regions)
+
+            def of_masks(maps: dict[str, Tensor], image: int, boxes: Tensor) -> Tensor:
+                with torch.no_grad():
+                    own = {name: x[image : image + 1] for name, x in teacher.named.items()}
+                    masks = _masks(heads, own, [boxes], sizes)
+                # Classes last, without background's.
+                r, t = (x[:, 1:].movedim(1, -1) for x in (_masks(heads, maps, [boxes], sizes), masks))
+                return quality_focal_kd(r, t)
+
+            summed: Tensor = _OfEachImage.apply(of_masks, places, list(maps), *maps.values())
+            loss = loss + self.mask_weight * summed / regions
         return loss
 
     def of_classes(self, student: Tensor, teacher: Tensor, regions: Tensor | float | None = None) -> Tensor:

@@ -1,12 +1,13 @@
 """Gradient-guided KD: features as they matter to each detector's own loss (Lan and Tian, arXiv 2303.04240)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from segkd.detection.heads import check_heads
+from segkd.detection.heads import DenseHead, check_heads
 from segkd.detection.output import DenseOutput
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError, nearest
@@ -46,13 +47,27 @@ def gradients(output: DenseOutput, target: Targets) -> list[Tensor]:
     """
     with torch.enable_grad():
         maps = list(output.maps.values())
-        if not all(x.requires_grad for x in maps):
-            maps = [x.detach().requires_grad_() for x in maps]
-            again = dict(zip(output.maps, maps, strict=True))
-            output = replace(output, maps=again, predictions=output.head.run(maps)[0], towers={})
-        loss = torch.stack(list(output.loss(target).values())).sum()
-        found = torch.autograd.grad(loss * len(target) * SCALE, maps, retain_graph=True)
+        if all(x.requires_grad for x in maps):
+            found = torch.autograd.grad(_scaled_loss(output, target), maps, retain_graph=True)
+        else:
+            predictions = {name: x.detach().requires_grad_() for name, x in output.predictions.items()}
+            loss = _scaled_loss(replace(output, predictions=predictions, towers={}), target)
+            slopes = torch.autograd.grad(loss, list(predictions.values()), materialize_grads=True)
+            # Image by image, which no norm of a head mixes: all that a head keeps for backward is gigabytes.
+            images = [zip(*(x.detach().split(1) for x in side), strict=True) for side in (maps, slopes)]
+            each = [_head_backward(output.head, *of_image) for of_image in zip(*images, strict=True)]
+            found = tuple(torch.cat(of_level) for of_level in zip(*each, strict=True))
     return [gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / SCALE for gradient in found]
+
+
+def _scaled_loss(output: DenseOutput, target: Targets) -> Tensor:
+    return torch.stack(list(output.loss(target).values())).sum() * len(target) * SCALE
+
+
+def _head_backward(head: DenseHead, maps: Sequence[Tensor], slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradients at a head's maps, of those at its predictions."""
+    leaves = [x.requires_grad_() for x in maps]
+    return torch.autograd.grad(list(head.run(leaves)[0].values()), leaves, list(slopes))
 
 
 class GradientGuided(Loss):
