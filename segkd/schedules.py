@@ -74,11 +74,17 @@ class Linear:
 class ALW(dict[str, Schedule]):
     """Adaptive loss weighting: ``rise`` terms go linearly from 0 to 1, ``fall`` terms from 1 to 0.
 
-    With the defaults the loss is alpha * (task + ICSD) + (1 - alpha) * KD: pixel KD fades out as the labels fade in,
-    so that the teacher's mistakes weigh less toward the end. alpha is the progress, always clamped to [0, 1]; the
-    released code hard-codes 120 epochs, after which its alpha leaves that range.
+        L = alpha * (L_task + L_ICSD) + (1 - alpha) * L_KD
 
-    It is the schedule of each named term, as `Distiller` takes it.
+    Pixel KD fades out as the labels fade in, so that the teacher's mistakes weigh less toward the end. alpha is the
+    share of the optimiser steps that are done, always within [0, 1]; the released code has epoch / 120, whatever the
+    number of epochs, after which its alpha leaves that range, in a line that is commented out (and a cross-entropy that
+    is divided by the batch once more). Weights stay as they are and are multiplied. It is the schedule of each named
+    term, as `Distiller` takes it.
+
+    Use it only where a KD term falls: in the first steps the labels weigh next to nothing, and that term is what the
+    student learns from. Compare it with constant weights: on the drawn streets with all their labels `ICSD`, `PixelKD`
+    and ALW together gained nothing.
 
     Args:
         rise: names of the terms that rise; ``"task"`` is the task loss.

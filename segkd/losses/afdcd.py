@@ -42,13 +42,16 @@ def _cells(x: Tensor, groups: int, patch: int) -> Tensor:
 class AfDCD(Masked):
     """Augmentation-free dense contrast, beside the reconstruction of `MGD` that it is taken on.
 
-    With x what `MGD` generates: ``reconstruction_weight`` * sum (x - F_t)^2 / B + ``contrast_weight`` times the
-    contrast of x and F_t, both max-pooled by ``pool``. For the contrast each cell, a position's group of channels, of
-    a patch is told from the patch's cells of other groups: -log softmax of -L1 distance / temperature, positive the
-    teacher's same cell, **summed** over groups, mean over positions and images. The student's layers are trained and
-    belong to the loss, one set for each pair of maps. A run clips their gradients, those of all pairs together, to norm
-    ``gradient_clip``, as the released code does; a loop of your own calls ``torch.nn.utils.clip_grad_norm_`` on the
-    loss's parameters. The released code crashes where the channels are as many.
+        contrast = -log(e(i, i) / (e(i, i) + sum over j in N_i of e(i, j))), e(i, j) = exp(-|x_i - F_t,j|_1 / T)
+        L = reconstruction_weight * sum (x - F_t)^2 / B
+          + contrast_weight * sum over groups of the mean over B * h * w of contrast
+
+    x is what `MGD` generates; for the contrast x and F_t are max-pooled by ``pool``. A cell i is a position's group of
+    channels, N_i the cells of other groups in its patch; the sum over groups is no mean. The student's layers are
+    trained and belong to the loss, one set for each pair of maps. A run clips their gradients, those of all pairs
+    together, to norm ``gradient_clip``, as the released code does; a loop of your own calls
+    ``torch.nn.utils.clip_grad_norm_`` on the loss's parameters. The released code crashes where the channels are as
+    many.
 
     Published weights (reconstruction, contrast), beside pixel KD of weight 1: Cityscapes 2e-6, 5e-3; VOC 1e-6, 5e-3;
     CamVid 8e-6, 1e-2 with ``pool=0``; ADE20K 1e-6, 4e-2 and COCO-Stuff 5e-6, 5e-3 with pixel KD of 0.5. They are on an

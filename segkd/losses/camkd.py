@@ -49,10 +49,13 @@ def confidences(teachers: Sequence[Tensor], labels: Tensor | None = None) -> Ten
 class CAMKD(Loss):
     """Confidence-aware multi-teacher KD: pixel KD of several teachers, who weigh more where they are right, or sure.
 
-    T^2 * mean over the pixels of sum_k w_k KL_k, KL_k teacher k's as in `segkd.losses.PixelKD`, w_k its `confidences`:
-    by the label, as the paper has it, or by entropy, for images without labels. ``variant="released"`` divides by the
-    number of teachers once more, as the authors' code does. Their term on features is not here: `segkd.losses.FitNet`
-    with a term a teacher.
+        L = T^2 * mean over the pixels of sum_k w_k KL_k, KL_k the divergence from teacher k at a pixel
+        w_k = (1 - softmax_k(CE_k)) / (K - 1) by the label, or 1 - H_k / sum_j H_j by entropy
+
+    See `confidences` and `PixelKD`. The paper weighs by the label; by entropy, which its code compares with, is for
+    images without labels. ``variant="released"`` divides by the number of teachers once more, as the authors' code
+    does. Their term on features is not here: `segkd.losses.FitNet` with a term a teacher. For teachers that know
+    different things; `segkd.teachers.Average` weighs them alike.
 
     Args:
         weighting: ``"label"`` or ``"entropy"``.

@@ -54,8 +54,8 @@ class CIRKDChannel(Loss):
         SegkdError: batch or size differ, an option is out of its range, the channels are not those that it was prepared
             for, or the size of the maps is not that of the batches before.
 
-    Reference: Yang et al., "CIRKDV2: Cross-Image Relational Knowledge Distillation with Contextual Modeling for
-    Efficient Semantic Segmentation", 2025, which goes on from arXiv 2204.06986.
+    Reference: Yang et al., CIRKDV2, 2025, "Cross-Image Relational Knowledge Distillation with Contextual Modeling for
+    Efficient Semantic Segmentation", which goes on from arXiv 2204.06986.
 
     Config:
         distill:

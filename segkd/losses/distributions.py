@@ -25,7 +25,8 @@ def distribution_kl(
         student: (..., n) logits over the n bins of one box side each (17 for GFL).
         teacher: the same shape.
         temperature: divides both, above 0.
-        reduction: over the bins, ``"sum"`` (the divergence, as in CrossKD) or ``"mean"`` (1/n of it, as LD's code).
+        reduction: over the bins, ``"sum"`` (the divergence, as in CrossKD) or ``"mean"`` (1/n of it, as LD's code, at
+            temperature 10).
         weight: a number, or a tensor that broadcasts to (...).
         avg_factor: a number or a scalar tensor, above 0: what the sum over rows is divided by.
 

@@ -54,8 +54,7 @@ class IFV(Loss):
     Raises:
         SegkdError: batch or size differ, or there are no labels.
 
-    Reference: Wang, Zhou, Jiang, Bai, Xu, "Intra-class Feature Variation Distillation for Semantic Segmentation", ECCV
-    2020.
+    Reference: ECCV 2020, Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation".
 
     Config:
         distill:

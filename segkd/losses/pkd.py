@@ -108,8 +108,8 @@ class PKD(Loss):
     does a map of one cell with batch 1, whose deviation is NaN. Terms on several levels add up.
 
     The paper weighs each FPN level by 6 (two-stage teacher) or 10 (one-stage teacher), beside CrossKD by 6 for GFL, 2
-    for RetinaNet and FCOS. Its released code is MMRazor's, of which these are the values; that pairs levels by
-    position, so that with a two-stage teacher the student's map of stride 8 learns from the teacher's of stride 4.
+    for RetinaNet and FCOS, 1 for ATSS. Its released code is MMRazor's, of which these are the values; that pairs levels
+    by position, so that with a two-stage teacher the student's map of stride 8 learns from the teacher's of stride 4.
     Here levels are paired by stride: a two-stage detector has strides 4 to 64, a one-stage one 8 to 128.
 
     Where sizes differ the student's map is resized to the teacher's (``size: student`` in a term: the other way). For

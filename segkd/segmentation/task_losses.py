@@ -42,8 +42,8 @@ class CrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy: torch's own, with the class weights as numbers.
 
     Args:
-        weight: one number for each class, at least 0; ``auto`` (in a config): from how often each class occurs in the
-            training masks, 1 / ln(1.02 + share), so that a pixel weighs 1 on average. None: all classes alike.
+        weight: one number for each class, at least 0; ``auto`` (in a config): from how often each class occurs in up
+            to 1000 training masks, 1 / ln(1.02 + share), so that a pixel weighs 1 on average. None: all classes alike.
         label_smoothing: share of the target that is spread over all classes, in [0, 1].
         ignore_index: label to leave out.
 

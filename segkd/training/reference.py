@@ -3,7 +3,6 @@
 python -m segkd.training.reference > docs/configuration.md
 """
 
-import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from segkd.registry import KINDS, Thing, things
+from segkd.training.docstrings import arguments
 from segkd.training.options import about, as_yaml, hints
 from segkd.training.tasks import config_type
 
@@ -61,8 +61,8 @@ segmentation or only detection has, or has otherwise.
 METHODS = """\
 ## Methods
 
-The options of each method; `segkd methods` prints them too. What they do, and when to use which, is in
-[methods.md](methods.md). In place of a name `package.module:Name` is one of your own, see
+The options of losses, schedules and pixel weightings are in [methods.md](methods.md), with what they do and when to use
+which; `segkd methods` prints them too. In place of a name `package.module:Name` is one of your own, see
 [custom-models.md](custom-models.md#a-loss-of-your-own).
 """
 
@@ -72,6 +72,8 @@ Row = tuple[str, str, str, str]
 """Key, type, default and meaning."""
 
 ROOT = "config"
+SECTIONED = ("loss", "weighting", "schedule")
+"""The kinds whose options are in their sections on the page of methods."""
 TASKS = list(things("task"))[::-1]
 NOUNS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
 
@@ -93,14 +95,14 @@ def configuration_reference() -> str:
         lines += _section(path, sections[path], paths)
     lines.append(METHODS)
     for kind, of_kind in KINDS.items():
-        if of_kind.given and things(kind):
+        if of_kind.given and things(kind) and kind not in SECTIONED:
             lines += [f"### {of_kind.plural}: {of_kind.key}", ""]
             for thing in things(kind).values():
                 said = {label: text for label, text in about(thing).items() if label != "options"}
                 text = "; ".join(f"{label} {text}" for label, text in said.items())
                 text = re.sub(r"arXiv (\S+)", r"[\g<0>](https://arxiv.org/abs/\1)", text.replace("*", r"\*"))
                 lines += [f"#### {thing.name}", "", f"{thing.title}{'; ' * bool(text)}{text}.", ""]
-                lines += _table(_options(thing))
+                lines += table(options_of(thing))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -111,10 +113,10 @@ def _section(path: str, of_task: dict[str, Schema], paths: dict[str, str]) -> li
     shared = [row for row in first if all(row in other for other in others)] if len(rows) == len(TASKS) else []
     texts = {task: block["description"].replace("``", "`") for task, block in of_task.items()}
     common = next(iter(texts.values())) if len(set(texts.values())) == 1 else ""
-    lines = [f"## {path}", "", *([common, ""] if common else []), *_table(shared)]
+    lines = [f"## {path}", "", *([common, ""] if common else []), *table(shared)]
     for task in rows:
         own = [row for row in rows[task] if row not in shared]
-        lines += [f"In {task}:{'' if common else ' ' + texts[task]}", "", *_table(own)] if own else []
+        lines += [f"In {task}:{'' if common else ' ' + texts[task]}", "", *table(own)] if own else []
     return lines
 
 
@@ -152,27 +154,14 @@ def _rows(block: Schema, paths: dict[str, str]) -> list[Row]:
     return rows
 
 
-def _options(thing: Thing) -> list[Row]:
+def options_of(thing: Thing) -> list[Row]:
     """Return the options of a method, explained by its docstring."""
-    types, meanings = hints(thing.header), _arguments(thing.load())
+    types, meanings = hints(thing.header), arguments(thing.load())
     rows = []
     for key, option in thing.options().items():
         default = "**required**" if option.default is option.empty else f"`{as_yaml(option.default)}`"
         rows.append((f"`{key}`", _type(TypeAdapter(types[key]).json_schema()), default, meanings[key]))
     return rows
-
-
-def _arguments(build: type) -> dict[str, str]:
-    """Return what the ``Args`` of a class's docstring say, and of those that it inherits from."""
-    documents = [inspect.cleandoc(owner.__doc__ or "") for owner in reversed(build.__mro__)]
-    entries = []
-    for text in (document.split("\nArgs:\n")[1] for document in documents if "\nArgs:\n" in document):
-        block = re.split(r"\n(?=\S)", text)[0]
-        entries += re.findall(r"^    (\w+): (.*(?:\n     .*)*)", block, flags=re.MULTILINE)
-    return {
-        key: re.sub(r"\bNone\b", "`null`", " ".join(meaning.split()).replace("``", "`")).rstrip(".")
-        for key, meaning in entries
-    }
 
 
 def _type(schema: Schema) -> str:
@@ -198,7 +187,7 @@ def _type(schema: Schema) -> str:
     return f"{noun} > {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else noun
 
 
-def _table(rows: list[Row]) -> list[str]:
+def table(rows: list[Row]) -> list[str]:
     """Return a table in Markdown and an empty line; nothing for no rows."""
     head: list[Row] = [("key", "type", "default", "meaning"), ("---",) * 4]
     return [*(f"| {' | '.join(row)} |" for row in head + rows), ""] if rows else []

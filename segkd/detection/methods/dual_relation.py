@@ -123,8 +123,8 @@ def distance(adapter: nn.Module, student: Sequence[Tensor], teacher: Sequence[Te
 class DualRelation(Loss):
     """Dual relation: of FPN maps how pixels relate to each other, how objects do, and the objects' regions themselves.
 
-        L = sum over the levels of  pixel * ||A G_s(F_s) - G_t(F_t)||
-          + sum over the two finest levels and the images of  relation * ||A z_s - z_t|| + region * ||A r_s - r_t||
+        L = sum over the levels of pixel * ||A G_s(F_s) - G_t(F_t)||
+          + sum over the two finest levels and the images of relation * ||A z_s - z_t|| + region * ||A r_s - r_t||
         z = r + W (softmax(theta(r) phi(r)^T) g(r)), an image's regions r of the boxes, by RoIAlign of 3x3 cells
 
     G is a `PixelGraph`, z an `ObjectRelation`; the first norm is of the whole batch. Each A is a 1x1 convolution with
