@@ -62,33 +62,6 @@ class KL(torch.autograd.Function):
         return *(None if slope is None else (slope * grad).to(x.dtype) for slope, x in pairs), None, None
 
 
-def grouped_kl(student: Tensor, teacher: Tensor, group: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return KL(teacher || student) at each pixel in three parts: between group and rest, in the group, in the rest.
-
-    From logarithms: a mass that underflows is no infinity. A part of less than two classes is 0.
-
-    Args:
-        student: (B, C, h, w) logits.
-        teacher: the same shape.
-        group: the same shape, bool: which classes are of the group at this pixel.
-        temperature: divides both, above 0.
-
-    Returns:
-        Three (B, h, w): of (the group's mass, that of the rest), of the group's own softmax and of the rest's.
-    """
-    with full_precision(student, teacher) as (s, t):
-        masses = [
-            torch.stack([soften(z, temperature).masked_fill(~part, -1e30).logsumexp(1) for part in (group, ~group)], 1)
-            for z in (s, t)
-        ]
-        between, inside, outside = (
-            KL.apply(*masses, 1.0, None),
-            KL.apply(s, t, temperature, group),
-            KL.apply(s, t, temperature, ~group),
-        )
-        return between, inside, outside
-
-
 def parts(x: Tensor) -> Iterator[slice]:
     """Yield slices of the first dimension: of a few rows that fit a CPU's cache, of all on other devices."""
     rows = max(CACHED // max(x[:1].numel(), 1), 1) if x.device.type == "cpu" else max(len(x), 1)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from segkd.errors import SegkdError
 from segkd.losses._common import check_pair, check_temperature, pixel_mean, valid_pixels
-from segkd.losses._kl import grouped_kl
+from segkd.losses._grouped_kl import grouped_kl
 from segkd.losses.base import Loss
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segkd.errors import SegkdError, nearest
 from segkd.losses._common import check_pair, check_temperature, full_precision, labelled_pixels, pixel_mean
-from segkd.losses._kl import grouped_kl
+from segkd.losses._grouped_kl import grouped_kl
 from segkd.losses.base import Loss
 
 Model = Literal["student", "teacher"]
