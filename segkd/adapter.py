@@ -60,6 +60,8 @@ class Adapter(Supervision):
     ) -> None:
         super().__init__()
         self.auxiliary_weight = auxiliary_weight
+        # What completes a batch's target with what is kept of its views, such as images that fool a teacher.
+        self.kept: Any = None
         self.class_map = None if class_map is None else merged_classes(class_map)
         self.register_buffer("scale", None, persistent=False)
         self.register_buffer("shift", None, persistent=False)
@@ -107,10 +109,6 @@ class Adapter(Supervision):
         if ignore_index is None or not isinstance(target, Tensor) or target.dim() != 3:
             return target
         return torch.where(labelled.to(target.device)[:, None, None], class_ids(target), ignore_index)
-
-    def complete(self, images: Any, target: Any, views: Any) -> Any:
-        """Return a batch's target with what is kept of these views, see `segkd.step.Step`: here nothing."""
-        return target
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
         """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.

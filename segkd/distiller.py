@@ -175,7 +175,8 @@ class Distiller(nn.Module):
         if labelled is not None:
             check_labelled(labelled, images, target)
             target = self.adapter.hide(images, target, labelled, ignored)
-        target = self.adapter.complete(images, target, views)
+        if target is not None and self.adapter.kept is not None:
+            target = self.adapter.kept.complete(target, views)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
         step = Step(images, target, labelled, views, done)
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from segkd.adapter import Adapter
-from segkd.detection.adversarial import ADVERSARIAL, StoredImages, fooled, fooling_images
+from segkd.detection.adversarial import ADVERSARIAL, fooled, fooling_images
 from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.heads import DenseHead, Place, dense_head
 from segkd.detection.output import DenseOutput, DetectorOutput, Regions, TwoStageOutput
@@ -82,7 +82,6 @@ class DetectionAdapter(Adapter):
         self.headless: list[nn.Module] = []
         # Likewise the one that is fooled, if any.
         self.fooled: list[nn.Module] = []
-        self.kept: StoredImages | None = None
 
     def prepare(self, student: nn.Module, teacher: Any, terms: Mapping[str, Term]) -> None:
         """Take over the student's transform, and check that the terms fit the detectors.
@@ -162,10 +161,6 @@ class DetectionAdapter(Adapter):
                 image[:, height:] = 0
                 image[:, :, width:] = 0
         return ImageList(found, images.image_sizes)
-
-    def complete(self, images: Any, target: Any, views: Any) -> Any:
-        """Return the targets with the images that fool the teacher, where they are kept."""
-        return target if target is None or self.kept is None else self.kept.complete(target, views)
 
     def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
         """Return the targets with no box in images that have no label, whatever they say of these."""

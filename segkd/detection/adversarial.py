@@ -149,7 +149,7 @@ class StoredImages(Stored):
     def offers(self, reads: Collection[str]) -> Shapes:
         """Hook the modules among the places, and have the adapter ask for what is kept."""
         if self.places(reads):
-            self.adapter.kept = self  # type: ignore[assignment]  # a detector's
+            self.adapter.kept = self
         return super().offers(reads)
 
     def places(self, reads: Collection[str]) -> list[str]:

@@ -9,7 +9,7 @@ FAULTS = [
     ("resume without a run", "train --resume", ("--resume",)),
     ("train of a config and a run", "train tiny.yaml --resume runs/tiny", ("not both",)),
     ("resume of what is no run", "train --resume runs/none", ("there is no run 'runs/none'", "there is none in runs")),
-    ("eval without a target", "eval", ("RUN|CONFIG", "segkd eval --help")),
+    ("eval without a target", "eval", ("RUN|STUDENT|CONFIG", "segkd eval --help")),
     ("eval of what nothing was trained of", "eval tiny.yaml", ("tiny.yaml", "nothing to measure", "runs/tiny")),
     ("data without a command", "data", ("Missing command", "segkd data --help")),
     ("a count that is no number", "data show tiny.yaml --count many", ("--count",)),
