@@ -21,10 +21,11 @@ class _State:
     number: int | None = None
     holds = 0
     process = 0
+    is_repeated = False
 
 
 @contextlib.contextmanager
-def interruptible(way_on: str = "") -> Iterator[None]:
+def interruptible(way_on: str = "", is_repeated: bool = False) -> Iterator[None]:
     """Within this the first signal raises `Interrupted`, at once or where `raise_if_asked` is called; a second kills.
 
     A signal that is ignored, as under ``nohup``, stays ignored. Within another `interruptible`, or in a thread, the
@@ -32,12 +33,14 @@ def interruptible(way_on: str = "") -> Iterator[None]:
 
     Args:
         way_on: how to go on then, where nobody within has said it.
+        is_repeated: whether who asks repeats it until it is followed: a second signal counts for nothing then.
     """
     taken = not _State.handled and threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if taken else {}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     if taken:
         _State.handled, _State.number, _State.process = tuple(before), None, os.getpid()
+        _State.is_repeated = is_repeated
         claim()
     try:
         yield
@@ -83,6 +86,8 @@ def raise_if_asked() -> None:
 
 
 def _handle(number: int, frame: Any) -> None:
+    if _State.number is not None and _State.is_repeated and os.getpid() == _State.process:
+        return
     # A second signal, or one to a process that was forked from this one, does what signals do.
     if _State.number is not None or os.getpid() != _State.process:
         signal.signal(number, signal.SIG_DFL)

@@ -209,8 +209,8 @@ class Cluster:
                         say(console, f"{task.title}: its worker is lost ({type(error).__name__}), {how}")
                         if is_left:
                             waiting[self._submit(task)] = task
-                if not is_ending and (signals.asked() is not None or is_over(results)):
-                    is_ending = True
+                is_ending = is_ending or signals.asked() is not None or is_over(results)
+                if is_ending:
                     self._end(waiting)
                 if short := self.short_of([task.config for task in waiting.values()]):
                     if short_since is None:
@@ -221,8 +221,8 @@ class Cluster:
                 else:
                     short_since = None
         finally:
-            self._end(waiting)
             while waiting:
+                self._end(waiting)
                 look()
         return results
 
@@ -245,7 +245,10 @@ class Cluster:
         return remote.remote(task.do, self._mail, len(self._machines()) > 1, task.log, os.getcwd(), settings)
 
     def _end(self, waiting: Mapping[Any, RayTask]) -> None:
-        """Ask tasks to end; those that run finish a step first."""
+        """Ask tasks to end; those that run finish a step first.
+
+        Again and again: what Ray asks of a task that is about to begin is sometimes not heard.
+        """
         for each in waiting:
             self._ray.cancel(each)
 

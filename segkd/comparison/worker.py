@@ -70,7 +70,7 @@ def done_there(
         try:
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-            with interruptible():  # the end that Ray asks for is like Ctrl-C
+            with interruptible(is_repeated=True):  # the end that Ray asks for is like Ctrl-C
                 return do(Console(file=sender, width=1000))
         except Interrupted:
             return None
