@@ -1,9 +1,11 @@
 """What happens around the steps: metrics.csv, pictures, what a person watches, and what the run costs."""
 
+import contextlib
 import csv
 import io
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -79,6 +81,10 @@ def peak_memory() -> int | None:
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
         return None
+    # What getrusage says counts, on Linux, the process that started this one too.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

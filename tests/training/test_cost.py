@@ -1,6 +1,8 @@
 import csv
 import json
 import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,3 +75,11 @@ def test_peak_memory_does_not_fall():
     held = torch.ones(30_000_000)
     held += 1
     assert peak_memory() >= max(before, held.nbytes)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    held = torch.ones(500_000_000)
+    code = "from segkd.training.callbacks import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < held.nbytes
