@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ from segkd.store.store import Store
 from segkd.teachers import Stored
 from segkd.training.task import Task
 from segkd.training.teacher_schema import StoreBlock
+
+Precision = Callable[[], AbstractContextManager[Any]]
+"""Gives a context to run a network in, anew each time: it can be entered once."""
 
 SAMPLE = 4
 """So many entries that were there before are compared with what the teacher gives anew."""
@@ -100,17 +103,17 @@ class Stores(pl.Callback):
         """Fill what this run lacks: every process its part."""
         if not self.wanted:
             return
-        context = trainer.precision_plugin.forward_context
+        context: Precision = trainer.precision_plugin.forward_context
         seen = trainer.global_step * self.task.config.trainer.accumulate * self.task.config.data.batch_size
         dataset = self.task.train_set()
-        self.fill(dataset, module.device, context(), seen * trainer.world_size, trainer.world_size)
+        self.fill(dataset, module.device, context, seen * trainer.world_size, trainer.world_size)
         trainer.strategy.barrier()
 
     def fill(
         self,
         dataset: SeededDataset,
         device: torch.device,
-        context: AbstractContextManager[Any] | None = None,
+        context: Precision = nullcontext,
         start: int = 0,
         world: int = 1,
     ) -> list[Filled]:
@@ -136,7 +139,7 @@ class Stores(pl.Callback):
             root = self.root or store_root(block.store)
             store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
             for teacher, reads in teachers:
-                with torch.no_grad(), context or nullcontext():
+                with torch.no_grad(), context():
                     self._fill(store, teacher, reads, views, dataset, about, device)
                 teacher.entries = store
             places = [place for teacher, reads in teachers for place in teacher.places(reads)]

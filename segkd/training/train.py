@@ -208,7 +208,7 @@ def prepare(config: Config, console: Console, root: Path | None = None) -> tuple
         lay_out(distiller, config)
     if not stores.wanted:
         return [], fitting
-    precision = trainer.precision_plugin.forward_context()
+    precision = trainer.precision_plugin.forward_context
     return stores.fill(dataset, trainer.strategy.root_device, precision, world=trainer.world_size), fitting
 
 

@@ -129,6 +129,26 @@ def test_a_store_is_filled_without_training(teacher: Path) -> None:
     refused(segkd("store", path, "teacher.store=false"), "no teacher is stored: set teacher.store=true")
 
 
+def test_two_teachers_and_two_stages_are_filled_in_a_runs_precision(teacher: Path) -> None:
+    terms = {"kd": {"loss": "pixel_kd", "teacher": "a:logits"}, "cwd": {"loss": "cwd", "teacher": "b:logits"}}
+    block = {"config": None, "checkpoint": str(teacher / "runs/teacher"), "store": {"folder": str(teacher / "kept")}}
+    second = {"fitnet": {"loss": "fitnet", "student": "decoder", "teacher": "a:decoder"}}
+    content = {
+        "base": "tiny.yaml",
+        "name": "two",
+        "data": {"views": 2, "view_seed": 5},
+        "teachers": {"a": block, "b": {**block, "store": {**block["store"], "dtype": "float16"}}},
+        "distill": {"terms": terms},
+        "trainer": {"max_steps": None, "precision": "bf16-mixed"},
+        "stages": [{"steps": 2}, {"steps": 2, "distill": {"terms": second}}],
+    }
+    train(write(teacher / "two.yaml", content))
+    assert len(stores(teacher / "kept")) == 2
+    train(teacher / "two.yaml", "name=again")
+    assert result(teacher, "again")["store"]["views"] == 0
+    assert same(student(teacher, "again"), student(teacher, "two"))
+
+
 def test_what_cannot_be_stored_is_told_before_anything_is_trained(teacher: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = config(teacher, "one", {"folder": str(tmp_path / "file")})
