@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,6 +82,7 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
         if address:
             _check_answers(address)
         else:  # nothing but short messages goes through its memory for objects
+            _check_disk()
             options = {"address": "local", "include_dashboard": False, "object_store_memory": 100 * 2**20}
         try:
             with signals.held_back():
@@ -97,6 +99,18 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
     finally:
         if not is_guest:
             ray.shutdown()
+
+
+def _check_disk() -> None:
+    """Raise where the disk is so full that Ray would begin nothing, and say so in a log of its own alone."""
+    folder = os.environ.get("RAY_TMPDIR") or "/tmp"  # where Ray writes
+    limit = float(os.environ.get("RAY_local_fs_capacity_threshold") or 0.95)  # noqa: SIM112 (Ray's)
+    usage = shutil.disk_usage(folder)
+    if (full := 1 - usage.free / usage.total) > limit:
+        raise SegkdError(
+            f"--on ray: the disk of {folder} is {full:.0%} full, and Ray begins nothing above {limit:.0%}: "
+            "free some, or name a folder elsewhere in $RAY_TMPDIR"
+        )
 
 
 def _check_answers(address: str) -> None:

@@ -100,6 +100,12 @@ class TestAddress:
         refused(outcome, "--on ray=127.0.0.1:9: the cluster does not answer: Connection refused")
         assert not (experiment / "out").exists()
 
+    def test_on_a_disk_that_is_too_full_for_it(self, experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0.0001")  # of Ray itself
+        outcome = segkd("compare", experiment / "tiny.yaml", "--out", experiment / "out", "--on", "ray")
+        refused(outcome, "--on ray: the disk of ", "% full, and Ray begins nothing", "$RAY_TMPDIR")
+        assert not (experiment / "out").exists()
+
     def test_that_is_none(self) -> None:
         with (
             pytest.raises(SegkdError, match=r"ray=nonsense: the cluster does not answer: ValueError"),
