@@ -77,13 +77,13 @@ def compare(
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
     teachers = teachers_of([Job(config.name, config) for config in methods])
-    trained = [*methods, *(job.config for job in teachers)]
+    asking = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
     options = ["--seeds", str(seeds), "--budget", budget, *(["--same-time"] if same_time else [])]
     command = shlex.join(["segkd", "compare", *named, *options, *overrides])
     with (
         interruptible("the same command goes on where this stopped"),
-        cluster(on, trained) as there,
+        cluster(on, asking) as there,
     ):
         place = Workplace(out)
         if steps is None and "steps" not in place.agreed():  # a teacher that is stored is timed with its weights
@@ -91,12 +91,17 @@ def compare(
         steps = agree_on_steps(place, methods, asked, steps, command, console, there)
         jobs = make_jobs(methods, seeds, steps)
         train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
-        if same_time:
-            own = baseline or plainest({config.name: config for config in methods})
-            longer = longer_baselines(place, methods, steps, own, seeds, console, there)
-            steps |= {config.name: config.trainer.max_steps for config in longer}
-            jobs = make_jobs([*methods, *longer], seeds, steps)
         failed = train_jobs(place, jobs, console, there)
+        if same_time:  # timed now: stores are filled, and processes that share the work have left the machine quiet
+            own = baseline or plainest({config.name: config for config in methods})
+            trained = [config for config in methods if config.name not in {job.method for job in failed}]
+            if own in [config.name for config in trained]:
+                longer = longer_baselines(place, trained, steps, own, seeds, console, there)
+                steps |= {config.name: config.trainer.max_steps for config in longer}
+                more, total = make_jobs(longer, seeds, steps), len(jobs) + seeds * len(longer)
+                titles = [f"run {n} of {total}, {job.config.name}" for n, job in enumerate(more, len(jobs) + 1)]
+                failed += train_jobs(place, more, console, there, titles)
+                jobs += more
         with place.lock("report"):
             # Looked for under the lock: the last report is on all that is finished.
             finished = [job for job in jobs if job.run.finished]

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import Timeout
 from rich.console import Console
 
-from segkd.common.progress import say
+from segkd.common.progress import say, shown
 from segkd.comparison.charges import has_charges, shared
 from segkd.comparison.cluster import Cluster, RayTask
 from segkd.comparison.plan import Job, make_jobs
@@ -39,9 +39,9 @@ def longer_baselines(
 ) -> list[Config]:
     """Return the baseline's configs for as many steps as each method's time buys, the fewest first.
 
-    All that share the directory get the same answer: the first time stores are filled, which the runs need anyway, and
-    some steps of each method are timed; later processes and commands find that in ``comparison.json``. The teachers
-    must be trained.
+    All that share the directory get the same answer: the first time some steps of each method are timed, after its
+    stores are filled where they are not; later processes and commands find that in ``comparison.json``, and a round of
+    timing that is whole is not done again. The teachers must be trained.
 
     Args:
         place: the comparison's directory; into its ``comparison.json``, under ``same_time``, go ``baseline``, and by
@@ -89,6 +89,7 @@ def _agree(
             else:
                 time_all = partial(_taken, [own, *new], seeds, place)
                 (found,) = cluster.run([RayTask("timing", own.config, time_all, place.log("timing"))], console)
+            agreed.pop("rounds", None)
             agreed |= {key: {**agreed.get(key, {}), **value} for key, value in found.items()}
             # What was agreed before stands: its runs may be there.
             agreed |= {"baseline": baseline, "steps": _steps(agreed, baseline, own.config.trainer.max_steps)}
@@ -128,16 +129,21 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
             file = place.written(job.config).with_suffix(".json")
             run_module("segkd.comparison.charges", place, job.config, str(seeds), str(file), console=console)
             charges[job.method] = json.loads(file.read_text())
-    rounds: list[dict[str, tuple[float, float]]] = []
-    for number in range(1, ROUNDS + 1):
+    first, names = jobs[0].method, [job.method for job in jobs]
+    rounds: list[dict[str, tuple[float, float]]] = place.agreed().get("same_time", {}).get("rounds", [])
+    rounds = rounds if all(list(each) == names for each in rounds) else []
+    for number in range(len(rounds) + 1, ROUNDS + 1):
         say(console, f"a few steps of each method are timed: {number} of {ROUNDS}")
-        rounds.append({})
-        for job in jobs:
+        found: dict[str, tuple[float, float]] = {}
+        for job in shown(jobs, len(jobs), "timed", console):
             step = float(run_module("segkd.comparison.timing", place, job.config))
             stored = charges[job.method]["stores"]
             view = float(run_module("segkd.comparison.charges", place, job.config)) if stored else 0.0
-            rounds[-1][job.method] = step, view
-    first, names = jobs[0].method, [job.method for job in jobs]
+            found[job.method] = step, view
+        rounds.append(found)
+        with place.lock("budget"):
+            agreed = place.agreed()
+            place.agree({**agreed, "same_time": {**agreed.get("same_time", {}), "rounds": rounds}})
     second = statistics.median(each[first][0] for each in rounds)
     # In steps of the baseline of the same round, which is what a busy machine leaves as it is.
     steps, views = (
