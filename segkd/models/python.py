@@ -76,7 +76,7 @@ class Python(Family):
             module, own = module
             images |= own
         if not isinstance(module, nn.Module):
-            raise SegkdError(f"{where} returned a {type(module).__name__}, no torch.nn.Module")
+            raise SegkdError(f"{where} returned no torch.nn.Module but {type(module).__name__}")
         try:
             preprocess = Preprocess(**images)
         except TypeError as error:

@@ -232,11 +232,17 @@ class Task(ABC):
         """Return the student; the same seed gives the same weights, whatever teaches it.
 
         Without pretrained weights and checkpoint where others are loaded over them.
+
+        Raises:
+            SegkdError: it cannot be built; the config's name stands before the reason.
         """
         import torch
 
         torch.manual_seed(self.config.seed)
-        network = self.network(self.config.student, self.class_names, weights)
+        try:
+            network = self.network(self.config.student, self.class_names, weights)
+        except SegkdError as error:
+            raise SegkdError(f"{self.config.name}: student: {error}") from error.__cause__
         network.recorded.update(colors=self.spec.colors, dataset=self.spec.name, **self.info())
         return network
 

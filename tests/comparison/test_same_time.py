@@ -120,7 +120,8 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     process = start(*arguments, "--same-time")
     printed = process.communicate(timeout=900)[0]
     assert process.returncode == 0, printed
-    assert "a few steps of each method are timed: 3 of 3" in printed
+    assert printed.index("run 6 of 6, rdd_seed1, begins") < printed.index("a few steps of each method are timed")
+    assert "timed: 3 of 3" in printed
     agreed = json.loads((folder / "out/comparison.json").read_text())["same_time"]
     assert agreed["baseline"] == "tiny"
     assert agreed["filling"]["kept"] > agreed["shared"]["kept"] > 0
@@ -140,3 +141,13 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     again = segkd(*arguments, "--same-time")
     assert "timed" not in again.out
     assert "begins" not in again.out
+    # Cut between two rounds of timing, it goes on with the second.
+    file = folder / "out/comparison.json"
+    content = json.loads(file.read_text())
+    whole = {name: [agreed["times"][name], 0.001] for name in ("tiny", "kept", "rdd")}
+    write(file, json.dumps({**content, "same_time": {"baseline": "tiny", "rounds": [whole, whole]}}))
+    again = segkd(*arguments, "--same-time")
+    assert [number for number in (1, 2, 3) if f"timed: {number} of 3" in again.out] == [3]
+    found = json.loads(file.read_text())["same_time"]
+    assert found["times"] == pytest.approx(agreed["times"])  # the median of what was there twice
+    assert "rounds" not in found

@@ -49,7 +49,7 @@ def several(name: str, change: str, *texts: str) -> Fault:
 def student(name: str, block: dict[str, Any], *texts: str, **more: Any) -> Fault:
     """Return the row of a student of another family, with the module mine.py beside it."""
     files = {"bad.yaml": {"base": "tiny.yaml", "student": block}, "mine.py": OWN}
-    return Fault(name, "train bad.yaml", texts, files, **more)
+    return Fault(name, "train bad.yaml", ("student", *texts), files, **more)
 
 
 def unlabelled(name: str, share: float, *texts: str) -> Fault:
@@ -148,7 +148,7 @@ FAULTS = [
     student("a builder in a module that is nowhere", {"build": "nowhere:make"}, "nowhere"),
     student("a builder that its module lacks", {"build": "mine:nothng"}, "did you mean 'nothing'?"),
     student("a builder that is a number", {"build": "mine:LIMIT"}, "mine:LIMIT", "of type int"),
-    student("a builder of no module", {"build": "mine:nothing"}, "mine:nothing", "returned a str, no torch.nn.Module"),
+    student("a builder of no module", {"build": "mine:nothing"}, "mine:nothing", "returned no torch.nn.Module but str"),
     student("a builder that fails", {"build": "mine:fails"}, "mine:fails", "OSError: no such weights"),
     Fault(
         "a teacher of classes of other names",

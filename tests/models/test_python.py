@@ -86,7 +86,7 @@ def test_its_folder_names_no_code_and_is_opened_with_it(own):
         ({"build": "ownmodels:mkae"}, ("'ownmodels:mkae'", "has no 'mkae'", "did you mean 'make'?")),
         ({"build": "ownmodel:make"}, ("no module 'ownmodel'", "did you mean 'ownmodels'?")),
         ({"build": "ownmodels:number"}, ("of type int", "neither a class nor a function")),
-        ({"build": "ownmodels:nothing"}, ("ownmodels:nothing", "returned a str, no torch.nn.Module")),
+        ({"build": "ownmodels:nothing"}, ("ownmodels:nothing", "returned no torch.nn.Module but str")),
         ({"build": "ownmodels:fails"}, ("ownmodels:fails", "RuntimeError: no such thing")),
         (
             {"build": "ownmodels:make", "options": {"wdith": 2}},
