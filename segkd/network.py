@@ -197,6 +197,10 @@ class Network(nn.Module):
         self._as_map, self._predictor = as_map, predictor
         self._seen = (0, 0)
 
+    def extra_repr(self) -> str:
+        """Return what no parameter says and its outputs depend on: a stored average of networks is of these."""
+        return f"preprocess={self.preprocess}, class_map={self.class_map}"
+
     def forward(self, images: Any, *further: Any) -> Any:
         """Return what the module returns for raw images.
 

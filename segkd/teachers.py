@@ -177,6 +177,10 @@ class Average(nn.Module):
         if len(self.weights) != len(self.members) or not all(0 < weight < math.inf for weight in self.weights):
             raise SegkdError(f"an average of {len(self.members)} models has a weight above 0 for each, got {weights}")
 
+    def extra_repr(self) -> str:
+        """Return what no parameter says: a stored average is of these weights."""
+        return f"weights={self.weights}"
+
     def forward(self, images: Any) -> Tensor:
         """Return log-probabilities (B, C, h, w), of the first model's size, in float32 also under autocast."""
         mean: Tensor | None = None

@@ -19,6 +19,16 @@ class StoreBlock(Block):
     folder: PathText | None = Field(None, description="where; default `$SEGKD_STORE`, else `runs/store`")
 
 
+StoreKey = Annotated[
+    StoreBlock | None,
+    Switch,
+    Field(
+        description="true, or a block: what the terms read of the teacher is kept for each view, and read instead of "
+        "running it"
+    ),
+]
+
+
 class TeacherBlock(ModelBlock):
     """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
@@ -42,11 +52,7 @@ class TeacherBlock(ModelBlock):
         description="student class of each teacher class, null for none: a list, or those by name whose names differ",
     )
     partial: bool = Field(False, description="it may lack classes of the student: pixel_kd's known leaves them out")
-    store: Annotated[StoreBlock | None, Switch] = Field(
-        None,
-        description="true, or a block: what the terms read of the teacher is kept for each view, and read instead of "
-        "running it",
-    )
+    store: StoreKey = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "TeacherBlock":
@@ -72,6 +78,7 @@ class AverageBlock(Block):
 
     average: Annotated[list[str], Field(min_length=1)] = Field(description="names of other entries of teachers")
     weights: list[Above0] | None = Field(None, description="of each; default all alike")
+    store: StoreKey = None
 
     @model_validator(mode="after")
     def _a_weight_for_each(self) -> "AverageBlock":

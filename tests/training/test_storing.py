@@ -149,6 +149,28 @@ def test_two_teachers_and_two_stages_are_filled_in_a_runs_precision(teacher: Pat
     assert same(student(teacher, "again"), student(teacher, "two"))
 
 
+def test_an_average_is_kept_as_what_it_is_of(teacher: Path) -> None:
+    block = {"config": None, "checkpoint": str(teacher / "runs/teacher")}
+    average = {"average": ["a", "b"], "weights": [2, 1]}
+    other = {"config": "teacher.yaml", "overrides": {"name": "other", "seed": 2, "trainer": {"max_steps": 1}}}
+
+    def of(name: str, **changes: Any) -> Path:
+        both = {**average, "store": {"folder": str(teacher / "kept")}, **changes}
+        content = {"base": "tiny.yaml", "name": name, "data": {"views": 2, "view_seed": 5}}
+        terms = {"kd": {"loss": "pixel_kd", "teacher": "both:logits"}}
+        teachers = {"a": block, "b": other, "both": both}
+        return write(teacher / f"{name}.yaml", {**content, "teachers": teachers, "distill": {"terms": terms}})
+
+    train(of("live", store=None))
+    train(of("stored"))
+    assert same(student(teacher, "stored"), student(teacher, "live"))
+    assert len(stores(teacher / "kept")) == 1
+    train(of("again"))
+    assert result(teacher, "again")["store"]["views"] == 0
+    train(of("otherwise", weights=[1, 2]))  # the same networks, yet another average
+    assert len(stores(teacher / "kept")) == 2
+
+
 def test_what_cannot_be_stored_is_told_before_anything_is_trained(teacher: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = config(teacher, "one", {"folder": str(tmp_path / "file")})
