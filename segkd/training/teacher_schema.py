@@ -88,7 +88,7 @@ class AverageBlock(Block):
 
 
 class Teachers(Block):
-    """Several teachers by name: each as `teacher` is, or {average: [names of others], weights: [...]}."""
+    """Several teachers by name: each as `teacher` is, or {average: [names of others], weights: [...], store: ...}."""
 
     def blocks(self) -> dict[str, TeacherBlock | AverageBlock]:
         """Return those that are not null."""
