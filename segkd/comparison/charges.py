@@ -1,7 +1,7 @@
 """What a run costs beside its steps: filling its teachers' stores, fitting auxiliary heads.
 
-Run as a program, so that threads and devices are its own, ``python -m segkd.comparison.charges CONFIG SEEDS FILE``
-writes `charges_of` into a file, and without the last two it prints `seconds_per_view`.
+Run as a program, so that threads and devices are its own: ``python -m segkd.comparison.charges CONFIG SEEDS FILE``
+writes `charges_of` into a file.
 """
 
 import json
@@ -91,10 +91,6 @@ def shared(charges: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 if __name__ == "__main__":
     try:
-        if len(sys.argv) == 2:
-            print(seconds_per_view(load_config(sys.argv[1])))
-        else:
-            found = charges_of(load_config(sys.argv[1]), int(sys.argv[2]), Console())
-            Path(sys.argv[3]).write_text(json.dumps(found))
+        Path(sys.argv[3]).write_text(json.dumps(charges_of(load_config(sys.argv[1]), int(sys.argv[2]), Console())))
     except SegkdError as error:
         sys.exit(f"segkd: {error}")

@@ -136,10 +136,9 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
         say(console, f"a few steps of each method are timed: {number} of {ROUNDS}")
         found: dict[str, tuple[float, float]] = {}
         for job in shown(jobs, len(jobs), "timed", console):
-            step = float(run_module("segkd.comparison.timing", place, job.config))
-            stored = charges[job.method]["stores"]
-            view = float(run_module("segkd.comparison.charges", place, job.config)) if stored else 0.0
-            found[job.method] = step, view
+            too = ["views"] if charges[job.method]["stores"] else []
+            printed = run_module("segkd.comparison.timing", place, job.config, *too).split()
+            found[job.method] = float(printed[0]), float(printed[1]) if too else 0.0
         rounds.append(found)
         with place.lock("budget"):
             agreed = place.agreed()

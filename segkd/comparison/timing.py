@@ -1,6 +1,7 @@
 """How long a step of a config takes on this machine: what a budget of minutes is turned into steps with.
 
-Run as a program, ``python -m segkd.comparison.timing CONFIG``, so that threads and devices are its own.
+Run as a program, ``python -m segkd.comparison.timing CONFIG``, so that threads and devices are its own; with ``views``
+after the config it prints the seconds of filling a view's part of the teachers' stores too.
 """
 
 import itertools
@@ -14,6 +15,7 @@ import torch
 from rich.console import Console
 
 from segkd.balance import EVERY, FIRST
+from segkd.comparison.charges import seconds_per_view
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.fit import make_trainer
@@ -81,6 +83,7 @@ class _Clock(pl.Callback):
 
 if __name__ == "__main__":
     try:
-        print(seconds_per_step(load_config(sys.argv[1])))
+        timed = load_config(sys.argv[1])
+        print(seconds_per_step(timed), *(seconds_per_view(timed) for _ in sys.argv[2:]))
     except SegkdError as error:
         sys.exit(f"segkd: {error}")

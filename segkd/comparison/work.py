@@ -140,7 +140,7 @@ def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster 
 
 
 def run_module(module: str, place: Workplace, config: Config, *arguments: str, console: Console | None = None) -> str:
-    """Run a module that times something of a config, in a process of its own, and return the last that it printed.
+    """Run a module that times something of a config, in a process of its own, and return the last line that it printed.
 
     With a console all that it prints is shown there, and nothing returned.
     """
@@ -150,7 +150,7 @@ def run_module(module: str, place: Workplace, config: Config, *arguments: str, c
     if done.returncode:
         why = last_line(done.stderr) or f"exit status {done.returncode}"
         raise SegkdError(f"{config.name} cannot be timed: {why}")
-    return done.stdout.split()[-1] if done.stdout else ""
+    return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
 def last_line(text: str) -> str:
