@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,6 +57,9 @@ def done_there(
     """Do a task's work in the worker, in the folder that the task came from, and return what it returns."""
     for name, value in settings.items():
         os.environ.setdefault(name, value)  # what a machine says itself, such as where its data lie, counts there
+    # What a shell starts in the background, Ray's workers too, ignores Ctrl-C: a task could never be asked to end.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     host = socket.gethostname()
     try:
         os.chdir(folder)
