@@ -1,6 +1,5 @@
 """A comparison on a Ray cluster: what it asks for, what is refused, and a worker that is lost."""
 
-import _thread
 import io
 import os
 import re
@@ -18,7 +17,6 @@ from experiments import expect_same, refused, segkd, start, train
 from rich.console import Console
 
 from segkd.comparison.cluster import Cluster, RayTask, cluster
-from segkd.comparison.worker import done_there
 from segkd.errors import SegkdError
 from segkd.training.config import load_config
 from segkd.training.run import Run
@@ -114,25 +112,6 @@ class TestAddress:
             cluster("ray=nonsense", []),
         ):
             pass
-
-
-def test_a_task_of_what_was_started_in_the_background_can_be_asked_to_end(tmp_path: Path) -> None:
-    """A shell's ``&`` has Ctrl-C ignored, and Ray's workers inherit that."""
-    reached = []
-
-    def do(console: Console) -> int:
-        _thread.interrupt_main()  # as Ray asks
-        time.sleep(0.1)
-        reached.append("the end")
-        return 7
-
-    before, folder = signal.signal(signal.SIGINT, signal.SIG_IGN), Path.cwd()
-    try:
-        assert done_there(do, None, False, tmp_path / "task.log", str(tmp_path), {}) is None
-    finally:
-        signal.signal(signal.SIGINT, before)
-        os.chdir(folder)
-    assert not reached
 
 
 @pytest.fixture(scope="class")
