@@ -15,9 +15,8 @@ class CWD(Loss):
     The paper's weights are 3 on logits and 50 on features. Its released code computes the same; the values are
     MMRazor's. In place of `ICSD`: the two look at the same distributions, this channel by channel, that pair by pair.
 
-    At the published weight it outweighs the labels: on CamVid 3 times the loss goes from 23 to 1.5 while the
-    cross-entropy goes from 2.4 to 0.3 (``train/cwd`` and ``train/task`` in TensorBoard, after
-    ``segkd train camvid_cwd``).
+    At the published weight it outweighs the labels: with a DeepLabV3+ on CamVid 3 times the loss goes from 23 to 1.5
+    while the cross-entropy goes from 2.4 to 0.3 (``train/cwd`` and ``train/task`` in TensorBoard).
 
     Args:
         temperature: divides the activations, above 0.

@@ -119,8 +119,8 @@ class ICSD(Loss):
     The two differ by orders of magnitude (16.9 and 5.7e-4, 0.065 and 6.0e-5 on two pairs of tensors of
     ``tests/reference/losses.json``), so the published weight 9500 belongs to ``released``, beside a cross-entropy that
     the released code divides by the batch once more (``distill.task_weight: 0.16667`` for its 6 images). On CamVid at
-    240x320 with a trained teacher the paper variant starts at 60 to 80 and ends near 2 (``train/icsd`` in TensorBoard,
-    after ``segkd train camvid_icsd``): a weight of 0.01 to 0.1 brings it to the size of the cross-entropy at first. On
+    240x320 with a trained teacher and a DeepLabV3+ the paper variant starts at 60 to 80 and ends near 2
+    (``train/icsd`` in TensorBoard): a weight of 0.01 to 0.1 brings it to the size of the cross-entropy at first. On
     other images or at another resolution the entries are larger or smaller: look at the value in the first steps before
     you choose a weight. Use it where labels are few, alone or beside pixel KD.
 
