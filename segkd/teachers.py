@@ -86,6 +86,8 @@ class Stored(Live):
     """
 
     runs = False
+    cannot = "nothing that is read of it can be kept"
+    """What a user is told where there is no place that could be kept."""
 
     def __init__(self, module: nn.Module, entries: Entries | None = None) -> None:
         super().__init__(module)
@@ -100,6 +102,10 @@ class Stored(Live):
         """Return under which places it is kept what is read at these."""
         kept = ["logits" if place == NATIVE else place for place in reads if place != "aux" or self.has_auxiliary]
         return list(dict.fromkeys(kept))
+
+    def about(self) -> dict[str, Any]:
+        """Return what else, plain values, that depends on which is kept, beside the model, the views and the run."""
+        return {}
 
     @torch.no_grad()
     def keep(self, images: Any, reads: Collection[str], target: Any = None) -> dict[str, Any]:

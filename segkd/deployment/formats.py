@@ -61,7 +61,23 @@ def _write_onnx(graph: Graph, path: Path) -> None:
         names["dynamic_axes"] = {graph.input: dict(graph.axes)}
         torch.onnx.export(graph.network, (graph.example,), str(path), dynamo=False, **names)
         model = onnx.load(path)
+        _cast_grids(model)
     save_onnx(model, graph.info, path)
+
+
+def _cast_grids(model: Any) -> None:
+    """Give each sampled image a grid of its own dtype: the exporter before makes some of double, and none takes it."""
+    import onnx
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "GridSample":
+            image, grid = node.input
+            node.input[1] = f"{node.output[0]}/grid"
+            nodes.append(onnx.helper.make_node("CastLike", [grid, image], [node.input[1]]))
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def save_onnx(model: Any, info: Mapping[str, Any], path: Path) -> None:

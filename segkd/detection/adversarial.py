@@ -13,9 +13,7 @@ from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
 from segkd.reads import Route
-from segkd.step import View
 from segkd.taps import inner
-from segkd.teachers import Shapes, Stored
 
 ADVERSARIAL = "adversarial"
 """The place at which terms read FPN maps of such images, and their key in a target."""
@@ -135,47 +133,3 @@ def fooled(routes: Mapping[str, Route], dense: Collection[str], places: Collecti
         for module in sorted(set().union(*read.values()) - {*places}):
             raise SegkdError(f"term {name!r} reads {ADVERSARIAL!r}, for which {module!r} runs twice: read no module")
     return list(of)
-
-
-class StoredImages(Stored):
-    """A detector that runs on each batch, for what it gives depends on that, of which the images that fool it are kept.
-
-    Args:
-        module: see `Stored`.
-    """
-
-    runs = True
-
-    def offers(self, reads: Collection[str]) -> Shapes:
-        """Hook the modules among the places, and have the adapter ask for what is kept."""
-        if self.places(reads):
-            self.adapter.kept = self
-        return super().offers(reads)
-
-    def places(self, reads: Collection[str]) -> list[str]:
-        """Return under which places it is kept what is read at these."""
-        return [ADVERSARIAL] if ADVERSARIAL in reads else []
-
-    def keep(self, images: Sequence[Tensor], reads: Collection[str], target: Any = None) -> dict[str, Any]:
-        """Return the images that fool it, uint8, with the labels that they were made of."""
-        found = [fooling_image(self.module, *pair) for pair in zip(images, target, strict=True)]
-        labels = {key: tuple(of_image[key] for of_image in target) for key in ("boxes", "labels")}
-        return {ADVERSARIAL: {"image": tuple((x * 255).round().to(torch.uint8) for x in found), **labels}}
-
-    def kept(self, views: "list[View] | Tensor | None", reads: Collection[str]) -> None:
-        """Return nothing that it could be read of instead of being run."""
-        return
-
-    @torch.compiler.disable
-    def complete(self, target: Targets, views: "list[View] | Tensor | None") -> Targets:
-        """Return the targets of these views, each with its image that is kept, if it was made of the same labels."""
-        if self.entries is None or views is None:
-            return target
-        keys, found = views.tolist() if isinstance(views, Tensor) else views, []
-        for (epoch, index), of_image in zip(keys, target, strict=True):
-            kept: Any = self.entries.read((epoch, index), [ADVERSARIAL])
-            entry = kept and kept[ADVERSARIAL]
-            if entry and all(torch.equal(entry[key], of_image[key].cpu()) for key in ("boxes", "labels")):
-                of_image = {**of_image, ADVERSARIAL: entry["image"].to(of_image["boxes"].device) / 255}
-            found.append(of_image)
-        return found

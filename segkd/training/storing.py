@@ -85,6 +85,9 @@ class Stores(pl.Callback):
                     found.setdefault(name, []).extend(of_stage)
         self.wanted = found
         for name in found:
+            if not found[name]:
+                cannot = next(cast(Stored, of.teachers[name]).cannot for of in distillers if name in of.teachers)
+                raise SegkdError(f"{task.config.name}: teacher.store: {cannot}")
             block: Any = task.config.named_teachers()[name]
             root = self.root or store_root(block.store)
             there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
@@ -93,11 +96,6 @@ class Stores(pl.Callback):
                     f"{task.config.name}: teacher.store: {root} cannot be written ({there} is a file): name another "
                     "teacher.store.folder"
                 )
-        if not all(found.values()):
-            raise SegkdError(
-                f"{task.config.name}: teacher.store: {task.name} cannot keep what is read of its teachers: what they "
-                "give for an image depends on the batch that it is in"
-            )
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Fill what this run lacks: every process its part."""
@@ -164,6 +162,7 @@ class Stores(pl.Callback):
             "kept": block.store.dtype,
             "precision": str(config.trainer.precision),
             **({"layout": "channels_last"} if config.trainer.channels_last else {}),
+            **teacher.about(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "libraries": keys.of_libraries(),
         }

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from segkd import Term
 from segkd.detection import adversarial
-from segkd.detection.adversarial import StoredImages, adversarial_images, fooling_image
+from segkd.detection.adversarial import adversarial_images, fooling_image
 from segkd.detection.methods import InconsistentKD
+from segkd.detection.stored import StoredDetector
 from segkd.errors import SegkdError
 from segkd.losses import PKD
 from segkd.store.store import Store
@@ -108,7 +109,7 @@ def test_what_they_cannot_be_of_is_said() -> None:
 
 
 def test_what_is_kept_is_read_by_view_if_the_labels_are_the_same(tmp_path: Path) -> None:
-    distiller = distil(tiny("gfl", 0), StoredImages(tiny("gfl", 1)), {"own": Term(InconsistentKD())})
+    distiller = distil(tiny("gfl", 0), StoredDetector(tiny("gfl", 1)), {"own": Term(InconsistentKD())})
     (teacher,), views = distiller.teachers.values(), [(0, 7), (3, 2)]
     own = distiller(IMAGES, TARGETS, views=views).terms["own"]
     teacher.entries = Store(tmp_path)

@@ -57,7 +57,7 @@ def test_it_gives_what_transformers_gives_and_teaches_and_learns(name, made, con
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["segformer", "upernet", "mask2former", "eomt"])
+@pytest.mark.parametrize("name", ["segformer", "upernet", "mask2former", "oneformer", "eomt"])
 def test_a_file_for_onnx_gives_the_same(name, made, tmp_path):
     built = build(Transformers, path=str(made(name)[0]))
     axes = {0: "batch", 2: "height", 3: "width"} if name == "segformer" else {}  # others take minutes with those

@@ -185,6 +185,7 @@ class DualRelation(Loss):
     takes = "the FPN of detectors, and boxes"
     default_weight = 1.0
     normalization = "norms of the batch and of each image, times pixel, relation and region: those of RetinaNet"
+    keeps = "in one size"
     generator: ClassVar[torch.Generator | None] = None
 
     pixel: float = 1e-3

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from segkd.data.boxes import BoxSpec
     from segkd.data.dataset import SeededDataset
     from segkd.detection.adapter import DetectionAdapter
-    from segkd.detection.adversarial import StoredImages
     from segkd.detection.metrics import DetectionMetrics
+    from segkd.detection.stored import StoredDetector
     from segkd.network import Network
     from segkd.training.module import DistillModule
 
@@ -102,11 +102,11 @@ class DetectionTask(Task):
 
         return DetectionAdapter()
 
-    def stored(self, network: "Network") -> "StoredImages":
-        """Return a teacher that runs: images of several sizes are padded to one, and the sizes are drawn."""
-        from segkd.detection.adversarial import StoredImages
+    def stored(self, network: "Network") -> "StoredDetector":
+        """Return a teacher whose FPN maps are kept where images are cropped to one size, and resized to one."""
+        from segkd.detection.stored import StoredDetector
 
-        return StoredImages(network)
+        return StoredDetector(network, cropped=self.config.data.crop is not None)
 
     def metrics(self, **options: Any) -> "DetectionMetrics":
         """Return COCO's average precision."""
