@@ -102,6 +102,15 @@ def plain_of(name: str) -> Any:
     return importlib.import_module(f"plain.{name}") if file.is_file() else None
 
 
+def plain_beside(name: str, loss: Any) -> Any:
+    """Return the plain formula of a loss, called alike; None without."""
+    file = plain_of(name)
+    if file is None:
+        return None
+    each = isinstance(loss, places.EachLevel)
+    return places.EachLevel(partial(file.plain, loss.loss)) if each else partial(file.plain, loss)
+
+
 def formulations(case: Case, bench: Bench) -> Formulations:
     method, options = thing("loss", case.name), dict(case.options)
     loss, given = places.prepared(method, case.kind, bench.device, bench.shrink, case.shape, **options)
@@ -114,10 +123,7 @@ def formulations(case: Case, bench: Bench) -> Formulations:
         value.backward(retain_graph=given.step is not None)  # logits that depend on images are made once
         return value.detach()
 
-    file = plain_of(case.name)
-    plain = None if file is None else partial(file.plain, loss)
-    if file is not None and isinstance(loss, places.EachLevel):
-        plain = places.EachLevel(partial(file.plain, loss.loss))
+    plain = plain_beside(case.name, loss)
     return Formulations(given.shape, partial(step, loss), None if plain is None else partial(step, plain))
 
 

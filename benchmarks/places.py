@@ -244,4 +244,4 @@ class EachLevel(nn.Module):
         self.loss = loss
 
     def forward(self, student: list[Tensor], teacher: list[Tensor], target: None = None) -> Tensor:
-        return torch.stack([self.loss(s, t) for s, t in zip(student, teacher, strict=True)]).sum()
+        return torch.stack([self.loss(s, t, target) for s, t in zip(student, teacher, strict=True)]).sum()

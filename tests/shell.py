@@ -1,6 +1,9 @@
 """What a reader of README and docs has at hand: runs of the shipped configs, tiny, and a shell for the commands."""
 
+import contextlib
 import hashlib
+import importlib
+import io
 import re
 import shlex
 import shutil
@@ -17,7 +20,7 @@ from experiments import cut_at, segkd
 from pages import ROOT
 from training.test_shipped_configs import small
 
-from segkd.comparison import work
+from segkd.comparison import same_time, work
 from segkd.deployment.formats import FORMATS, Graph, save_onnx
 from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config, shipped_configs
@@ -37,6 +40,14 @@ FORCED = {
 }
 """What takes the place of a command's own choice, so that it ends soon on any machine."""
 SHIPPED = [path.stem for path in shipped_configs()]
+
+
+def run_here(name: str, place: work.Workplace, config: Config, *arguments: str, **_: Any) -> str:
+    """Do what `segkd.comparison.work.run_module` does, without another process."""
+    program = importlib.import_module(name)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        program.main([str(place.written(config)), *arguments])
+    return "".join(printed.getvalue().splitlines()[-1:])
 
 
 class Shelf:
@@ -153,8 +164,10 @@ class Shell:
             assert words[at + 1].startswith("ray"), words
             words = words[:at] + words[at + 2 :]
         with pytest.MonkeyPatch.context() as patch:
-            # A comparison starts a process for each run, which takes longer than to train it.
+            # A comparison starts a process for each run, and for all that it times, which takes longer than these do.
             patch.setattr(work, "run_job", lambda place, job, *_: not segkd("train", place.written(job.config)).status)
+            for module in (work, same_time):
+                patch.setattr(module, "run_module", run_here)
             patch.setitem(FORMATS, "onnx", self.shelf.onnx._replace(write=self.shelf.write_onnx))
             outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err

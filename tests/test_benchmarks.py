@@ -1,8 +1,8 @@
 """The benchmark of the losses knows every method, and its plain formulas are the methods'."""
 
 import copy
-import functools
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +38,12 @@ def figures(losses: Any, loss: Any, value_of: Any, given: Any) -> list[torch.Ten
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks" / "plain").glob("*.py")))
 def test_a_plain_formula_is_its_methods(name: str, losses: Any):
     method = thing("loss", name)
-    for options in [{}, {"variant": "released"}] if name == "icsd" else [{}]:
-        kind = losses.places.kinds(method)[0]
+    variants = [{}, {"variant": "released"}] if name == "icsd" else [{}]
+    for kind, options in itertools.product(losses.places.kinds(method), variants):
         loss, given = losses.places.prepared(method, kind, "cpu", 16 if kind == "regions" else 4, **options)
         other = copy.deepcopy(loss)  # its queues too
         ours = figures(losses, loss, loss, given)
-        plain = figures(losses, other, functools.partial(losses.plain_of(name).plain, other), given)
+        plain = figures(losses, other, losses.plain_beside(name, other), given)
         for a, b in zip(ours, plain, strict=True):
             assert (a is None) == (b is None)
             if a is not None:

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,14 @@ def shared(charges: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Write what a config's runs are charged with, see above."""
+    config, seeds, file = arguments
+    Path(file).write_text(json.dumps(charges_of(load_config(config), int(seeds), Console())))
+
+
 if __name__ == "__main__":
     try:
-        Path(sys.argv[3]).write_text(json.dumps(charges_of(load_config(sys.argv[1]), int(sys.argv[2]), Console())))
+        main(sys.argv[1:])
     except SegkdError as error:
         sys.exit(f"segkd: {error}")

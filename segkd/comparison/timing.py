@@ -8,6 +8,7 @@ import itertools
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -81,9 +82,14 @@ class _Clock(pl.Callback):
             self.ends.append(time.perf_counter())
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Print what a config takes, see above."""
+    config = load_config(arguments[0])
+    print(seconds_per_step(config), *(seconds_per_view(config) for _ in arguments[1:]))
+
+
 if __name__ == "__main__":
     try:
-        timed = load_config(sys.argv[1])
-        print(seconds_per_step(timed), *(seconds_per_view(timed) for _ in sys.argv[2:]))
+        main(sys.argv[1:])
     except SegkdError as error:
         sys.exit(f"segkd: {error}")

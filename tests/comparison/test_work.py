@@ -196,18 +196,18 @@ class TestProcesses:
     def test_two_share_a_directory(self, experiment: Path):
         write(experiment / "kd.yaml", {"base": "distilled.yaml", "name": "kd", "optimizer": {"lr": 0.002}})
         out = experiment / "out"
-        arguments = [*(experiment / f"{name}.yaml" for name in ("distilled", "kd")), "--seeds", 2, "--out", out]
+        arguments = [*(experiment / f"{name}.yaml" for name in ("distilled", "kd")), "--seeds", 1, "--out", out]
         both = [start("compare", *arguments) for _ in range(2)]
         printed = [process.communicate(timeout=600)[0] for process in both]
         assert [process.returncode for process in both] == [0, 0], printed
         together = "".join(printed)
-        for name in ("distilled_seed0", "kd_seed0", "distilled_seed1", "kd_seed1"):
+        for name in ("distilled_seed0", "kd_seed0"):
             assert together.count(f"{name}, begins") == 1
         assert together.count("teacher: step 4/4") == 1
         assert "written: " in together
         outcome = segkd("compare", *arguments)  # whoever comes later finds all done
         assert "begins" not in outcome.out
-        assert "- runs: 4, of 2 methods" in (out / "report.md").read_text()
+        assert "- runs: 2, of 2 methods" in (out / "report.md").read_text()
 
     def test_a_killed_comparison_goes_on(self, experiment: Path):
         out = experiment / "out"
