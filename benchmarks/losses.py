@@ -284,8 +284,9 @@ def with_rows(page: str, command: str, rows: Sequence[str]) -> str:
         end = next(i for i, line in enumerate(lines) if line.startswith("|---")) + 1
         place = same[0] if same else end
         lines[place : place + bool(same)] = [row]
-    names = [line for line in lines if line.startswith("`python")]
-    lines.insert(lines.index(names[-1]) + 1, f"\nThen, of some rows: {command}\n")
+    head = itertools.takewhile(lambda line: not line.startswith("|---"), lines)
+    commands = [i for i, line in enumerate(head) if line.startswith(("`python", "Then, of some rows"))]
+    lines.insert(commands[-1] + 1, f"\nThen, of some rows: {command}\n")
     return "".join(lines)
 
 

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.utilities import move_data_to_device
 from rich.console import Console
 
+from segkd import signals
 from segkd.common.progress import say, shown
 from segkd.data.dataset import SeededDataset
 from segkd.data.loading import given_loader
@@ -101,6 +102,7 @@ class Stores(pl.Callback):
         """Fill what this run lacks: every process its part."""
         if not self.wanted:
             return
+        signals.claim()  # Lightning's own handler would have it filled to the end
         context: Precision = trainer.precision_plugin.forward_context
         seen = trainer.global_step * self.task.config.trainer.accumulate * self.task.config.data.batch_size
         dataset = self.task.train_set()
@@ -127,6 +129,7 @@ class Stores(pl.Callback):
         Raises:
             SegkdError: a folder cannot be written, or what lies there is not what the teacher gives.
             DiskFull: there is no room for it.
+            Interrupted: a signal came, in the only process; what was stored stays.
         """
         config, begin, filled = self.task.config, time.monotonic(), []
         views = views_of(self.task, dataset, start, world)
@@ -138,7 +141,7 @@ class Stores(pl.Callback):
             store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
             for teacher, reads in teachers:
                 with torch.no_grad(), context():
-                    self._fill(store, teacher, reads, views, dataset, about, device)
+                    self._fill(store, teacher, reads, views, dataset, about, device, alone=world == 1)
                 teacher.entries = store
             places = [place for teacher, reads in teachers for place in teacher.places(reads)]
             filled.append(Filled(store, views, list(dict.fromkeys(places))))
@@ -176,6 +179,7 @@ class Stores(pl.Callback):
         dataset: SeededDataset,
         about: dict[str, Any],
         device: torch.device,
+        alone: bool,
     ) -> None:
         config = self.task.config
         untold: list[Filling] = []
@@ -213,6 +217,8 @@ class Stores(pl.Callback):
 
         for count in shown(filling(load, run), batches, "storing", self.console):
             self.cost["views"] += count
+            if alone:  # else the others would wait for this process for ever
+                signals.raise_if_asked()
 
     def _compare(self, store: Store, views: Sequence[View], found: dict[str, Any]) -> None:
         """Raise where entries are not what the teacher gives, as far as their type allows."""

@@ -1,6 +1,7 @@
 """Signals: the step is finished and written, the status says which signal, and resuming gives the uninterrupted run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from experiments import Outcome, expect_same, make_experiment, segkd, train
+from experiments import Outcome, expect_same, make_experiment, same, segkd, train, weights
 
+from segkd.teachers import Stored
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
 from segkd.training.teacher import TeacherOf
@@ -72,6 +74,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole: Path, place: str):
     assert torch.load(Run(run).last, weights_only=True)["global_step"] == written
     train("--resume", run)
     expect_same(run, whole / "runs" / "whole")
+
+
+def test_while_a_teacher_is_stored_it_ends_with_the_batch_and_goes_on_with_the_rest(whole: Path):
+    store = [f"teacher.store.folder={whole / 'kept'}", "data.views=2", "data.view_seed=5"]
+    train(whole / "distilled.yaml", "name=stored", *store, *STEPS)
+    (there,) = (whole / "kept").iterdir()
+    files = {*there.rglob("*.safetensors")}
+    shutil.rmtree(there)
+    run = whole / "runs/cut"
+    outcome = interrupted(
+        signal.SIGTERM, Stored, "keep", None, "train", whole / "distilled.yaml", "name=cut", *store, *STEPS
+    )
+    way_on(outcome, signal.SIGTERM, run)
+    assert not Run(run).last.exists()
+    assert 0 < len({*there.rglob("*.safetensors")}) < len(files)
+    train("--resume", run)
+    assert {*there.rglob("*.safetensors")} == files
+    assert same(*(weights(Run(whole / "runs" / name).last) for name in ("cut", "stored")))
 
 
 def test_several_times_in_one_run_and_within_an_accumulated_step(whole: Path):
