@@ -51,8 +51,12 @@ def test_a_run_ends_as_without_to_the_bit_and_the_next_one_runs_no_teacher(exper
     assert not same(weights(experiment / "runs/third" / last), weights(experiment / "runs/live" / last))
 
 
-def test_where_the_student_resizes_otherwise_it_is_another_store(experiment: Path) -> None:
-    train(config(experiment, "one", MAPS))
+def test_filled_without_training_and_where_the_student_resizes_otherwise_another_one(experiment: Path) -> None:
+    path = config(experiment, "one", MAPS)
+    stored = segkd("store", path)
+    assert stored.status == 0, stored.err
+    train(path)
+    assert filled(experiment, "one") == 0
     train(config(experiment, "other", MAPS, min_size=96))
     assert filled(experiment, "other") > 0
     assert len(stores(experiment / "kept")) == 2
