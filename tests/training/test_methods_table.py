@@ -39,8 +39,9 @@ def test_every_method_has_one_row(name: str):
 
 
 def test_rows():
+    assert row("ld")[4] == "no"  # it reads heads
     assert row("kdiga")[2:5] == ["logits", "labels, a live teacher", "no"]
-    assert row("fgd")[2:6] == ["the FPN of detectors", "boxes", "no", "context of both sides, 1x1 convolution"]
+    assert row("fgd")[2:6] == ["the FPN of detectors", "boxes", "in one size", "context of both sides, 1x1 convolution"]
     assert row("cwd")[2:6] == ["logits or features", "", "yes", ""]
     assert row("cwd")[6].endswith("MiB at 4x19x128x256")
     assert row("cwd")[8].startswith("CamVid, DeepLabV3+: +2.79 mIoU")
