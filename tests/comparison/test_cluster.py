@@ -226,6 +226,14 @@ def two() -> Iterator[Any]:
         monkeypatch.undo()
 
 
+def written_at(file: Path) -> float | None:
+    """Return when a file was written, None while there is none, as when one takes the place of the one before."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def worker_of(run: Run) -> int:
     """Return the process of Ray in which a run is a task: TensorBoard's file names the run's own, its child."""
     newest = max(run.directory.glob("events*"), key=lambda path: path.stat().st_mtime)
@@ -250,9 +258,9 @@ class TestTwoWorkers:
         assert printed.endswith("interrupted by SIGINT: the same command goes on where this stopped\n")
         assert not run.finished
 
-        stopped = run.last.stat().st_mtime
+        stopped = written_at(run.last)
         second = start(*command)
-        while run.last.stat().st_mtime == stopped:
+        while written_at(run.last) in (None, stopped):
             assert second.poll() is None
             time.sleep(0.05)
         os.kill(worker_of(run), signal.SIGKILL)
