@@ -104,7 +104,7 @@ class Stored(Live):
         return list(dict.fromkeys(kept))
 
     def about(self) -> dict[str, Any]:
-        """Return what else, plain values, that depends on which is kept, beside the model, the views and the run."""
+        """Return what else decides what is kept, as plain values: beside the model, the views and the run."""
         return {}
 
     @torch.no_grad()
