@@ -5,6 +5,7 @@ something else subclasses it and overrides what differs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -206,13 +207,12 @@ class Live:
         """Return what the model, or another form of it, returns, at ``""``, and the tensors that its modules gave."""
         found: dict[str, Any] = {path: [] for path in self.taps.paths}
         self.taps.found.update(found)
-        if self.upsampling is not None:
-            self.upsampling.ran = []
+        call = partial(self.adapter.run, self.side, self.module if model is None else model, inputs)
         try:
-            output = self.adapter.run(self.side, self.module if model is None else model, inputs)
-            if self.upsampling is not None:
-                found[BEFORE] = self.upsampling.before(read_logits(output))
-            return {"": output, **found}
+            if self.upsampling is None:
+                return {"": call(), **found}
+            output, native = self.upsampling.run(call, inputs)
+            return {"": output, BEFORE: native, **found}
         finally:
             self.taps.found.clear()
 

@@ -77,8 +77,8 @@ class Entries(Protocol):
 class Stored(Live):
     """A live model whose outputs are kept: it runs for those views alone that its entries lack.
 
-    Kept are the logits before the upsampling that the model ends with, which the same module does again, and of other
-    places what was read.
+    Kept are the logits before the upsampling that the model ends with, which is done again, and of other places what was
+    read.
 
     Args:
         module: any module, or a `segkd.network.Network`.
@@ -135,7 +135,7 @@ class Stored(Live):
                 if NATIVE in reads:
                     kept[NATIVE] = self.in_classes(native)
                 if "logits" in reads:
-                    kept["logits"] = self.in_classes(self.upsampling.after(native))
+                    kept["logits"] = self.in_classes(self.upsampling.after(native, step.images))
             if "aux" in kept:
                 kept["aux"] = self.in_classes(kept["aux"])
         return kept

@@ -41,8 +41,8 @@ class Term:
             lists of places have one for each pair, by its name or as a `torch.nn.ModuleList`.
         size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
             the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; one place against a list brings
-            all of these to one size. ``"native"``, of logits: they are read before the upsampling that a model ends
-            with, a `torch.nn.Upsample`, and brought to the teacher's size. Less is computed, and ICSD's gradient turns.
+            all of these to one size. ``"native"``, of logits: they are read before the interpolation that a model ends
+            with, if it does, and brought to the teacher's size. Less is computed, and ICSD's gradient turns.
         share: instead of the weight: the term's gradient on the student's parameters is kept at this share of the task
             loss's, at least 0; see `segkd.balance.Balance`.
 

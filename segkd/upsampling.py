@@ -1,50 +1,120 @@
 """The upsampling that a model's logits end with, where they do: what lies before it is a sixteenth of them."""
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.overrides import TorchFunctionMode
 
+from segkd.outputs import read_logits, tensors_of
 from segkd.taps import inner
 
 NATIVE = "native"
-"""The place of the logits before it; where there is no such module, of the logits themselves."""
+"""The place of the logits before it; where they are not upsampled, of the logits themselves."""
 
 
 class LastUpsampling:
-    """Notes what a model's `torch.nn.Upsample` modules take and give, to tell which of them gives its logits.
+    """Gives a model's logits before the interpolation that they end with, if they do.
 
-    That is so in segmentation-models-pytorch, whose heads end with one. What a model does by a function is not seen.
+    The first run shows which interpolation that is and which module gives what it takes; in later ones that module is
+    asked. It may be a module of the model that interpolates, as in segmentation-models-pytorch, or its ``forward``, as
+    in torchvision. Where the logits are changed after it, or no module gives what it takes, there is none.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.is_known = False
         """Whether a run has shown which it is."""
-        self.module: nn.Module | None = None
-        """The one that gives the logits; None where none does."""
-        self.ran: list[tuple[nn.Module, Tensor, Any]] | None = None
-        """What ran since this was set to a list; None while nothing is noted."""
-        found = [module for module in inner(model).modules() if isinstance(module, nn.Upsample)]
-        self._handles = [module.register_forward_hook(self) for module in found]
+        self._model = model
+        self._options: dict[str, Any] | None = None
+        """What `torch.nn.functional.interpolate` is called with, but for the logits; None where there is none."""
+        self._to_images = False
+        """Whether it is to the size of the model's images."""
+        self._back = 0
+        """Which of the tensors that the module gives in a run it takes, counted from the last."""
+        self._noted: list[Tensor] | None = None
+        self._handles: list[Any] = []
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Note a run of one of the modules: it is their forward hook."""
-        if self.ran is not None and (module is self.module or not self.is_known):
-            self.ran.append((module, inputs[0], output))
+        """Note what the module gives in a run: it is its forward hook."""
+        if self._noted is not None:
+            self._noted.extend(tensors_of(output))
 
-    def before(self, logits: Tensor) -> Tensor:
-        """Return what the logits of the run just done were upsampled from, or these themselves; then note no more."""
-        ran, self.ran = self.ran or [], None
+    def run(self, model: Callable[[], Any], images: Any) -> tuple[Any, Tensor]:
+        """Return what the model returns, and its logits before their upsampling, or these themselves.
+
+        Args:
+            model: runs it.
+            images: of the run.
+        """
         if not self.is_known:
-            self.module = next((module for module, _, given in ran[::-1] if given is logits), None)
-            self.is_known = True
-        return logits if self.module is None else next(taken for module, taken, _ in ran[::-1] if module is self.module)
+            return self._learn(model, images)
+        self._noted = []
+        try:
+            output = model()
+            return output, read_logits(output) if self._options is None else self._noted[-self._back]
+        finally:
+            self._noted = None
 
-    def after(self, native: Tensor) -> Tensor:
-        """Return the logits: what `before` returned, upsampled by the same module."""
-        return native if self.module is None else self.module(native)
+    def after(self, native: Tensor, images: Any) -> Tensor:
+        """Return the logits: what `run` returned of these images, upsampled as the model does it."""
+        if self._options is None:
+            return native
+        return interpolate(native, **self._options | ({"size": images.shape[-2:]} if self._to_images else {}))
 
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self.ran = [], None
+        self._handles = []
+
+    @torch.compiler.disable
+    def _learn(self, model: Callable[[], Any], images: Any) -> tuple[Any, Tensor]:
+        given: list[tuple[nn.Module, Tensor]] = []
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            given.extend((module, each) for each in tensors_of(output))
+
+        self._handles = [module.register_forward_hook(note) for module in inner(self._model).modules()]
+        try:
+            with torch.compiler.set_stance("force_eager"), _Calls() as calls:
+                output = model()
+        finally:
+            self.remove()
+        self.is_known = True
+        logits = read_logits(output)
+        call = next((call for call in reversed(calls.found) if call.given is logits), None)
+        source = next((module for module, each in given if call is not None and each is call.taken), None)
+        if call is None or source is None:
+            return output, logits
+        of_source = [each for module, each in given if module is source]
+        self._back = next(back for back in range(1, len(of_source) + 1) if of_source[-back] is call.taken)
+        size = call.options.get("size")
+        size = (size, size) if isinstance(size, int) else size
+        self._to_images = isinstance(images, Tensor) and list(size or ()) == list(images.shape[-2:])
+        self._options = call.options
+        self._handles = [source.register_forward_hook(self)]
+        return output, call.taken
+
+
+class _Call(NamedTuple):
+    taken: Tensor
+    given: Tensor
+    options: dict[str, Any]
+
+
+class _Calls(TorchFunctionMode):
+    """Notes all interpolations that run inside of it, those of `torch.nn.Upsample` too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[_Call] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is interpolate:
+            options = dict(inspect.signature(interpolate).bind(*args, **(kwargs or {})).arguments)
+            self.found.append(_Call(options.pop("input"), output, options))
+        return output

@@ -2,17 +2,25 @@
 
 import copy
 import pickle
+from collections.abc import Callable, Collection
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 from nets import CLASSES, Net, batch, cross_entropy
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from segkd import Distiller, Term
+from segkd.adapter import Live
 from segkd.errors import SegkdError
 from segkd.losses import CWD, ICSD, PixelKD
 from segkd.network import Network
+from segkd.step import View
+from segkd.taps import Taps
+from segkd.teachers import Stored
+from segkd.upsampling import NATIVE
 
 IMAGES, MASKS = batch(2, size=(64, 64))
 
@@ -72,6 +80,93 @@ def test_another_upsampling_of_the_model_is_none() -> None:
     torch.testing.assert_close(out.terms["native"], expected)
 
 
+class Functional(Net):
+    """Its forward interpolates: features, which are no logits, and its logits to the size of the images."""
+
+    def __init__(self, options: dict[str, object] | None = None, twice: bool = False) -> None:
+        super().__init__(stride=4)
+        self.options, self.twice = options or {"mode": "bilinear", "align_corners": False}, twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        size = {} if "scale_factor" in self.options or "size" in self.options else {"size": x.shape[-2:]}
+        logits = self.head(features)
+        if self.twice:
+            self.head(2 * features)
+        interpolate(features, scale_factor=2)
+        return interpolate(logits, **size, **self.options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize(
+    "options", [None, {"scale_factor": 4.0}, {"size": (64, 64)}, {"size": 64, "mode": "bicubic"}, {"mode": "nearest"}]
+)
+def test_a_forward_that_interpolates_is_seen(options: dict[str, object] | None, twice: bool) -> None:
+    torch.manual_seed(0)
+    student, teacher = Functional(options, twice), Functional(options, twice)
+    distiller = Distiller(student, teacher, {"native": Term(PixelKD(), size="native")}, cross_entropy()).eval()
+    for size in (64, 64) if options and "size" in options else (64, 36, 64):
+        images, masks = batch(2, size=(size, size + 4) if not (options and "size" in options) else (size, size))
+        with torch.no_grad():
+            native = [model.head(model.encoder(images)) for model in (student, teacher)]
+            expected = PixelKD()(*native)
+            assert native[0].shape[-2:] == (size // 4, images.shape[-1] // 4)
+            torch.testing.assert_close(distiller(images, masks).terms["native"], expected)
+            live = distiller.teachers["teacher"]
+            assert isinstance(live, Live)
+            assert live.upsampling is not None
+            assert torch.equal(live.upsampling.after(native[1], images), teacher(images))
+
+
+def test_torchvisions_models_have_it() -> None:
+    torch.manual_seed(0)
+    student = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES)
+    distiller = Distiller(student, Net(), {"kd": Term(PixelKD(), size="native")}, cross_entropy()).eval()
+    taps = Taps(student, ["classifier"])
+    distiller._student.read(distiller._student.run(IMAGES), [])
+    with taps.recording() as found:
+        native = distiller._student.read(distiller._student.run(IMAGES), [NATIVE])[NATIVE]
+    assert native is found["classifier"][0]
+    assert native.shape[-1] == 8
+
+
+def test_logits_that_are_changed_afterwards_have_none() -> None:
+    class Halved(Functional):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / 2
+
+    terms = {"native": Term(PixelKD(), size="native"), "full": Term(PixelKD())}
+    out = Distiller(Halved(), Halved(), terms, cross_entropy()).eval()(IMAGES, MASKS)
+    assert out.terms["native"] == out.terms["full"]
+
+
+def test_a_stored_teacher_upsamples_as_its_model_does() -> None:
+    torch.manual_seed(0)
+    student, teacher = Functional(), Functional()
+    terms = {"native": Term(PixelKD(), size="native"), "full": Term(PixelKD())}
+    stored = Stored(copy.deepcopy(teacher))
+    live, kept = (Distiller(student, of, terms, cross_entropy()).eval() for of in (teacher, stored))
+    of = kept.teachers["teacher"]
+    assert isinstance(of, Stored)
+    images, masks = batch(2, size=(32, 48))
+    logits = of.keep(images, ["logits", NATIVE])["logits"]
+    assert logits.shape[-2:] == (8, 12)
+    of.entries = Kept({(0, index): {"logits": each} for index, each in enumerate(logits)})
+    of.module = nn.Identity()  # which is not asked
+    out = kept(images, masks, views=[(0, 0), (0, 1)])
+    assert out.terms == live(images, masks).terms
+
+
+class Kept:
+    """Entries in memory."""
+
+    def __init__(self, entries: dict[View, dict[str, Tensor]]) -> None:
+        self.entries = entries
+
+    def read(self, view: View, places: Collection[str]) -> dict[str, Tensor]:
+        return {place: self.entries[view][place] for place in places}
+
+
 def test_sizes_that_differ_are_brought_to_the_teachers() -> None:
     distiller = Distiller(unet_like(), Net(stride=2), {"kd": Term(CWD(), size="native")}, cross_entropy())
     assert distiller(IMAGES, MASKS).terms["kd"].isfinite()
@@ -89,7 +184,7 @@ def test_nothing_is_noted_outside_of_a_step_and_hooks_go() -> None:
     distiller = Distiller(student, unet_like(), {"kd": Term(PixelKD(), size="native")}, cross_entropy())
     distiller(IMAGES, MASKS)
     student(IMAGES)
-    assert distiller._student.upsampling.ran is None
+    assert distiller._student.upsampling._noted is None
     pickle.loads(pickle.dumps(student))
     copy.deepcopy(student)
     distiller.detach_hooks()
@@ -102,8 +197,9 @@ def test_only_logits_have_it() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager() -> None:
-    distiller = Distiller(unet_like(), unet_like("resnet34"), {"kd": Term(PixelKD(), size="native")}, cross_entropy())
+@pytest.mark.parametrize("make", [unet_like, Functional])
+def test_compiled_equals_eager(make: Callable[[], nn.Module]) -> None:
+    distiller = Distiller(make(), make(), {"kd": Term(PixelKD(), size="native")}, cross_entropy())
     distiller.eval()
     eager = distiller(IMAGES, MASKS)
     distiller.compile(backend="aot_eager")

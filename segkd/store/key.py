@@ -14,7 +14,7 @@ from torch import nn
 
 from segkd.errors import SegkdError
 
-FORMAT = 1
+FORMAT = 2
 """Of the files of a store; another one is another key."""
 _LIBRARIES = ("segkd", "torch", "torchvision", "segmentation-models-pytorch", "timm", "transformers", "albumentations")
 
