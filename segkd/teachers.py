@@ -77,8 +77,8 @@ class Entries(Protocol):
 class Stored(Live):
     """A live model whose outputs are kept: it runs for those views alone that its entries lack.
 
-    Kept are the logits before the upsampling that the model ends with, which is done again, and of other places what was
-    read.
+    Kept are the logits before the upsampling that the model ends with, which is done again, and of other places what
+    was read.
 
     Args:
         module: any module, or a `segkd.network.Network`.
