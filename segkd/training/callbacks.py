@@ -215,7 +215,5 @@ class Watch(pl.Callback):
 
     def _values(self, module: Any) -> str:
         score = self.score.shown(module.measured.get(self.score.key))
-        return (
-            f"loss {module.latest_loss:.3f}  {self.score.label} {score}  "
-            f"{'-' if self.speed is None else f'{self.speed:.1f}'} images/s"
-        )
+        loss = "-" if module.latest_loss is None else f"{module.latest_loss:.3f}"
+        return f"loss {loss}  {self.score.label} {score}  {'-' if self.speed is None else f'{self.speed:.1f}'} images/s"

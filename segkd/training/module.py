@@ -48,7 +48,8 @@ class DistillModule(pl.LightningModule):
             self.parts = nn.ModuleList(map(nn.ModuleList, self._beside))
         self._checked_every: int | float | None = None
         self.metrics = task.metrics()
-        self.latest_loss = float("nan")
+        self.latest_loss: float | None = None
+        """As it was last logged; None before that, after resuming too."""
         self.measured: dict[str, Any] = {}
         """What the last validation measured: what the task's metrics compute."""
         # The step at which each value was first not finite: kept on the device, read when logging.

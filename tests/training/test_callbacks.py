@@ -145,6 +145,15 @@ def test_a_log_shows_that_something_moves_before_the_first_validation(whole: Pat
     assert "log_cut: training on cpu, 5 images, from step 2 to 4, validation every 2" in outcome.out
 
 
+def test_after_resuming_a_loss_that_is_not_logged_yet_is_not_shown_as_one(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Watch, "EVERY", 0.0)
+    with cut(*CUTS["between two validations"]):
+        segkd("train", whole / "tiny.yaml", "name=not_logged", "trainer.log_every=10")
+    outcome = train("--resume", whole / "runs/not_logged")
+    assert "not_logged: step 3/4  loss -  mIoU " in outcome.out
+    assert "nan" not in outcome.out
+
+
 def test_lines_between_validations_are_half_a_minute_apart(whole: Path):
     lines = train(whole / "tiny.yaml", "name=quick", "validation.every=4").out.splitlines()
     assert [line.split()[2] for line in lines if "quick: step" in line] == ["1/4", "4/4"]
