@@ -21,7 +21,8 @@ class LastUpsampling:
 
     The first run shows which interpolation that is and which module gives what it takes; in later ones that module is
     asked. It may be a module of the model that interpolates, as in segmentation-models-pytorch, or its ``forward``, as
-    in torchvision. Where the logits are changed after it, or no module gives what it takes, there is none.
+    in torchvision. There is none where the logits are changed after it, where no module gives what it takes, and where
+    it is neither by a factor nor to the size of the images.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -31,7 +32,7 @@ class LastUpsampling:
         self._options: dict[str, Any] | None = None
         """What `torch.nn.functional.interpolate` is called with, but for the logits; None where there is none."""
         self._to_images = False
-        """Whether it is to the size of the model's images."""
+        """Whether it is to the size of the images."""
         self._back = 0
         """Which of the tensors that the module gives in a run it takes, counted from the last."""
         self._noted: list[Tensor] | None = None
@@ -54,7 +55,10 @@ class LastUpsampling:
         self._noted = []
         try:
             output = model()
-            return output, read_logits(output) if self._options is None else self._noted[-self._back]
+            logits = read_logits(output)
+            if self._to_images and logits.shape[-2:] != images.shape[-2:]:  # a model that resizes some images itself
+                self._options, self._to_images = None, False
+            return output, logits if self._options is None else self._noted[-self._back]
         finally:
             self._noted = None
 
@@ -89,11 +93,12 @@ class LastUpsampling:
         source = next((module for module, each in given if call is not None and each is call.taken), None)
         if call is None or source is None:
             return output, logits
+        size = call.options.get("size")
+        self._to_images = size is not None and isinstance(images, Tensor) and call.given.shape[-2:] == images.shape[-2:]
+        if size is not None and not self._to_images:
+            return output, logits
         of_source = [each for module, each in given if module is source]
         self._back = next(back for back in range(1, len(of_source) + 1) if of_source[-back] is call.taken)
-        size = call.options.get("size")
-        size = (size, size) if isinstance(size, int) else size
-        self._to_images = isinstance(images, Tensor) and list(size or ()) == list(images.shape[-2:])
         self._options = call.options
         self._handles = [source.register_forward_hook(self)]
         return output, call.taken
