@@ -55,6 +55,11 @@ def config(folder: Path, name: str, store: Any, **more: Any) -> Path:
     return write(folder / f"{name}.yaml", {"base": "distilled.yaml", "name": name, **whole})
 
 
+def tiny(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "tiny.yaml").read_text())
+    return found
+
+
 def student(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return weights(folder / f"runs/{name}/checkpoints/last.ckpt")
 
@@ -196,6 +201,21 @@ def test_native_logits_are_kept_and_resuming_is_exact(teacher: Path) -> None:
         file.write_text(json.dumps({**result(teacher, name), "store": None}))
     expect_same(teacher / "runs/halved", teacher / "runs/whole")
     assert halved["store"]["views"] == 0
+    (listed,) = stores(teacher / "kept")
+    kept = listed.store.read(next(_views(listed.store)), ["logits"])
+    assert kept is not None
+    assert kept["logits"].shape[-1] < 96 / 2
+
+
+def test_a_teacher_whose_forward_interpolates_is_kept_before_that(teacher: Path) -> None:
+    block = {"family": "torchvision", "arch": "lraspp_mobilenet_v3_large", "weights": None}
+    train(write(teacher / "of_torchvision.yaml", {**tiny(teacher), "name": "of_torchvision", "student": block}))
+    terms = {"native": {"loss": "icsd", "size": "native", "share": 1.0}, "kd": {"loss": "pixel_kd"}}
+    for name, store in (("live", None), ("first", {}), ("second", {})):
+        of = f"teacher.checkpoint={teacher / 'runs/of_torchvision'}"
+        train(config(teacher, name, store, distill={"terms": terms}), of)
+        assert same(student(teacher, "live"), student(teacher, name))
+    assert result(teacher, "second")["store"]["views"] == 0
     (listed,) = stores(teacher / "kept")
     kept = listed.store.read(next(_views(listed.store)), ["logits"])
     assert kept is not None
