@@ -18,6 +18,7 @@ from rich.console import Console
 from segkd.balance import EVERY, FIRST
 from segkd.comparison.charges import seconds_per_view
 from segkd.errors import SegkdError
+from segkd.training.average import StudentAverage
 from segkd.training.config import load_config
 from segkd.training.fit import make_trainer
 from segkd.training.module import DistillModule
@@ -59,8 +60,9 @@ def _of_stage(config: Config) -> float:
     module = DistillModule(short, distiller)
     if config.trainer.compile:
         module.distiller.compile()
+    average = [] if config.trainer.ema is None else [StudentAverage(config.trainer.ema)]
     trainer = make_trainer(
-        config, max_steps=begin + TIMED, logger=False, limit_val_batches=0, callbacks=[stores, clock]
+        config, max_steps=begin + TIMED, logger=False, limit_val_batches=0, callbacks=[*average, stores, clock]
     )
     trainer.fit(module, short.train_loader(short.train_set(), rank=trainer.global_rank, world=trainer.world_size))
     taken = [after - before for before, after in itertools.pairwise(clock.ends)]  # by the second step and later ones

@@ -16,6 +16,7 @@ from segkd import signals
 from segkd.common.files import replacing
 from segkd.common.weights import check_finite, read_content
 from segkd.errors import Interrupted, SegkdError
+from segkd.training.average import StudentAverage, averaged
 from segkd.training.measure import Measure
 from segkd.training.module import DistillModule
 from segkd.training.run import Run
@@ -46,6 +47,7 @@ class Checkpoints(pl.Callback):
         every: steps between two ``last.ckpt``, besides those after a validation.
         validate_every: steps between two validations.
         ends: the last step of each stage, which is always validated.
+        average: what takes the weights' place in validations, and so in ``best.ckpt``; None: nothing does.
 
     Attributes:
         path: of the checkpoint that training goes on from; None before the first.
@@ -58,8 +60,16 @@ class Checkpoints(pl.Callback):
         pending: whether the last step was to be validated and is not yet.
     """
 
-    def __init__(self, run: Run, score: Measure, every: int, validate_every: int, ends: Sequence[int]) -> None:
-        self.run, self.score = run, score
+    def __init__(
+        self,
+        run: Run,
+        score: Measure,
+        every: int,
+        validate_every: int,
+        ends: Sequence[int],
+        average: StudentAverage | None = None,
+    ) -> None:
+        self.run, self.score, self.average = run, score, average
         self.every, self.validate_every, self.ends = every, validate_every, ends
         self.path, self.content, self.remark = find_checkpoint(run)
         self.step: int = self.content.get("global_step", 0)
@@ -121,6 +131,8 @@ class Checkpoints(pl.Callback):
         if not self.best or sign * module.measured[self.score.key] > sign * self.best[self.score.key]:
             self.best = {"step": trainer.global_step, **module.measured}
             self._save(trainer, self.run.best)
+        if self.average is not None:
+            self.average.put_back(module)
         self._save(trainer, self.run.last)
         _end(self._asked(trainer))
 
@@ -158,7 +170,7 @@ class Checkpoints(pl.Callback):
         """Make the best validation that of the last step, where its file was removed from a run that is at its end."""
         self.best = {"step": self.step, **self.content["measured"]}
         self.content["callbacks"]["Checkpoints"]["best"] = self.best
-        self._write(self.content, self.run.best)
+        self._write({**self.content, "state_dict": self.content["state_dict"] | averaged(self.content)}, self.run.best)
 
     def _write(self, content: dict[str, Any], path: Path) -> None:
         buffer = io.BytesIO()

@@ -16,6 +16,7 @@ from torch import nn
 from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import SegkdError
+from segkd.training.average import StudentAverage
 from segkd.training.callbacks import Cost, MetricsFile, Pictures, Watch
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.module import DistillModule
@@ -34,7 +35,10 @@ class Fit:
         self.train_set, self.val_set = task.train_set(), task.val_set()
         config, settings = self.config, self.config.trainer
         every = min(config.validation.every or max(settings.max_steps // 10, 1), settings.max_steps)
-        self.checkpoints = Checkpoints(run, task.score, settings.checkpoint_every or every, every, ends_of(config))
+        average = None if settings.ema is None else StudentAverage(settings.ema)
+        self.checkpoints = Checkpoints(
+            run, task.score, settings.checkpoint_every or every, every, ends_of(config), average
+        )
         if self.checkpoints.remark:
             say(console, f"{config.name}: {self.checkpoints.remark}")
         self.cost = Cost()
@@ -47,6 +51,7 @@ class Fit:
                 run.directory, name="", version="", default_hp_metric=False, purge_step=self.checkpoints.step + 1
             ),
             callbacks=[
+                *([average] if average is not None else []),
                 MetricsFile(run, self.cost),
                 Pictures(task, self.val_set),
                 Watch(config.name, task.score, console, len(self.train_set), every),

@@ -110,6 +110,11 @@ class Trainer(Block):
     sync_batchnorm: bool = Field(True, description="batch statistics over all processes, on GPUs")
     accumulate: Count = Field(1, description="batches per optimiser step")
     gradient_clip: Above0 | None = Field(None, description="largest gradient norm")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="decay of a moving average of the student's weights, such as 0.999, which is measured and saved in "
+        "their place",
+    )
     checkpoint_every: Count | None = Field(
         None, description="steps between two checkpoints; one is also written after each validation"
     )
