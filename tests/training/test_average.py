@@ -75,14 +75,12 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("place", CUTS)
-@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize(("place", "every"), zip(CUTS, (1, 5, 1, 5), strict=True))
 def test_resuming_is_exact(folder: Path, place: str, every: int):
-    name = f"{place.replace(' ', '_')}_{every}"
+    name = place.replace(" ", "_")
+    options = [*OPTIONS, f"trainer.checkpoint_every={every}"]
     with cut(*CUTS[place]):
-        assert segkd(
-            "train", folder / "distilled.yaml", f"name={name}", *OPTIONS, f"trainer.checkpoint_every={every}"
-        ).err
+        assert "the power went" in segkd("train", folder / "distilled.yaml", f"name={name}", *options).err
     train("--resume", folder / "runs" / name)
     expect_same(folder / "runs" / name, folder / "runs/whole")
 
