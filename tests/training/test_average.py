@@ -75,7 +75,7 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize(("place", "every"), zip(CUTS, (1, 5, 1, 5), strict=True))
+@pytest.mark.parametrize(("place", "every"), [*zip(CUTS, (1, 5, 1, 5), strict=True)])
 def test_resuming_is_exact(folder: Path, place: str, every: int):
     name = place.replace(" ", "_")
     options = [*OPTIONS, f"trainer.checkpoint_every={every}"]
