@@ -38,11 +38,14 @@ class SeededDataset(Dataset[dict[str, Any]]):
         unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
             the labelled ones, or held out, are left out.
         views: of each image so many come again and again, epoch by epoch; None: another one in each epoch.
+        own_jitter: whether the student alone sees jitter of colours and blur, which then is another one in each epoch;
+            a teacher sees the image before them.
     """
 
     # Of a data set that is made otherwise too.
     unlabelled: list[Path] = []  # noqa: RUF012
     views: int | None = None
+    own_jitter = False
 
     def __init__(
         self,
@@ -55,8 +58,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
         limit: int | None = None,
         unlabelled: Sequence[Path] = (),
         views: int | None = None,
+        own_jitter: bool = False,
     ) -> None:
         self.spec, self.transform, self.seed, self.views = spec, transform, seed, views
+        self.own_jitter = own_jitter and bool(transform.jitter)
         self.samples = spec.samples(split, root, masks)
         self.indices = spread(self.samples.chosen, limit)
         # What was held out is not to be seen in training, not even without its labels.
@@ -74,10 +79,14 @@ class SeededDataset(Dataset[dict[str, Any]]):
         return len(self.indices)  # of those with a label
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = self.view(key if isinstance(key, tuple) else (0, key))
-        seed = int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
-        item = {**self.item(index, seed), "index": index, "epoch": epoch}
+        key = key if isinstance(key, tuple) else (0, key)
+        epoch, index = self.view(key)
+        seeds = [self._drawn(epoch, index), *([self._drawn(*key, 1)] if self.own_jitter else [])]
+        item = {**self.item(index, *seeds), "index": index, "epoch": epoch}
         return {**item, "labelled": index < len(self)} if self.unlabelled else item
+
+    def _drawn(self, *of: int) -> int:
+        return int(np.random.SeedSequence([self.seed, *of]).generate_state(1)[0])
 
     def view(self, key: View) -> View:
         """Return the view that is seen in an epoch: that of an earlier one, where views come again."""
@@ -97,15 +106,15 @@ class SeededDataset(Dataset[dict[str, Any]]):
         converted = look(self.samples.images[place] for place in looked_at)
         return [*self.samples.remarks, *converted, *self.samples.told(self.indices)]
 
-    def item(self, index: int, seed: int) -> dict[str, Any]:
-        """Return the image at ``index`` with its label, augmented by ``seed``.
+    def item(self, index: int, seed: int, jitter_seed: int | None = None) -> dict[str, Any]:
+        """Return the image at ``index`` with its label, augmented by ``seed``, its jitter by one of its own if given.
 
         Returns:
-            ``image`` uint8 (3, H, W); where a teacher sees something else ``image_teacher`` float32 (C, H, W) in
-            [0, 1]. Of a mask: ``mask`` (H, W), int64 where it holds whole numbers. Of objects:
-            ``boxes`` float32 (N, 4) xyxy in pixels of the image, ``labels`` int64 (N,) in 1 to K, ``masks`` uint8
-            (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also ``area`` float32
-            (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
+            ``image`` uint8 (3, H, W); where a teacher sees something else ``image_teacher``, float32 (C, H, W) in
+            [0, 1], or uint8 (3, H, W), the image without jitter. Of a mask: ``mask`` (H, W), int64 where it holds whole
+            numbers. Of objects: ``boxes`` float32 (N, 4) xyxy in pixels of the image, ``labels`` int64 (N,) in 1 to K,
+            ``masks`` uint8 (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also
+            ``area`` float32 (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
         """
         second = None
         if index < len(self):
@@ -116,13 +125,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
             label = self.samples.nothing((image.shape[0], image.shape[1]))
         if isinstance(label, Objects) and self.transform.training:
             label = label.select(~(label.crowd | label.difficult))
-        item: dict[str, Any] = {}
-        if second is None:
-            out = self.transform(image, label, seed)
-        else:
-            out, second = self.transform.with_second(image, second, label, seed)
-            item["image_teacher"] = _tensor(second.transpose(2, 0, 1))
-        item["image"] = _tensor(out.image.transpose(2, 0, 1))
+        out, seen = self.transform.apart(image, label, seed, second, jitter_seed)
+        item: dict[str, Any] = {"image": _tensor(out.image.transpose(2, 0, 1))}
+        if second is not None or jitter_seed is not None:
+            item["image_teacher"] = _tensor(seen.transpose(2, 0, 1))
         if not isinstance(out.label, Objects):
             return {**item, "mask": _tensor(out.label)}
         objects, before, after = out.label, image.shape[:2], out.image.shape[:2]

@@ -36,21 +36,6 @@ _INTERPOLATION: dict[str, Any] = {
 _NO_BOXES = {"bboxes": np.zeros((0, 4), dtype=np.float32), "kept": np.arange(0)}
 
 
-class _OfTheImageAlone:
-    """A step that leaves what a teacher sees as it is."""
-
-    def add_targets(self, additional_targets: Any) -> None:
-        """Take no further images."""
-
-
-class ColorJitter(_OfTheImageAlone, A.ColorJitter):
-    """Random brightness, contrast, saturation and hue."""
-
-
-class GaussianBlur(_OfTheImageAlone, A.GaussianBlur):
-    """A random blur."""
-
-
 class Transformed(NamedTuple):
     """What a transform returns."""
 
@@ -64,46 +49,62 @@ class Transform:
     """An albumentations pipeline as a function of image, label and seed.
 
     In ``training`` masks go through it too, and boxes smaller than `MIN_SIDE` or less visible than `MIN_VISIBILITY` are
-    dropped. In evaluation masks stay as they are, and so does every box.
+    dropped. In evaluation masks stay as they are, and so does every box. ``jitter`` are steps that come last and change
+    the image's colours alone.
     """
 
-    def __init__(self, steps: Sequence[A.BasicTransform], training: bool):
-        self.training = training
+    def __init__(
+        self, steps: Sequence[A.BasicTransform], training: bool, jitter: Sequence[A.ImageOnlyTransform] = ()
+    ) -> None:
+        self.training, self.jitter = training, list(jitter)
         smallest = {"min_visibility": MIN_VISIBILITY, "min_width": MIN_SIDE, "min_height": MIN_SIDE} if training else {}
         # filter_invalid_bboxes: a box so thin that it has no area in float32 would otherwise be an error.
         boxes = A.BboxParams("pascal_voc", ["kept"], clip=True, filter_invalid_bboxes=True, **smallest)
         # NoOp: without a step that takes boxes, Compose warns that there is none.
-        self.pipeline = A.Compose([*steps, A.NoOp()], bbox_params=boxes, additional_targets={"second": "image"})
+        self.pipeline = A.Compose(list(steps) or [A.NoOp()], bbox_params=boxes, additional_targets={"second": "image"})
 
     def __call__(self, image: np.ndarray, label: Any = None, seed: int = 0) -> Transformed:
         """Transform one image, uint8 (H, W, 3), and its label; every random draw of this call derives from ``seed``.
 
         The label is an array (H, W); or `Objects`, whose boxes lie inside the image and have an area; or None.
         """
-        if isinstance(label, Objects):
-            return self._objects(image, label, seed)
-        mask = {"mask": label} if self.training and label is not None else {}
-        out = self._run(seed, image=image, **mask, **_NO_BOXES)
-        return Transformed(out["image"], out.get("mask", label))
+        return self.apart(image, label, seed)[0]
 
-    def with_second(
-        self, image: np.ndarray, second: np.ndarray, label: np.ndarray, seed: int = 0
+    def apart(
+        self,
+        image: np.ndarray,
+        label: Any = None,
+        seed: int = 0,
+        second: np.ndarray | None = None,
+        jitter_seed: int | None = None,
     ) -> tuple[Transformed, np.ndarray]:
-        """Transform an image with its mask as `__call__` does, and what a teacher sees instead with them.
+        """Transform an image with its label as `__call__` does, and return beside them what has no jitter.
 
-        That, ``second``, float32 (H, W, C) in [0, 1], is cropped, flipped and scaled alike; colour jitter and blur are
-        the image's alone. Its padding is 0, of RGB the mean colour.
+        That is the image before its jitter, uint8; or ``second``, float32 (H, W, C) in [0, 1], cropped, flipped and
+        scaled as the image is, whose padding is 0, of RGB the mean colour. With a ``jitter_seed`` the jitter is drawn
+        of that.
         """
-        mask = {"mask": label} if self.training else {}
-        out = self._run(seed, image=image, second=second, **mask, **_NO_BOXES)
-        moved = out["second"]
-        padded = moved / np.float32(255) if moved.shape[2] == 3 else np.float32(0)
-        return Transformed(out["image"], out.get("mask", label)), np.where(moved > 1, padded, moved)
+        draws = _generators(seed)
+        # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
+        # the same seed, so that the draw that makes the scale small would also put the crop at the top.
+        self.pipeline.set_random_state(*draws)
+        data = {"image": image} if second is None else {"image": image, "second": second}
+        if isinstance(label, Objects):
+            out, label = self._with_objects(data, label)
+        else:
+            masks = {"mask": label} if self.training and label is not None else {}
+            out = self.pipeline(**data, **masks, **_NO_BOXES)
+            label = out.get("mask", label)
+        jittered, own = out["image"], draws if jitter_seed is None else _generators(jitter_seed)
+        for step in self.jitter:
+            step.set_random_state(*own)
+            jittered = step(image=jittered)["image"]
+        return Transformed(jittered, label), out["image"] if second is None else _in_unit(out["second"])
 
-    def _objects(self, image: np.ndarray, objects: Objects, seed: int) -> Transformed:
+    def _with_objects(self, data: dict[str, Any], objects: Objects) -> tuple[dict[str, Any], Objects]:
         count, masks = len(objects.boxes), objects.masks
         stacked = {} if masks is None or not count else {"masks": masks}
-        out = self._run(seed, image=image, bboxes=objects.boxes, kept=np.arange(count), **stacked)
+        out = self.pipeline(**data, bboxes=objects.boxes, kept=np.arange(count), **stacked)
         kept = np.array(out["kept"], dtype=np.int64)
         if stacked:
             masks = np.asarray(out["masks"])
@@ -111,13 +112,17 @@ class Transform:
         elif masks is not None:
             masks = np.zeros((0, *out["image"].shape[:2]), dtype=np.uint8)
         moved = np.array(out["bboxes"], dtype=np.float32).reshape(-1, 4)
-        return Transformed(out["image"], objects._replace(masks=masks).select(kept)._replace(boxes=moved))
+        return out, objects._replace(masks=masks).select(kept)._replace(boxes=moved)
 
-    def _run(self, seed: int, **data: Any) -> dict[str, Any]:
-        # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
-        # the same seed, so that the draw that makes the scale small would also put the crop at the top.
-        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return self.pipeline(**data)
+
+def _generators(seed: int) -> tuple[np.random.Generator, random.Random]:
+    return np.random.default_rng(seed), random.Random(seed)
+
+
+def _in_unit(moved: np.ndarray) -> np.ndarray:
+    """Return pixels in [0, 1], of which those above are padded."""
+    padded = moved / np.float32(255) if moved.shape[2] == 3 else np.float32(0)
+    return np.where(moved > 1, padded, moved)
 
 
 def train_transform(
@@ -158,12 +163,13 @@ def train_transform(
         steps.append(A.RandomCrop(*_size("crop", crop), **padding, p=1.0))
     if flip:
         steps.append(A.HorizontalFlip(p=flip))
+    jitter: list[A.ImageOnlyTransform] = []
     if color_jitter:
         factor = (1 - color_jitter, 1 + color_jitter)
-        steps.append(ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
+        jitter.append(A.ColorJitter(factor, factor, factor, (-color_jitter / 5, color_jitter / 5), p=1.0))
     if blur:
-        steps.append(GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
-    return Transform(steps, training=True)
+        jitter.append(A.GaussianBlur(sigma_limit=(0.0, 1.0), p=blur))
+    return Transform(steps, training=True, jitter=jitter)
 
 
 def eval_transform(resize: Sequence[int] | None = None) -> Transform:

@@ -160,7 +160,7 @@ class Stores(pl.Callback):
             "module": keys.of_module(network.module),
             "preprocess": repr(network.preprocess),
             "files": files,
-            "transform": repr(dataset.transform.pipeline),
+            "transform": repr([dataset.transform.pipeline, *([] if dataset.own_jitter else dataset.transform.jitter)]),
             "view_seed": dataset.seed,
             "kept": block.store.dtype,
             "precision": str(config.trainer.precision),

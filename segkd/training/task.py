@@ -78,6 +78,7 @@ class Task(ABC):
         data = self.config.data
         if augmented:
             options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views}
+            options["own_jitter"] = getattr(data, "jitter_seen_by", "all") == "student"
         seed = self.config.seed if data.view_seed is None else data.view_seed
         return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
 

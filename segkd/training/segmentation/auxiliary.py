@@ -15,7 +15,7 @@ from segkd.common.weights import check_fit, read_state_dict
 from segkd.data.dataset import SeededDataset
 from segkd.models.auxiliary import WithAuxiliary
 from segkd.network import Network
-from segkd.training.measure import device_of
+from segkd.training.measure import device_of, seen_by
 from segkd.training.task import Task
 
 
@@ -32,7 +32,7 @@ def have_auxiliary(
         return
     settings, run = task.config.named_teachers()[name].auxiliary_fit, task.config.name
     console.print(f"{run}: an auxiliary head is trained on the {name}, {settings.steps} steps", highlight=False)
-    pairs = map(task.inputs, task.train_loader(train_set))
+    pairs = (task.inputs(seen_by(name, batch)) for batch in task.train_loader(train_set))
     batches = ((network.preprocess(images), target) for images, target in pairs)
     torch.manual_seed(task.config.seed)
     ignored = task.spec.ignore_index

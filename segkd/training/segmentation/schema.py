@@ -29,6 +29,11 @@ class SegmentationData(schema.Data):
     resize: HeightWidth | None = Field(None, description="[height, width] that every training pair is brought to first")
     crop: HeightWidth = Field(description="[height, width] of what the student trains on")
     scale: Scale = Field((0.5, 2.0), description="[smallest, largest] random scale, before the crop")
+    jitter_seen_by: Literal["all", "student"] = Field(
+        "all",
+        description="who sees `color_jitter` and `blur`: all models, or the student alone, new ones in each epoch also "
+        "where `views` come again, and its teachers the image before them",
+    )
 
 
 class AuxiliaryFit(Block):

@@ -58,6 +58,18 @@ class TestInARun:
         assert "auxiliary head" not in outcome.out
         assert head.stat().st_mtime_ns == before
 
+    def test_it_is_fitted_on_what_the_teacher_sees(self, trained: Path):
+        heads = []
+        for name, *jitter in (
+            ("without_jitter",),
+            ("own_jitter", "data.jitter_seen_by=student", "data.color_jitter=0.9"),
+            ("jitter", "data.color_jitter=0.9"),
+        ):
+            train(trained / "distilled.yaml", f"name={name}", "trainer.max_steps=1", *FIT, *jitter)
+            heads.append(safetensors.torch.load_file(trained / f"runs/{name}/teacher_auxiliary.safetensors"))
+        assert same(heads[0], heads[1])
+        assert not same(heads[0], heads[2])
+
     def test_rdd_with_a_teacher_that_has_a_head(self, trained: Path):
         write(trained / "headed.yaml", {"base": "tiny.yaml", "name": "headed", "student": {"auxiliary": True}})
         options = ["name=rdd_headed", "teacher.config=headed.yaml", "distill.pixel_weighting.rdd.switch=0.5"]
