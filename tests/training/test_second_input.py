@@ -1,3 +1,6 @@
+"""A teacher that sees something else than the student: another image, or one without jitter."""
+
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,3 +24,27 @@ def test_a_teacher_learns_from_one_input_and_teaches_on_another(tmp_path: Path, 
     train("distilled.yaml", "name=two", "trainer.max_steps=2", "data.dataset=camvid/two.yaml")
     one, other = (weights(tmp_path / f"runs/{name}/checkpoints/last.ckpt") for name in ("distilled", "two"))
     assert not same(one, other)
+
+
+def test_jitter_that_the_student_alone_sees_is_no_part_of_what_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_experiment(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    own, store = ["data.jitter_seen_by=student", "data.color_jitter=0.4"], "teacher.store={folder: kept}"
+    for name, *changes in (
+        ("live", *own),
+        ("kept", *own, store),
+        ("stronger", *own, "data.color_jitter=0.8", "data.blur=0.5", store),
+        ("seen_by_all", "data.color_jitter=0.4", store),
+    ):
+        train("distilled.yaml", f"name={name}", "trainer.max_steps=4", "data.views=2", *changes)
+    names = ("live", "kept", "stronger")
+    live, kept, stronger = (weights(tmp_path / f"runs/{name}/checkpoints/last.ckpt") for name in names)
+    assert same(live, kept)
+    assert not same(kept, stronger)
+    made = [
+        json.loads((tmp_path / f"runs/{name}/result.json").read_text())["store"]["views"]
+        for name in ("kept", "stronger", "seen_by_all")
+    ]
+    assert made[1] == 0 < made[0] == made[2]

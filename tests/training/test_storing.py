@@ -121,21 +121,6 @@ def test_a_second_input_is_what_the_teacher_saw(teacher: Path) -> None:
     assert len(stores(teacher / "kept")) == 2
 
 
-def test_jitter_that_the_student_alone_sees_is_no_part_of_what_is_kept(teacher: Path) -> None:
-    own = ["data.jitter_seen_by=student", "data.color_jitter=0.4"]
-    for name, store, *changes in (
-        ("live", None, *own),
-        ("kept", {}, *own),
-        ("stronger", {}, *own, "data.color_jitter=0.8", "data.blur=0.5"),
-        ("seen_by_all", {}, "data.color_jitter=0.4"),
-    ):
-        train(config(teacher, name, store), *changes)
-    assert same(student(teacher, "live"), student(teacher, "kept"))
-    assert not same(student(teacher, "kept"), student(teacher, "stronger"))
-    made = [result(teacher, name)["store"]["views"] for name in ("kept", "stronger", "seen_by_all")]
-    assert made[1] == 0 < made[0] == made[2]
-
-
 def test_a_store_is_filled_without_training(teacher: Path) -> None:
     path = config(teacher, "later", {})
     filled = segkd("store", path)
