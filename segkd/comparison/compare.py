@@ -14,7 +14,7 @@ from segkd.comparison.plan import Job, load_methods, make_jobs, matched_steps, p
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.same_time import longer_baselines
-from segkd.comparison.work import MARKER, Workplace, agree_on_steps, train_jobs, train_teachers
+from segkd.comparison.work import MARKER, Workplace, agree_on_steps, read_agreed, train_jobs, train_teachers
 from segkd.errors import SegkdError
 from segkd.signals import interruptible
 from segkd.training.config import load_config
@@ -144,9 +144,9 @@ def _report(
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Write the report and return each method's results by their seeds."""
     methods = group(records)
-    # What was agreed on in a comparison holds of its own runs alone.
-    own = all(record.run.directory.parent.resolve() == place.directory.resolve() for record in records)
-    agreed = place.agreed() if own else {}
+    # What was agreed on in a comparison holds of its own runs alone, wherever the report of them goes.
+    homes = {record.run.directory.parent.resolve() for record in records}
+    agreed = read_agreed(homes.pop() / MARKER) if len(homes) == 1 else {}
     known = agreed.get("same_time", {}).get("baseline")
     if baseline is None and known in [method.name for method in methods]:
         baseline = known

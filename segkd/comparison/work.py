@@ -28,6 +28,19 @@ MARKER = "comparison.json"
 """Holds the budget, and says that the folder around it is a comparison's."""
 
 
+def read_agreed(file: Path) -> dict[str, Any]:
+    """Return what a ``comparison.json`` says, nothing where there is none; a SegkdError if it is something else."""
+    if not file.is_file():
+        return {}
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SegkdError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, dict) or not {"budget", "runs"} & set(content):
+        raise SegkdError(f"{file} was not written by 'segkd compare': choose another --out")
+    return content
+
+
 class Workplace:
     """A comparison's directory, which is made if absent: its runs, ``comparison.json`` with the budget, the report.
 
@@ -64,15 +77,7 @@ class Workplace:
 
     def agreed(self) -> dict[str, Any]:
         """Return what ``comparison.json`` says, or nothing before the first."""
-        if not self.file.is_file():
-            return {}
-        try:
-            content: Any = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SegkdError(f"{self.file} cannot be read: {error}") from None
-        if not isinstance(content, dict) or not {"budget", "runs"} & set(content):
-            raise SegkdError(f"{self.file} was not written by 'segkd compare': choose another --out")
-        return content
+        return read_agreed(self.file)
 
     def agree(self, content: dict[str, Any]) -> None:
         """Write ``comparison.json``."""

@@ -140,6 +140,10 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     report = (folder / "out/report.md").read_text()
     assert "| to tiny, same steps | to tiny, same time, in full | to tiny, same time, shared |" in report
     assert f"({agreed['steps']['kept'][0]})" in report
+    # Of the baseline's two lengths the comparison says which one it is, also where the report goes elsewhere.
+    assert not segkd("compare", "--report-only", folder / "out", "--out", folder / "other", "--pictures", 0).status
+    other = (folder / "other/report.md").read_text()
+    assert other == (folder / "out/report.md").read_text()
     again = segkd(*arguments, "--same-time")
     assert "timed" not in again.out
     assert "begins" not in again.out
