@@ -20,8 +20,8 @@ from segkd.errors import SegkdError
 from segkd.training.schema import Config
 from segkd.training.stages import of_length
 
-ROUNDS = 3
-"""So often is every method timed, all of them in turn: what else runs on the machine meanwhile meets all alike."""
+ROUNDS = (3, 7)
+"""So often at least, and at most, is every method timed, all of them in turn: see `rounds_of`."""
 CLOSE = 1.05
 """Numbers of steps that differ by less are made one, the larger: in the baseline's favour."""
 SAME = 1.02
@@ -98,6 +98,12 @@ def _agree(
     return agreed
 
 
+def rounds_of(methods: int) -> int:
+    """Return how often so many methods are timed: few of them more often, as a machine's speed wanders by a tenth."""
+    least, most = ROUNDS
+    return max(least, min(most, 21 // methods))
+
+
 def merged(counts: Iterable[float], own: int, taken: Iterable[int] = ()) -> dict[float, int]:
     """Return for each number of steps the one that is trained, none below it unless it is the baseline's own.
 
@@ -132,8 +138,9 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
     first, names = jobs[0].method, [job.method for job in jobs]
     rounds: list[dict[str, tuple[float, float]]] = place.agreed().get("same_time", {}).get("rounds", [])
     rounds = rounds if all(list(each) == names for each in rounds) else []
-    for number in range(len(rounds) + 1, ROUNDS + 1):
-        say(console, f"a few steps of each method are timed: {number} of {ROUNDS}")
+    count = rounds_of(len(names))
+    for number in range(len(rounds) + 1, count + 1):
+        say(console, f"a few steps of each method are timed: {number} of {count}")
         found: dict[str, tuple[float, float]] = {}
         for job in shown(jobs, len(jobs), "timed", console):
             too = ["views"] if charges[job.method]["stores"] else []

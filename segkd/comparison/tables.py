@@ -108,8 +108,8 @@ def cost_table(methods: Sequence[Method], baseline: Method, same_time: Mapping[s
             taken = {key: same_time[key].get(row[0]) for key in parts if row[0] != baseline.name}
             row += [f"{value:.{places}f}" if (value := taken.get(key)) else "" for key, places in parts.items()]
         note += (
-            " Timed: some steps of all methods in turn, three times, the median; filling a teacher's store in full and "
-            "shared, and fitting an auxiliary head, in seconds of that machine. This is what the same time is "
+            " Timed: some steps of all methods in turn, several times, the median; filling a teacher's store in full "
+            "and shared, and fitting an auxiliary head, in seconds of that machine. This is what the same time is "
             "counted by."
         )
     return Table("What it cost", header, rows, note)

@@ -28,7 +28,7 @@ from segkd.training.storing import Stores
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
-WARM_UP, TIMED = 3, 12
+WARM_UP, TIMED = 3, 24
 """Steps before the clock starts, and steps that it takes; the median of these counts."""
 
 

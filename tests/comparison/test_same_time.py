@@ -10,7 +10,7 @@ from shell import run_here
 from segkd.comparison import same_time, work
 from segkd.comparison.charges import charges_of, has_charges, seconds_per_view, shared
 from segkd.comparison.plan import load_methods
-from segkd.comparison.same_time import longer_baselines, merged
+from segkd.comparison.same_time import longer_baselines, merged, rounds_of
 from segkd.comparison.timing import seconds_per_step
 from segkd.comparison.work import Workplace
 from segkd.errors import SegkdError
@@ -42,6 +42,10 @@ class TestSteps:
 
     def test_what_is_trained_already_serves(self):
         assert merged([1200, 1215, 1240], own=1000, taken=[1230]) == {1200: 1230, 1215: 1230, 1240: 1240}
+
+
+def test_few_methods_are_timed_more_often_and_many_three_times():
+    assert [rounds_of(count) for count in (2, 3, 4, 5, 7, 30)] == [7, 7, 5, 4, 3, 3]
 
 
 def test_a_filling_is_shared_by_the_runs_that_read_it():
@@ -124,7 +128,7 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     printed = process.communicate(timeout=900)[0]
     assert process.returncode == 0, printed
     assert printed.index("run 4 of 4, kept_seed1, begins") < printed.index("a few steps of each method are timed")
-    assert "timed: 3 of 3" in printed
+    assert "timed: 7 of 7" in printed
     agreed = json.loads((folder / "out/comparison.json").read_text())["same_time"]
     assert agreed["baseline"] == "tiny"
     assert agreed["filling"]["kept"] > agreed["shared"]["kept"] > 0
@@ -147,15 +151,15 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     again = segkd(*arguments, "--same-time")
     assert "timed" not in again.out
     assert "begins" not in again.out
-    # Cut between two rounds of timing, it goes on with the second: without processes, which take longer than all else.
+    # Cut between two rounds of timing, it goes on with the last: without processes, which take longer than all else.
     monkeypatch.setattr(work, "run_job", lambda place, job, *_: not segkd("train", place.written(job.config)).status)
     monkeypatch.setattr(same_time, "run_module", run_here)
     file = folder / "out/comparison.json"
     content = json.loads(file.read_text())
     whole = {name: [agreed["times"][name], 0.001] for name in ("tiny", "kept")}
-    write(file, json.dumps({**content, "same_time": {"baseline": "tiny", "rounds": [whole, whole]}}))
+    write(file, json.dumps({**content, "same_time": {"baseline": "tiny", "rounds": [whole] * 6}}))
     again = segkd(*arguments, "--same-time")
-    assert [number for number in (1, 2, 3) if f"timed: {number} of 3" in again.out] == [3]
+    assert [number for number in range(1, 8) if f"timed: {number} of 7" in again.out] == [7]
     found = json.loads(file.read_text())["same_time"]
-    assert found["times"] == pytest.approx(agreed["times"])  # the median of what was there twice
+    assert found["times"] == pytest.approx(agreed["times"])  # the median of what was there six times
     assert "rounds" not in found
