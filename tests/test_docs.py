@@ -79,6 +79,15 @@ def test_text_holds_no_commands(block: Block):
     assert not any(re.match(r"(\$|segkd|pip|python|export) ", line) for line in block.text.splitlines())
 
 
+@pytest.mark.parametrize("block", [pytest.param(block, id=str(block)) for block in blocks(*COMMANDS)])
+def test_a_block_can_be_pasted_alone(block: Block):
+    """A variable that it uses is set in it, above, so that nothing hangs on which blocks were run before."""
+    set_so_far: set[str] = set()
+    for line in commands(block.text):
+        assert set(re.findall(r"\$(\w+)", line)) <= set_so_far, line
+        set_so_far |= set(re.findall(r"^(\w+)=\"", line))
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("shelf"))
