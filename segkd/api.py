@@ -69,6 +69,7 @@ def compare(
     out: "str | PathLike[str] | None" = None,
     baseline: str | None = None,
     same_time: bool = False,
+    pooled: bool = False,
     pictures: int = 3,
     report_only: bool = False,
     on: str | None = None,
@@ -85,6 +86,7 @@ def compare(
         baseline: what the others are compared to; default the config that distils nothing.
         same_time: train the baseline also for as many steps as each method's time buys, with the filling of its
             teacher's store charged in full and shared by the runs compared; the budget must be of steps.
+        pooled: take one scatter for all methods, see `segkd.comparison.differences.pooled_scatter`.
         pictures: how many validation images the report shows.
         report_only: train nothing.
         on: ``"ray"`` or ``"ray=ADDRESS"``: train on a Ray cluster, see `segkd.comparison.cluster.cluster`.
@@ -102,7 +104,8 @@ def compare(
     loaded = [] if report_only else [_load(config, overrides) for config in configs]
     from segkd.comparison import compare as comparison
 
-    shown: dict[str, Any] = {"out": None if out is None else Path(out), "baseline": baseline, "pictures": pictures}
+    shown: dict[str, Any] = {"baseline": baseline, "pooled": pooled, "pictures": pictures}
+    shown["out"] = None if out is None else Path(out)
     with _guest(quiet) as console:
         if report_only:
             return comparison.report_only(list(map(str, configs)), console, **shown)

@@ -98,6 +98,14 @@ def compare(
             "store charged in full and shared by the runs here; with a budget of steps.",
         ),
     ] = False,
+    pooled: Annotated[
+        bool,
+        typer.Option(
+            "--pooled",
+            help="Take one scatter for all methods, for intervals and p-values: with two or three seeds a method's own "
+            "is hardly known.",
+        ),
+    ] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Validation images that the report shows.")] = 3,
     report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing: report on finished runs.")] = False,
     on: On = None,
@@ -124,7 +132,7 @@ def compare(
     from segkd.comparison import compare as comparison
 
     if report_only:
-        comparison.report_only(configs, console, out=out, baseline=baseline, pictures=pictures)
+        comparison.report_only(configs, console, out=out, baseline=baseline, pooled=pooled, pictures=pictures)
         return
     outcome = comparison.compare(
         names,
@@ -135,6 +143,7 @@ def compare(
         out=out,
         baseline=baseline,
         same_time=same_time,
+        pooled=pooled,
         pictures=pictures,
         on=on,
     )

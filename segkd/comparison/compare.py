@@ -47,6 +47,7 @@ def compare(
     out: Path | None,
     baseline: str | None = None,
     same_time: bool = False,
+    pooled: bool = False,
     pictures: int = 3,
     on: str | None = None,
 ) -> Outcome:
@@ -79,7 +80,14 @@ def compare(
     teachers = teachers_of([Job(config.name, config) for config in methods])
     asking = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
-    options = ["--seeds", str(seeds), "--budget", budget, *(["--same-time"] if same_time else [])]
+    options = [
+        "--seeds",
+        str(seeds),
+        "--budget",
+        budget,
+        *(["--same-time"] if same_time else []),
+        *(["--pooled"] if pooled else []),
+    ]
     command = shlex.join(["segkd", "compare", *named, *options, *overrides])
     with (
         interruptible("the same command goes on where this stopped"),
@@ -89,6 +97,8 @@ def compare(
         if steps is None and "steps" not in place.agreed():  # a teacher that is stored is timed with its weights
             train_teachers(place, teachers, console, there)
         steps = agree_on_steps(place, methods, asked, steps, command, console, there)
+        with place.lock("budget"):
+            place.agree({**place.agreed(), "pooled": pooled})
         jobs = make_jobs(methods, seeds, steps)
         train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
         failed = train_jobs(place, jobs, console, there)
@@ -117,11 +127,18 @@ def compare(
 
 
 def report_only(
-    paths: Sequence[str], console: Console, *, out: Path | None, baseline: str | None = None, pictures: int = 3
+    paths: Sequence[str],
+    console: Console,
+    *,
+    out: Path | None,
+    baseline: str | None = None,
+    pooled: bool = False,
+    pictures: int = 3,
 ) -> Outcome:
     """Write the report of finished runs: directories, or folders of them.
 
-    By default into the comparison that `paths` names, else ``comparison`` beside the first run.
+    By default into the comparison that `paths` names, else ``comparison`` beside the first run. The scatter of a
+    comparison that was made so stays pooled.
     """
     records = read_records([Path(path) for path in paths], console)
     find_baseline(group(records), baseline)  # what does not go together is known before anything is written
@@ -130,7 +147,7 @@ def report_only(
         if "budget" not in place.agreed():
             place.agree({"runs": [str(record.run.directory) for record in records]})
         runs = [Run(file.parent) for path in paths for file in Path(path).glob("*/config.yaml")]
-        results = _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs))
+        results = _report(records, place, console, baseline, pictures, sum(not run.finished for run in runs), pooled)
     return Outcome(place.directory, results, [])
 
 
@@ -141,12 +158,14 @@ def _report(
     baseline: str | None,
     pictures: int,
     open_runs: int,
+    pooled: bool = False,
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Write the report and return each method's results by their seeds."""
     methods = group(records)
     # What was agreed on in a comparison holds of its own runs alone, wherever the report of them goes.
     homes = {record.run.directory.parent.resolve() for record in records}
     agreed = read_agreed(homes.pop() / MARKER) if len(homes) == 1 else {}
+    agreed["pooled"] = pooled or agreed.get("pooled", False)
     known = agreed.get("same_time", {}).get("baseline")
     if baseline is None and known in [method.name for method in methods]:
         baseline = known

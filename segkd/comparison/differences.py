@@ -39,7 +39,45 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def paired_differences(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Difference]:
+@dataclass(frozen=True)
+class Scatter:
+    """What runs differ by from what their method and their seed let expect.
+
+    Attributes:
+        std: standard deviation of one run.
+        degrees: of freedom that it is known with.
+    """
+
+    std: float
+    degrees: int
+
+
+def pooled_scatter(values: Sequence[Mapping[int, float]]) -> Scatter | None:
+    """Return one scatter of all methods, as in an analysis of variance with seeds as blocks; None without any repeats.
+
+    A run's value is the sum of what its method and its seed contribute, fitted by least squares, and a rest, which is
+    supposed to be normal and as large for each method. Of M methods with the same S seeds the rest has (M - 1) (S - 1)
+    degrees of freedom, where the difference of two methods alone has S - 1. Seeds may be missing.
+
+    Args:
+        values: of each method the value of each seed; those that are NaN are left out.
+    """
+    runs = [(k, seed, one) for k, each in enumerate(values) for seed, one in each.items() if not math.isnan(one)]
+    seeds = sorted({seed for _, seed, _ in runs})
+    design = np.zeros((len(runs), len(values) + len(seeds)))
+    for row, (method, seed, _) in enumerate(runs):
+        design[row, [method, len(values) + seeds.index(seed)]] = 1
+    known = np.array([value for _, _, value in runs])
+    fitted, _, rank, _ = np.linalg.lstsq(design, known)
+    degrees = len(runs) - int(rank)
+    if degrees < 1:
+        return None
+    return Scatter(float(np.linalg.norm(known - design @ fitted)) / degrees**0.5, degrees)
+
+
+def paired_differences(
+    pairs: Mapping[str, Sequence[tuple[float, float]]], scatter: Scatter | None = None
+) -> dict[str, Difference]:
     """Return of each method the mean of ``value - baseline`` over its pairs, with its interval and p-value.
 
     Pairs that share a seed share the student's first weights and the order of the images, so that what a seed
@@ -56,13 +94,19 @@ def paired_differences(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> di
     Args:
         pairs: of each method a value and the baseline's value for each seed that both have; a method without any, or
             with one that is NaN, is not tested.
+        scatter: of all methods' runs, see `pooled_scatter`, in the place of what each method's own differences scatter
+            by; then a method with one pair is tested too.
     """
     found: dict[str, Difference] = {}
     tested: dict[str, tuple[float, float, int]] = {}
     for name, each in pairs.items():
         mean, std = mean_std([value - other for value, other in each]) if each else (math.nan, None)
         found[name] = Difference(mean)
-        if std is not None and not math.isnan(mean):
+        if math.isnan(mean):
+            continue
+        if scatter is not None:
+            tested[name] = mean, scatter.std * (2 / len(each)) ** 0.5, scatter.degrees
+        elif std is not None:
             tested[name] = mean, std / len(each) ** 0.5, len(each) - 1
     raw = {name: _two_sided(*each) for name, each in tested.items()}
     left, p, step = len(raw), 0.0, ALPHA

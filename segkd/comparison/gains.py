@@ -9,6 +9,9 @@ from segkd.comparison.records import Method
 from segkd.comparison.tables import measures_of, seconds_per_step
 from segkd.comparison.versus import Versus
 
+DEAR = 4
+"""Where one method costs more than so many times what another does, costs are drawn on a logarithmic scale."""
+
 SIZE = 8.0
 """Of a label, in points."""
 
@@ -25,6 +28,7 @@ def gain_plot(
         times: how many of the baseline's steps a method's costs, where that was timed; else it is taken from the runs.
     """
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     score, gains = measures_of(baseline)[0], []
     for versus in ways:
@@ -52,6 +56,11 @@ def gain_plot(
         for height, look in zip(heights, looks, strict=False):
             axes.plot([x], [height], color=color, linestyle="", markersize=7, **look)
         points += [(x, height) for height in heights]
+    if max(costs.values()) > DEAR * min(costs.values()):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"seconds a step, times {baseline.name}")
     axes.set_ylabel(f"{score.heading} to {baseline.name}" + (", points" if score.unit == "%" else ""))
     if len(ways) > 1:

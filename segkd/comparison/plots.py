@@ -22,28 +22,46 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5))
 
 
 def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus) -> str | None:
-    """Return each method's paired difference to the baseline, with its interval and each seed; None without any."""
+    """Return each method's paired difference to the baseline, with its interval and each seed; None without any.
+
+    An interval that is far longer than all differences lie apart runs out of the picture, an arrow at its end.
+    """
     score = measures_of(baseline)[0]
     gains = versus.differences(methods, score)
     found = [(method, gains[method.name]) for method in methods if method.name in gains]
     if not found:
         return None
-    figure, axes = figure_of(height=1.1 + 0.42 * len(found))
+    figure, axes = figure_of(height=1.1 + (0.42 if len(found) <= FEW else 0.27) * len(found))
+    reach = [0.0]
     for row, (method, difference) in enumerate(found):
         color, marker, _ = style_of(methods.index(method))
         pairs = [(record, baseline.records.get(seed)) for seed, record in method.records.items()]
         each = [score.factor * (one.value(score.key) - other.value(score.key)) for one, other in pairs if other]
+        reach += [value for value in each if not math.isnan(value)]
         axes.plot(each, [row] * len(each), linestyle="", marker="|", markersize=11, color=color, alpha=0.75)
         if difference.low is not None and difference.high is not None:
             ends = [score.factor * difference.low, score.factor * difference.high]
             axes.plot(ends, [row, row], color=color, linewidth=2)
         axes.plot([score.factor * difference.mean], [row], marker=marker, color=color, markersize=8)
+    _keep_near(axes, min(reach), max(reach))
     axes.axvline(0, color="#555555", linewidth=1)
     axes.set_yticks(range(len(found)), [method.name for method, _ in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
     unit = ", points" if score.unit == "%" else ""
     axes.set_xlabel(f"{score.heading} to {baseline.name}{unit} (mean and interval; strokes: single seeds)")
     return svg_of(figure)
+
+
+def _keep_near(axes: Any, low: float, high: float) -> None:
+    """Show no more than as much again on either side of this stretch; arrows point to what is cut off."""
+    left, right = axes.get_xlim()
+    room = high - low or right - left
+    axes.set_xlim(max(left, low - room), min(right, high + room))
+    for line in list(axes.lines):
+        for end, mark in ((axes.get_xlim()[0], "<"), (axes.get_xlim()[1], ">")):
+            if min(line.get_xdata()) < end < max(line.get_xdata()):
+                looks = {"color": line.get_color(), "marker": mark, "markersize": 6, "clip_on": False}
+                axes.plot([end], [line.get_ydata()[0]], **looks)
 
 
 def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from segkd.common.pictures import Picture, comparison_grid
 from segkd.common.progress import say
 from segkd.comparison import tables as of
 from segkd.comparison.circumstances import config_table, environment_table, facts_on, remarks_on
+from segkd.comparison.differences import mean_std
 from segkd.comparison.gains import gain_plot
 from segkd.comparison.plots import FEW, curve_plot, difference_plot
 from segkd.comparison.records import Method
@@ -86,7 +88,7 @@ def write_report(
         against: that of them which the others are compared to.
         directory: the comparison's.
         console: where the table is shown.
-        agreed: ``budget``, ``command`` and ``same_time``, as far as they are known.
+        agreed: ``budget``, ``command``, ``same_time`` and ``pooled``, as far as they are known.
         pictures: how many validation images are shown.
         open_runs: how many runs are not finished: the title says so.
     """
@@ -94,7 +96,10 @@ def write_report(
     longer = list(longer_runs(methods, same_time).values())
     plain = [against.name, *[method.name for method in longer]]
     others = [method for method in methods if method.name not in plain]
-    methods, ways = [against, *longer, *others], ways_to_compare(methods, against, same_time)
+    if len(others) > FEW:
+        others = ranked(others)
+    methods = [against, *longer, *others]
+    ways = ways_to_compare(methods, against, same_time, agreed.get("pooled", False))
     tables = [
         of.result_table(methods, against, ways),
         of.cost_table(methods, against, same_time),
@@ -146,6 +151,15 @@ def write_report(
     _show(of.result_table(methods, against, ways), len(ways), console)
     for name in ("report.md", "report.html"):
         say(console, f"written: {directory / name}")
+
+
+def ranked(methods: Sequence[Method]) -> list[Method]:
+    """Return the best first, by the mean score of all seeds."""
+    score = of.measures_of(methods[0])[0]
+    means = {each.name: mean_std([record.value(score.key) for record in each.records.values()])[0] for each in methods}
+    worst = -math.inf if score.higher_is_better else math.inf
+    known = {name: worst if math.isnan(mean) else mean for name, mean in means.items()}
+    return sorted(methods, key=lambda method: known[method.name], reverse=score.higher_is_better)
 
 
 def _show(table: of.Table, ways: int, console: Console) -> None:

@@ -69,6 +69,12 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
         f"is of the level at which that procedure tests the method, {1 - ALPHA:.0%} or more: it excludes zero exactly "
         "where the difference is bold."
     )
+    if (scatter := ways[0].scatter(score)) is not None:
+        note += (
+            f" The scatter is pooled: a run lies {score.shown(scatter.std)} (standard deviation, {scatter.degrees} "
+            "degrees of freedom) from the sum of what its method and its seed contribute, supposed to hold for "
+            "each method alike."
+        )
     if len(ways) > 1:
         note += (
             f" Same time: to {baseline.name} trained from its beginning for so many steps, in brackets, as the "
@@ -136,9 +142,10 @@ def seed_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Versu
         tests = [each.get(method.name) for each in found]
         rows.append([method.name, *values, *["" if each is None else _chance(each.p) for each in tests]])
     headings = [f"p, {each.heading}" if len(ways) > 1 else "p" for each in ways]
+    pooled = " with the scatter of all methods" if ways[0].scatter(score) is not None else ""
     note = (
-        f"p: of the difference to {baseline.name}, by a paired t-test over the seeds, corrected for the number of "
-        f"methods by Holm's procedure: clear is what is not above {ALPHA}."
+        f"p: of the difference to {baseline.name}, by a paired t-test over the seeds{pooled}, corrected for the number "
+        f"of methods by Holm's procedure: clear is what is not above {ALPHA}."
     )
     header = ["method", *[f"seed {seed}" for seed in seeds], *headings]
     return Table(f"{score.heading} of each run", header, rows, note)

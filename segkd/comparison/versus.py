@@ -4,17 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segkd.comparison.differences import Difference, paired_differences
+from segkd.comparison.differences import Difference, Scatter, paired_differences, pooled_scatter
 from segkd.comparison.records import Method
 from segkd.training.measure import Measure
 
 
 @dataclass(frozen=True)
 class Versus:
-    """One way to compare, a column of the report: of each method by its name the baseline's runs beside it."""
+    """One way to compare, a column of the report.
+
+    Attributes:
+        heading: of the column.
+        baselines: of each method by its name the baseline's runs beside it.
+        pooled: the methods whose scatter is taken as one; empty: each difference has its own.
+    """
 
     heading: str
     baselines: Mapping[str, Method]
+    pooled: Sequence[Method] = ()
 
     def differences(self, methods: Sequence[Method], measure: Measure) -> dict[str, Difference]:
         """Return each method's paired difference over the seeds that both have, see `paired_differences`."""
@@ -25,7 +32,12 @@ class Versus:
                     (one, baseline.records[seed]) for seed, one in method.records.items() if seed in baseline.records
                 ]
                 pairs[method.name] = [(one.value(measure.key), other.value(measure.key)) for one, other in both]
-        return paired_differences(pairs)
+        return paired_differences(pairs, self.scatter(measure))
+
+    def scatter(self, measure: Measure) -> Scatter | None:
+        """Return what is pooled, see `pooled_scatter`; None where nothing is, or no method has two seeds."""
+        values = [{seed: one.value(measure.key) for seed, one in method.records.items()} for method in self.pooled]
+        return pooled_scatter(values) if values else None
 
 
 def longer_name(baseline: str, steps: int) -> str:
@@ -47,17 +59,24 @@ def longer_runs(methods: Sequence[Method], same_time: Mapping[str, Any]) -> dict
 
 
 def ways_to_compare(
-    methods: Sequence[Method], baseline: Method, same_time: Mapping[str, Any] | None = None
+    methods: Sequence[Method], baseline: Method, same_time: Mapping[str, Any] | None = None, pooled: bool = False
 ) -> list[Versus]:
     """Return the same steps, and where it was agreed with this baseline the same time, in full and shared.
 
     The last two are one where no method has anything to share.
+
+    Args:
+        methods: all that were trained.
+        baseline: that of them which the others are compared to.
+        same_time: what was agreed, see `longer_runs`.
+        pooled: whether all methods have one scatter.
     """
+    scattered = tuple(methods) if pooled else ()
     same_time = same_time if same_time and same_time["baseline"] == baseline.name else {}
     longer = longer_runs(methods, same_time)
     left_out = {baseline.name, *(method.name for method in longer.values())}
     others = [method for method in methods if method.name not in left_out]
-    found = [Versus("same steps", {method.name: baseline for method in others})]
+    found = [Versus("same steps", {method.name: baseline for method in others}, scattered)]
     if not same_time:
         return found
     own, counts = baseline.first.config.trainer.max_steps, same_time["steps"]
@@ -73,5 +92,9 @@ def ways_to_compare(
     if not full:
         return found
     if not any(same_time[what].get(method.name) for what in ("filling", "fitting") for method in others):
-        return [*found, Versus("same time", full)]
-    return [*found, Versus("same time, in full", full), Versus("same time, shared", shared)]
+        return [*found, Versus("same time", full, scattered)]
+    return [
+        *found,
+        Versus("same time, in full", full, scattered),
+        Versus("same time, shared", shared, scattered),
+    ]

@@ -29,6 +29,25 @@ def test_a_teacher_whose_pupils_are_finished_is_not_trained(compared: Path, tmp_
     assert not (out / "teacher").exists()
 
 
+def test_the_scatter_stays_pooled_in_later_reports(compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared / "out", tmp_path / "out")
+    configs = [compared / f"{name}.yaml" for name in ("tiny", "distilled", "kd")]
+    told = "The scatter is pooled"
+    assert told not in (out / "report.md").read_text()
+    for words, pooled in (
+        (("compare", *configs, "--seeds", 2, "--out", out, "--pictures", 0, "--pooled"), True),
+        (("compare", "--report-only", out, "--pictures", 0), True),
+        (("compare", *configs, "--seeds", 2, "--out", out, "--pictures", 0), False),
+        (("compare", "--report-only", out, "--pictures", 0), False),
+        (("compare", "--report-only", out, "--pictures", 0, "--pooled"), True),
+    ):
+        outcome = segkd(*words)
+        assert outcome.status == 0, outcome.err
+        report = (out / "report.md").read_text()
+        assert (told in report) is pooled
+        assert "--report-only" in words or ("--pooled" in report) is pooled  # in the command that it names
+
+
 class TestRefused:
     def test_other_data_sets(self, experiment: Path):
         write(experiment / "streets.yaml", {"base": "tiny.yaml", "name": "other", "data": {"dataset": "streets"}})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segkd.comparison.differences import ALPHA, Difference, mean_std, paired_differences
+from segkd.comparison.differences import ALPHA, Difference, Scatter, mean_std, paired_differences, pooled_scatter
 
 
 def alone(values: list[float], others: list[float]) -> Difference:
@@ -96,3 +96,61 @@ class TestHolm:
             pairs = {str(k): list(zip(random.normal(0, 1, 5), base, strict=True)) for k in range(8)}
             wrong += any(each.is_clear for each in paired_differences(pairs).values())
         assert wrong <= 26  # 5 % and three standard deviations; without the correction it is about 55
+
+
+class TestPooled:
+    def test_is_the_residual_of_a_two_way_layout(self):
+        """Worked by hand: method means 2 and 5, seed means 2, 3.5, 5, the mean of all 3.5; residuals -0.5, 0, 0.5."""
+        found = pooled_scatter([{0: 0.0, 1: 2.0, 2: 4.0}, {0: 4.0, 1: 5.0, 2: 6.0}])
+        assert (found.std, found.degrees) == (pytest.approx((4 * 0.25 / 2) ** 0.5), 2)
+
+    def test_of_two_methods_it_is_the_paired_test(self):
+        random = np.random.default_rng(0)
+        one, other = random.normal(0.6, 0.02, 6).tolist(), random.normal(0.58, 0.02, 6).tolist()
+        scatter = pooled_scatter([dict(enumerate(one)), dict(enumerate(other))])
+        pooled = paired_differences({"one": list(zip(one, other, strict=True))}, scatter)["one"]
+        own = alone(one, other)
+        assert (pooled.low, pooled.high, pooled.p) == pytest.approx((own.low, own.high, own.p), abs=1e-12)
+
+    def test_what_a_method_and_what_a_seed_contribute_is_no_scatter(self):
+        random = np.random.default_rng(1)
+        rest = random.normal(0, 1, (5, 4))
+        found = [
+            pooled_scatter([dict(enumerate(row)) for row in values])
+            for values in (rest, rest + random.normal(0, 9, (5, 1)) + random.normal(0, 9, (1, 4)))
+        ]
+        assert found[0].degrees == 12
+        assert found[1] == Scatter(pytest.approx(found[0].std), 12)
+
+    def test_seeds_may_be_missing(self):
+        """Methods with one seed, and runs that came to nothing, add nothing to what is known of the scatter."""
+        values = [{0: 1.0, 1: 2.5}, {0: 2.0, 1: 2.5, 2: 3.0}]
+        known = pooled_scatter(values)
+        assert known.degrees == 1
+        assert pooled_scatter([*values, {2: 9.0}, {}, {0: math.nan}]) == Scatter(pytest.approx(known.std), 1)
+
+    @pytest.mark.parametrize("values", [[{0: 1.0}, {0: 2.0}], [{0: 1.0}, {1: 2.0}], [{0: 1.0, 1: 2.0}], [], [{}]])
+    def test_without_repeats_there_is_none(self, values: list[dict[int, float]]):
+        assert pooled_scatter(values) is None
+
+    def test_a_single_seed_is_tested_by_what_the_others_scatter(self):
+        found = paired_differences({"single": [(3.0, 1.0)], "none": [], "nan": [(math.nan, 1.0)]}, Scatter(0.5, 10))
+        half = float(stats.t.ppf(0.975, 10)) * 0.5 * 2**0.5
+        assert (found["single"].low, found["single"].high) == pytest.approx((2 - half, 2 + half))
+        assert found["none"].p is None
+        assert found["nan"].p is None
+
+    def test_is_wrong_as_rarely_as_it_says_and_finds_more_with_few_seeds(self):
+        random = np.random.default_rng(4)
+        wrong, right, right_alone = 0, 0, 0
+        for _ in range(300):
+            values = random.normal(0, 1, (12, 3)) + random.normal(0, 2, (1, 3))
+            values[1] += 4
+            pairs = {str(k): list(zip(row, values[0], strict=True)) for k, row in enumerate(values) if k}
+            found = paired_differences(pairs, pooled_scatter([dict(enumerate(row)) for row in values]))
+            wrong += any(each.is_clear for name, each in found.items() if name != "1")
+            right += found["1"].is_clear
+            right_alone += paired_differences(pairs)["1"].is_clear
+        assert wrong <= 26  # 5 % and three standard deviations
+        assert right > 250
+        assert right_alone < 50

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import random
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -51,3 +52,15 @@ def test_labels_touch_neither_each_other_nor_a_point(labels: list[str]):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     heap = axes.transData.transform(points)
     assert not any(box.contains(*point) for box in boxes for point in heap)
+
+
+def test_a_method_that_costs_many_times_more_does_not_push_the_others_together(methods: list[Method]):
+    baseline = find_baseline(methods)
+    ways = ways_to_compare(methods, baseline)
+    one, other = (method.name for method in methods if method is not baseline)
+    axes = {}
+    for times in (1.5, 9.0):
+        svg = gain_plot(methods, baseline, ways, {one: 1.0, other: times})
+        axes[times] = re.findall(r"<!-- (\d+(?:\.\d+)?) -->", svg.split("seconds a step")[0])
+    assert {"1", "2", "5"} <= set(axes[9.0])  # on a logarithmic scale, in plain numbers
+    assert "1.2" in axes[1.5] or "1.20" in axes[1.5]

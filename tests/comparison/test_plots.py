@@ -9,6 +9,7 @@ from rich.console import Console
 
 from segkd.comparison.plots import COLORS, LINES, MARKERS, curve_plot, difference_plot
 from segkd.comparison.records import Method, find_baseline, group, read_records
+from segkd.comparison.tables import measures_of
 from segkd.comparison.versus import ways_to_compare
 
 
@@ -33,6 +34,30 @@ def test_differences_are_svg_without_the_baseline(methods: list[Method]):
 
 def test_no_differences_to_itself_alone(methods: list[Method]):
     assert difference_plot(methods[:1], methods[0], ways_to_compare(methods[:1], methods[0])[0]) is None
+
+
+def test_a_very_long_interval_does_not_hide_the_others(methods: list[Method]):
+    """Two seeds and many methods: intervals of hundreds of points."""
+    random = np.random.default_rng(0)
+    many = [methods[0]]
+    for number in range(12):
+        records = {}
+        for seed, record in methods[0].records.items():
+            student = {**record.result["student"], "miou": 0.5 + random.normal(0, 0.01)}
+            records[seed] = dataclasses.replace(record, result={**record.result, "student": student})
+        many.append(Method(f"method_{number}", records))
+    way = ways_to_compare(many, methods[0])[0]
+    svg = difference_plot(many, methods[0], way)
+    ticks = [float(text.replace("\N{MINUS SIGN}", "-")) for text in re.findall(r"<!-- ([\d.\N{MINUS SIGN}]+) -->", svg)]
+    score = measures_of(methods[0])[0]
+    seeds = [
+        100 * (one.value("miou") - methods[0].records[seed].value("miou"))
+        for method in many[1:]
+        for seed, one in method.records.items()
+    ]
+    room = max(*seeds, 0) - min(*seeds, 0)
+    assert max(100 * each.high for each in way.differences(many, score).values()) > 4 * room
+    assert min(*seeds, 0) - room <= min(ticks) < max(ticks) <= max(*seeds, 0) + room
 
 
 def test_the_same_runs_give_the_same_file(methods: list[Method]):

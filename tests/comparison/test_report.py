@@ -1,5 +1,7 @@
 import base64
+import dataclasses
 import io
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,7 +10,10 @@ from pathlib import Path
 import pytest
 from experiments import refused, segkd
 from PIL import Image
+from rich.console import Console
 
+from segkd.comparison.records import Method, group, read_records
+from segkd.comparison.report import ranked
 from segkd.comparison.work import Workplace
 
 METHODS = ("tiny", "distilled", "kd")
@@ -181,3 +186,15 @@ class TestReportOnly:
         kinds = re.findall(r'src="data:image/(\w+);', (tmp_path / "report" / "report.html").read_text())
         assert set(kinds) == {"jpeg"}  # boxes are drawn on photographs
         assert (tmp_path / "report" / "report.html").read_text().count('class="strip"') == 3
+
+
+def test_of_many_methods_the_best_stands_first(compared: Path):
+    methods = group(read_records([compared / "out"], Console(quiet=True)))
+    changed = []
+    for number, score in enumerate((0.3, math.nan, 0.5, 0.4)):
+        records = {
+            seed: dataclasses.replace(one, result={**one.result, "student": {**one.result["student"], "miou": score}})
+            for seed, one in methods[0].records.items()
+        }
+        changed.append(Method(f"method_{number}", records))
+    assert [method.name for method in ranked(changed)] == ["method_2", "method_3", "method_0", "method_1"]

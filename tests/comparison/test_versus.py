@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from segkd.comparison.circumstances import facts_on, remarks_on
+from segkd.comparison.differences import pooled_scatter
 from segkd.comparison.records import Method, group, read_records
-from segkd.comparison.tables import cost_table, result_table, seed_table
+from segkd.comparison.tables import cost_table, measures_of, result_table, seed_table
 from segkd.comparison.versus import longer_runs, ways_to_compare
 
 
@@ -92,3 +93,23 @@ def test_longer_runs_are_meant_to_have_other_steps(methods: list[Method]):
     assert ("runs", "10, of 3 methods") in facts
     assert ("budget", "4 steps of batch 2") in facts
     assert ("same time", "tiny also with 6, 9 steps") in facts
+
+
+def test_the_scatter_of_all_runs_can_be_pooled(methods: list[Method]):
+    """The longer baselines' runs count too; each column has the one scatter."""
+    score = measures_of(methods[0])[0]
+    ways = ways_to_compare(methods, methods[0], agreed(), pooled=True)
+    known = [{seed: one.value("miou") for seed, one in method.records.items()} for method in methods]
+    assert [way.scatter(score) for way in ways] == [pooled_scatter(known)] * 3
+    own = ways_to_compare(methods, methods[0], agreed())
+    assert own[0].scatter(score) is None
+    for way, alone in zip(ways, own, strict=True):
+        found, other = way.differences(methods, score), alone.differences(methods, score)
+        assert {name: each.mean for name, each in found.items()} == {name: each.mean for name, each in other.items()}
+        assert all(found[name].low != other[name].low for name in ("distilled", "kd"))
+    scatter = pooled_scatter(known)
+    notes = [result_table(methods, methods[0], each).note for each in (ways, own)]
+    assert f"a run lies {score.shown(scatter.std)} (standard deviation, {scatter.degrees} degrees" in notes[0]
+    assert "pooled" not in notes[1]
+    notes = [seed_table(methods, methods[0], each).note for each in (ways, own)]
+    assert ["scatter of all methods" in note for note in notes] == [True, False]
