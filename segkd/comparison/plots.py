@@ -14,6 +14,9 @@ from segkd.comparison.versus import Versus
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which colour-blind people can tell apart; each method has a marker and a line of its own too."""
 
+GREY = "#BBBBBB"
+"""What stands behind the methods that are told apart."""
+
 FEW = 8
 """So many methods are named beside what is drawn of them; of more the names stand below."""
 
@@ -65,23 +68,31 @@ def _keep_near(axes: Any, low: float, high: float) -> None:
 
 
 def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
-    """Return the score at each validation, over ``steps`` or ``minutes``: the mean, and each seed as a faint line."""
+    """Return the score at each validation, over ``steps`` or ``minutes``: the mean, and each seed as a faint line.
+
+    Of many methods the first few are told apart, the others are grey behind them, as far as they are in the picture.
+    """
     score = measures_of(baseline)[0]
-    figure, axes = figure_of(height=3.9, listed=len(methods))
+    figure, axes = figure_of(height=3.9)
+    end = 0.0
     for index, method in enumerate(methods):
-        color, marker, line = style_of(index)
         courses = [
             [(step if over == "steps" else seconds / 60, score.factor * value) for step, seconds, value in record.curve]
             for record in method.records.values()
         ]
-        for course in courses:
-            axes.plot(*zip(*course, strict=True), color=color, linewidth=0.8, alpha=0.3)
         shared = min(map(len, courses))
         mean = np.mean([course[:shared] for course in courses], axis=0)
+        if index >= FEW:
+            axes.plot(*mean.T, color=GREY, linewidth=1, zorder=1, label="others" if index == FEW else None)
+            continue
+        color, marker, line = style_of(index)
+        for course in courses:
+            axes.plot(*zip(*course, strict=True), color=color, linewidth=0.8, alpha=0.3)
+            end = max(end, course[-1][0])
         axes.plot(*mean.T, color=color, linestyle=line, marker=marker, markersize=5, linewidth=1.8, label=method.name)
     axes.set_xlabel("optimiser steps" if over == "steps" else "minutes of training, validation left out")
     axes.set_ylabel(f"{score.label}, {score.unit}")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.05 * end or None)
     if len(methods) > FEW:
         list_below(figure, axes.get_legend_handles_labels()[0], handlelength=3.2)
     else:

@@ -114,11 +114,12 @@ def write_report(
     title = f"{Path(config.data.dataset).stem}: {listed}"
     if open_runs:
         title += f" ({open_runs} {'run' if open_runs == 1 else 'runs'} open)"
+    courses = methods if len(methods) <= FEW else [against, *others]  # the best are among the first
     plots = {
         "gain": (f"{score}, gain over cost", gain_plot(methods, against, ways, same_time.get("times"))),
         "difference": (f"{score}, difference to {against.name}", difference_plot(methods, against, ways[0])),
-        "steps": (f"{score} over steps", curve_plot(methods, against, "steps")),
-        "minutes": (f"{score} over time", curve_plot(methods, against, "minutes")),
+        "steps": (f"{score} over steps", curve_plot(courses, against, "steps")),
+        "minutes": (f"{score} over time", curve_plot(courses, against, "minutes")),
     }
     drawn = {file: (name, svg) for file, (name, svg) in plots.items() if svg is not None}
     shown = strips([against, *others], pictures, console) if pictures else []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from segkd.comparison.plots import COLORS, LINES, MARKERS, curve_plot, difference_plot
+from segkd.comparison.plots import COLORS, FEW, GREY, LINES, MARKERS, curve_plot, difference_plot
 from segkd.comparison.records import Method, find_baseline, group, read_records
 from segkd.comparison.tables import measures_of
 from segkd.comparison.versus import ways_to_compare
@@ -23,6 +23,17 @@ def test_curves_are_svg_with_a_colour_for_each_method(methods: list[Method], ove
     svg = curve_plot(methods, find_baseline(methods), over)
     assert ET.fromstring(svg).tag.endswith("svg")
     assert {color for color in COLORS if color.lower() in svg.lower()} >= set(COLORS[:3])
+
+
+@pytest.mark.parametrize("over", ["steps", "minutes"])
+def test_of_many_methods_the_first_are_told_apart(methods: list[Method], over: str):
+    many = [dataclasses.replace(methods[k % 3], name=f"method_{k}") for k in range(FEW + 5)]
+    svg = curve_plot(many, methods[0], over)
+    named = [f"<!-- {method.name} -->" in svg for method in many]
+    assert named == [True] * FEW + [False] * 5
+    assert "<!-- others -->" in svg
+    assert svg.lower().count(GREY.lower()) >= 5
+    assert "others" not in curve_plot(many[:FEW], methods[0], over)
 
 
 def test_differences_are_svg_without_the_baseline(methods: list[Method]):
