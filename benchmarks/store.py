@@ -61,6 +61,7 @@ def distilled(distiller: Distiller, images: Tensor, masks: Tensor, views: list[V
     """Return the loss; gradients are measured where that is wanted, and in no other step."""
     if is_measured:  # as if so many steps had been taken
         assert distiller.balance is not None
+        distiller.balance.reuse = True  # as in training
         distiller.balance.load_state_dict({**distiller.balance.state_dict(), "seen": torch.tensor(2 * EVERY)})
     return distiller(images, masks, views=views).loss
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segkd.gradients import gradients_of, leaves_of, norm_of, with_gradients
 from segkd.losses._rows import over_processes
 from segkd.schedules import Schedule, summed
 
@@ -25,7 +26,7 @@ class Balance(nn.Module):
     exponential mean; N_task likewise of the task loss, times its weight but not its schedule. Term k's weight is
     share_k * N_task / N_k, a constant between measurements and without gradient. The task loss itself is never
     rescaled, so learning rates keep their meaning. A measurement costs one backward pass more for each balanced term
-    and one for the task loss. In a distributed run the processes' norms are averaged.
+    and, unless its gradients are reused, one for the task loss. In a distributed run the processes' norms are averaged.
 
     Own; related: GradNorm (arXiv 1711.02257) and EnCodec's balancer (arXiv 2210.13438).
 
@@ -33,6 +34,9 @@ class Balance(nn.Module):
         shares: of each balanced term, at least 0.
 
     Attributes:
+        reuse: whether the loss of a measured step hands out the gradients that were measured, weighted and summed, in
+            place of a backward pass of its own. It is off, and segkd's own training sets it: such a loss can be
+            differentiated by what the graph begins with (parameters) alone, not by what lies within, and not twice.
         norms: (1 + terms,), the exponential means, the task loss's first; -1 where nothing is measured yet.
         seen: steps so far. Both are in the ``state_dict``, so that a resumed run goes on exactly.
     """
@@ -43,6 +47,7 @@ class Balance(nn.Module):
     def __init__(self, shares: Mapping[str, float]) -> None:
         super().__init__()
         self.shares = dict(shares)
+        self.reuse = False
         self.register_buffer("norms", torch.full((1 + len(self.shares),), -1.0))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self._known: tuple[int, list[float]] | None = None  # the buffers' values: reading these waits for the device
@@ -76,14 +81,31 @@ class Balance(nn.Module):
         """
         task = weights["task"] * values["task"]
         seen, norms = self._values()
+        found: list[dict[Tensor, Tensor]] = []
         if torch.is_grad_enabled():
             if seen < FIRST or seen % EVERY == 0:
-                norms = self._measure(student, [task, *(values[name] for name in self.shares)], labelled)
+                measured = [task, *(values[name] for name in self.shares)]
+                parameters: list[Tensor] = [each for each in student.parameters() if each.requires_grad]
+                reuse = self.reuse and len(values) == len(measured)
+                leaves = leaves_of(measured) if reuse else parameters
+                if any(
+                    leaf._backward_hooks for leaf in leaves
+                ):  # which would change gradients here and once more later
+                    reuse, leaves = False, parameters
+                gradients = [gradients_of(value, leaves) for value in measured]
+                norms = self._measure([norm_of(each, parameters) for each in gradients], labelled)
+                found = gradients if reuse else []
             self.seen += 1
             self._known = (seen + 1, norms)
         pairs = zip(self.shares.items(), norms[1:], strict=True)
         balanced = {name: self._weight(name, share, norms[0], norm) for (name, share), norm in pairs}
-        return summed(values, {**weights, **balanced}, schedule, min(max(progress or 0.0, 0.0), 1.0))
+        loss, now = summed(values, {**weights, **balanced}, schedule, min(max(progress or 0.0, 0.0), 1.0))
+        if found:
+            factors = [now["task"], *(now[name] for name in self.shares)]
+            # The task loss was measured times its weight.
+            factors[0] /= weights["task"]
+            loss = with_gradients(loss, found, factors)
+        return loss, now
 
     def gradients(self) -> dict[str, float]:
         """Return the exponential mean of each norm, the task loss's as ``"task"``; without those not measured yet."""
@@ -103,9 +125,8 @@ class Balance(nn.Module):
             return 0.0
         return share * task / max(norm, 1e-12)
 
-    def _measure(self, student: nn.Module, values: list[Tensor], labelled: Any) -> list[float]:
-        parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        norms = torch.stack([_norm(value, parameters).to(self.norms) for value in values])
+    def _measure(self, norms_now: list[Tensor], labelled: Any) -> list[float]:
+        norms = torch.stack([norm.to(self.norms) for norm in norms_now])
         # Of the task loss those processes are asked that have labels; all take part, so that none waits for ever.
         with_labels = torch.as_tensor(labelled).any().to(norms)[None]
         found = over_processes(torch.cat([norms[:1] * with_labels, norms[1:], with_labels]))
@@ -124,14 +145,3 @@ class Balance(nn.Module):
 
 def _forget(balance: Balance, _: Any) -> None:
     balance._known = None
-
-
-def _norm(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Return the Euclidean norm of a scalar's gradient over all parameters; 0 where it has none."""
-    if not value.requires_grad or not parameters:
-        return value.new_zeros(())
-    # In float16 small gradients vanish: GradScaler scales the sum, which this is not part of.
-    scale = 1024.0 if torch.is_autocast_enabled(value.device.type) else 1.0
-    gradients = torch.autograd.grad(value * scale, parameters, retain_graph=True, allow_unused=True)
-    norms = [torch.linalg.vector_norm(each).to(value.device) for each in gradients if each is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) / scale if norms else value.new_zeros(())

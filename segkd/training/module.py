@@ -44,6 +44,9 @@ class DistillModule(pl.LightningModule):
             [each.connectors, each.losses, *([each.balance] if each.balance is not None else [])]
             for each in self.distillers
         ]
+        for each in self.distillers:
+            if each.balance is not None:
+                each.balance.reuse = True  # each loss gets one backward pass here, to what the optimiser moves
         if later:
             self.parts = nn.ModuleList(map(nn.ModuleList, self._beside))
         self._checked_every: int | float | None = None
