@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segkd.api import compare, evaluate, export, predict, train, tune
     from segkd.distiller import Distiller, DistillOutput
-    from segkd.models.saved import load_student
     from segkd.term import Term
+    from segkd.training.opening import load_student
 
 __version__ = "0.2.0"
 __all__ = [
@@ -32,7 +32,7 @@ _PLACES = {
     "DistillOutput": "segkd.distiller",
     "Distiller": "segkd.distiller",
     "Term": "segkd.term",
-    "load_student": "segkd.models.saved",
+    "load_student": "segkd.training.opening",
     **dict.fromkeys(("compare", "evaluate", "export", "predict", "train", "tune"), "segkd.api"),
 }
 

@@ -20,9 +20,12 @@ __all__ = ["CWD", "ICSD", "PKD", "Loss", "PixelKD", "distribution_kl", "inter_cl
 
 
 def __getattr__(name: str) -> Any:
-    """Return the loss of this name from whichever file of this folder has it: none need be listed above."""
+    """Return the file of this name, or the loss, from whichever file here has it: none need be listed above."""
     if not name.startswith("_"):
-        for _, file, _ in pkgutil.iter_modules(__path__):
+        files = [file for _, file, _ in pkgutil.iter_modules(__path__)]
+        if name in files:
+            return importlib.import_module(f"{__name__}.{name}")
+        for file in files:
             found = None if file.startswith("_") else getattr(importlib.import_module(f"{__name__}.{file}"), name, None)
             if isinstance(found, type) and issubclass(found, Loss):
                 return found

@@ -120,7 +120,7 @@ class BPKD(Loss):
         check_pair(self.name, student, teacher)
         labels, valid = labelled_pixels(self.name, target, self.ignore_index, student, resized=False)
         size = (student.shape[2], student.shape[3])
-        with full_precision(student, teacher) as (s, t), torch.no_grad():
+        with full_precision(student, teacher.detach()) as (s, t), torch.no_grad():
             labelled = F.adaptive_avg_pool2d(valid[:, None].to(s.dtype), size)
             edge = boundaries(labels, valid, s.shape[1], self.edge_width, size).to(s.dtype) * labelled
             body = (1 - edge) * labelled

@@ -113,7 +113,7 @@ class CAMKD(Loss):
 
     def forward(self, student: Tensor, teacher: Tensor | Sequence[Tensor], target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
-        teachers = [teacher] if isinstance(teacher, Tensor) else list(teacher)
+        teachers = [each.detach() for each in ([teacher] if isinstance(teacher, Tensor) else teacher)]
         for each in teachers:
             check_pair(self.name, student, each)
         labels, valid = None, valid_pixels(target, self.ignore_index, student)

@@ -64,6 +64,6 @@ class CWD(Loss):
         check_pair(self.name, student, teacher)
         valid = valid_pixels(target, self.ignore_index, student)
         # A row for each channel of each image.
-        rows = (x.flatten(2).flatten(0, 1) for x in (student, teacher))
+        rows = (x.flatten(2).flatten(0, 1) for x in (student, teacher.detach()))
         kl: Tensor = KL.apply(*rows, self.temperature, None if valid is None else valid.flatten(1))
         return kl.sum() * (self.temperature**2 / len(kl))

@@ -74,6 +74,7 @@ class GDKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
+        teacher = teacher.detach()
         if self.k > teacher.shape[1]:
             raise SegkdError(f"gdkd with k={self.k} needs as many classes, got logits {tuple(teacher.shape)}")
         likeliest = torch.zeros_like(teacher, dtype=torch.bool).scatter(1, teacher.topk(self.k, 1).indices, True)

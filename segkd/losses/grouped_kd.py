@@ -108,8 +108,9 @@ class GroupedKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
+        teacher = teacher.detach()
         labels, valid = labelled_pixels(self.name, target, self.ignore_index, student)
-        grouping = (student if self.group_by == "student" else teacher).detach()
+        grouping = student.detach() if self.group_by == "student" else teacher
         size = group_size(grouping, valid, self.rate, self.step)
         # The label comes first; the order of equal logits is the sort's.
         labelled = grouping.scatter(1, labels[:, None], torch.inf)

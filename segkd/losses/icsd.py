@@ -174,6 +174,8 @@ class ICSD(Loss):
         check_pair(self.name, student, teacher)
         valid = valid_pixels(target, self.ignore_index, student)
         similarity = inter_class_similarity if self.variant == "paper" else released_similarity
-        difference = similarity(student, self.temperature, valid) - similarity(teacher, self.temperature, valid)
+        difference = similarity(student, self.temperature, valid) - similarity(
+            teacher.detach(), self.temperature, valid
+        )
         mean = difference.square().mean()
         return mean if self.variant == "paper" else mean / student.shape[0]

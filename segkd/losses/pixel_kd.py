@@ -125,6 +125,7 @@ class PixelKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         check_pair(self.name, student, teacher)
+        teacher = teacher.detach()
         if self.standardize:
             student, teacher = standardized(self.name, student), standardized(self.name, teacher)
         valid = valid_pixels(target, self.ignore_index, student)

@@ -56,40 +56,34 @@ class _Difference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         """Return a scalar from two maps (B, C, h, w) of float32 or float64."""
-        slopes = [
-            torch.empty_like(x) if wanted else None
-            for x, wanted in zip((student, teacher), ctx.needs_input_grad, strict=True)
-        ]
+        slope = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         less_one = max(student.numel() // student.shape[1] - 1, 1)
         total = student.new_zeros(())
         for channels in parts(student.transpose(0, 1)):
-            sides = []
-            for map_ in (student, teacher):
-                x = map_[:, channels]
-                x = x - x.mean((0, 2, 3), keepdim=True)
-                std = deviation(x)
-                sides.append((x, std, torch.where(std > 0, 1 / (std + EPS), 0.0)))
-            (s, _, scale_s), (t, _, scale_t) = sides
+            (s, std, scale_s), (t, _, scale_t) = (_centred(map_[:, channels]) for map_ in (student, teacher))
             d = (s * scale_s).sub_(t * scale_t)
             total += d.square().sum()
-            for slope, (x, std, scale), sign in zip(slopes, sides, (1, -1), strict=True):
-                if slope is None:
-                    continue
-                along = (d * x).sum((0, 2, 3), keepdim=True) * scale.square() / (std * less_one)
-                of_map = (d * scale).sub_(x.mul_(torch.where(std > 0, along, 0.0)))
-                slope[:, channels] = of_map.sub_(of_map.mean((0, 2, 3), keepdim=True)).mul_(sign / student.numel())
-        ctx.save_for_backward(student, teacher, *slopes)
+            if slope is not None:
+                along = (d * s).sum((0, 2, 3), keepdim=True) * scale_s.square() / (std * less_one)
+                of_map = (d * scale_s).sub_(s.mul_(torch.where(std > 0, along, 0.0)))
+                slope[:, channels] = of_map.sub_(of_map.mean((0, 2, 3), keepdim=True)).mul_(1 / student.numel())
+        ctx.save_for_backward(student, teacher, slope)
         return total * (0.5 / student.numel())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of both maps."""
-        student, teacher, *slopes = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: they are to be differentiated themselves
-            wanted = [x for x, slope in zip((student, teacher), slopes, strict=True) if slope is not None]
-            found = iter(torch.autograd.grad(_plain(student, teacher), wanted, create_graph=True))
-            slopes = [None if slope is None else next(found) for slope in slopes]
-        return tuple(None if slope is None else slope * grad for slope in slopes)
+        """Return the gradient of the student's map."""
+        student, teacher, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: it is to be differentiated itself
+            (slope,) = torch.autograd.grad(_plain(student, teacher), student, create_graph=True)
+        return slope * grad, None
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return channels less their means, their deviations, and what to multiply by: 0 where they are constant."""
+    x = x - x.mean((0, 2, 3), keepdim=True)
+    std = deviation(x)
+    return x, std, torch.where(std > 0, 1 / (std + EPS), 0.0)
 
 
 def _plain(student: Tensor, teacher: Tensor) -> Tensor:
@@ -165,7 +159,7 @@ class PKD(Loss):
                 f"pkd expects student and teacher (B, C, H, W) of the same B and C, got student {tuple(student.shape)} "
                 f"and teacher {tuple(teacher.shape)}"
             )
-        with full_precision(student, teacher) as (s, t):
+        with full_precision(student, teacher.detach()) as (s, t):
             height, width = t.shape[2:]
             loss: Tensor = _Difference.apply(resize(s, (height, width)), t)
             return loss

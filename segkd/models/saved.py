@@ -34,22 +34,7 @@ _KEYS = ("family", "settings", "classes")
 
 
 def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None, **own: str | None) -> Network:
-    """Open a student: a run directory, or the ``student`` folder in it.
-
-    Args:
-        path: of the folder. It may be a stranger's: nothing in it can name code or a place to fetch something from.
-        build: what makes the module, of a student whose module is made by one's own code, which its folder cannot name:
-            ``package.module:name`` or the function itself.
-        own: ``family`` and ``task``, where these are one's own.
-
-    Returns:
-        The network in eval mode.
-
-    Raises:
-        OwnCode: it is made by code of one's own, and that is not given.
-        SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
-            none that a student has.
-    """
+    """Open the student in a run directory, or in its ``student`` folder; see `segkd.training.opening.load_student`."""
     folder, network = read_network(path, build, **own)
     find("family", str(network.family)).load(network.module, folder)
     return network.eval()

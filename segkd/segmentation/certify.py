@@ -23,6 +23,52 @@ class Certified(NamedTuple):
     """L2 distance, in units of images in [0, 1]: within it all classes that are not abstained from stay together."""
 
 
+class Certainty(NamedTuple):
+    """How much of some images is certified, and rightly; shares in [0, 1], (C,) in float64, NaN where there is none.
+
+    A class whose values fall between two models, while the others stay, has been tampered with or forgotten.
+    """
+
+    miou: float
+    """Mean of `iou` over the classes that are labelled or certified anywhere; NaN without any."""
+    iou: Tensor
+    """Of each class: pixels rightly certified, of those labelled with it or certified as it."""
+    abstained: Tensor
+    """Of the pixels labelled with each class, those that nothing is certain of."""
+
+
+def certainty(classes: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Certainty:
+    """Measure certified segmentations against labels: certified IoU and abstention of each class.
+
+    Abstaining counts as a wrong answer: the IoU is what no perturbation within the radius takes away.
+
+    Args:
+        classes: (...), int64, of `certify`: of one image, or of many stacked.
+        target: the same shape, labels.
+        num_classes: C.
+        ignore_index: of pixels that are left out.
+
+    Raises:
+        SegkdError: shapes differ, or a class is out of its range.
+    """
+    if classes.shape != target.shape:
+        raise SegkdError(f"certainty needs labels for {tuple(classes.shape)} pixels, got {tuple(target.shape)}")
+    valid = target != ignore_index
+    found, labels = classes[valid].long(), target[valid].long()
+    for what, values, least in (("a certified class", found, ABSTAIN), ("a label", labels, 0)):
+        if values.numel() and (int(values.min()) < least or int(values.max()) >= num_classes):
+            raise SegkdError(
+                f"certainty: {what} is {int(values.min())} or {int(values.max())}, of {num_classes} classes"
+            )
+    # The last column is where nothing is certain.
+    columns = torch.where(found == ABSTAIN, num_classes, found)
+    counts = torch.bincount(labels * (num_classes + 1) + columns, minlength=num_classes * (num_classes + 1))
+    counts = counts.view(num_classes, num_classes + 1).double()
+    right, of_class = counts.diagonal(), counts.sum(1)
+    iou = right / (of_class + counts[:, :num_classes].sum(0) - right)
+    return Certainty(float(iou.nanmean()), iou, counts[:, -1] / of_class)
+
+
 @torch.no_grad()
 def certify(
     model: nn.Module,

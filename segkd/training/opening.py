@@ -1,14 +1,17 @@
 """What a person names as a model: a run, a student's folder, or a config."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from segkd.common.student import STUDENT_FILE, student_dir
 from segkd.errors import SegkdError
-from segkd.models.saved import OwnCode, load_student
+from segkd.models import saved
+from segkd.models.saved import OwnCode
 from segkd.network import Network
 from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
@@ -60,10 +63,33 @@ def open_model(
                 f"{next(iter(overrides))}: {path} is a student without a run, so there is no config to change"
             )
         folder = student_dir(path)
-        return OpenedModel(name, load_student(folder), folder / STUDENT_FILE, folder)
+        return OpenedModel(name, saved.load_student(folder), folder / STUDENT_FILE, folder)
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
     return _of_run(name, run, run.config(overrides) if needs_config or overrides else None)
+
+
+def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None, **own: str | None) -> Network:
+    """Open a student: a run directory, the ``student`` folder in it, or a config: that of its finished run.
+
+    Args:
+        path: of the folder, which may be a stranger's: nothing in it can name code or a place to fetch something from;
+            or a config, which may.
+        build: what makes the module, of a folder's student whose module is made by one's own code, which the folder
+            cannot name: ``package.module:name`` or the function itself.
+        own: ``family`` and ``task``, where these are one's own.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        OwnCode: a folder's student is made by code of one's own, and that is not given.
+        SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
+            none that a student has.
+    """
+    if build is None and not own and not Path(path).is_dir():
+        return open_model(path, needs_config=False).network
+    return saved.load_student(path, build, **own)
 
 
 def run_at(path: Path) -> Run | None:
@@ -118,11 +144,11 @@ def _few(names: Sequence[str]) -> str:
 
 def _of_run(name: str, run: Run, config: Config | None) -> OpenedModel:
     try:
-        network = load_student(run.student)
+        network = saved.load_student(run.student)
     except OwnCode:
         config = config or run.config()  # which may name code, as a student's folder may not
         own = {"family": config.student.family, "task": config.task}
-        network = load_student(run.student, getattr(config.student, "build", None), **own)
+        network = saved.load_student(run.student, getattr(config.student, "build", None), **own)
     return OpenedModel(name, network, run.student / STUDENT_FILE, run.directory, config)
 
 

@@ -139,7 +139,7 @@ class TeacherOf:
 
     def _of_folder(self, task: "Task", folder: Path) -> "Network":
         """Return a saved student, of which the config may say only what it says itself."""
-        from segkd.models.saved import read_network
+        from segkd.models.saved import OwnCode, read_network
         from segkd.models.smp_files import AUXILIARY_FILE
 
         changes = {**task.sizes(), "task": task.config.task, "build": getattr(self.block, "build", None)}
@@ -147,7 +147,11 @@ class TeacherOf:
             changes["family"] = self.block.family
         if getattr(self.block, "auxiliary", False) or (folder / AUXILIARY_FILE).is_file():
             changes["auxiliary"] = True
-        _, network = read_network(folder, **changes)
+        try:
+            _, network = read_network(folder, **changes)
+        except OwnCode as error:
+            reason = str(error).partition(": load_student(")[0]
+            raise SegkdError(f"{reason}: name it as {self.key}.build or {self.key}.family, with its options") from None
         held = network.settings
         said = {key: getattr(self.block, key) for key in self.block.required}
         pairs = {key: (value, held.get(key)) for key, value in said.items() if value is not None}

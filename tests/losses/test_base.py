@@ -61,6 +61,12 @@ def test_the_name_of_a_file_is_a_module(name: str):
     assert inspect.ismodule(getattr(segkd.losses, name))
 
 
+def test_so_it_is_before_anything_else_was_read():
+    code = "import segkd.losses as l; print(l.dkd.DKD is l.DKD, l.grouped_kd.__name__, hasattr(l, '_queue_'))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "segkd.losses.grouped_kd", "False"]
+
+
 def test_names_by_their_paths():
     import segkd.losses.pixel_kd as module
 

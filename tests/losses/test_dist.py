@@ -20,7 +20,6 @@ class TestDIST(LogitLossTests):
     name = "dist"
     settings = ({}, {"beta": 2.0, "gamma": 3.0, "temperature": 1.5})
     rounding = 1e-6  # 1e-8 is added to the product of the norms
-    through_teacher = False
 
     def test_equals_the_definition(self) -> None:
         student, teacher = pair(dtype=torch.float64)

@@ -12,7 +12,6 @@ class TestDKD(LossTests):
     loss = DKD
     name = "dkd"
     settings = ({}, {"alpha": 2.0, "beta": 0.5, "temperature": 1.0})
-    through_teacher = False
 
     def test_equals_the_definition_pixel_by_pixel(self) -> None:
         student, teacher = pair(dtype=torch.float64)

@@ -47,12 +47,12 @@ def test_how_much_is_done_at_once_changes_nothing(loss: torch.nn.Module, monkeyp
 
 
 @pytest.mark.parametrize("loss", [CWD(), CWD(ignore_index=255), PKD()], ids=str)
-def test_both_can_be_differentiated_twice(loss: torch.nn.Module) -> None:
-    student, teacher = (x.double().requires_grad_() for x in pair((2, 2, 2, 3)))
+def test_the_student_can_be_differentiated_twice(loss: torch.nn.Module) -> None:
+    student, teacher = (x.double() for x in pair((2, 2, 2, 3)))
+    student = student.detach().requires_grad_()
     target = torch.tensor([[[0, 255, 1], [1, 0, 255]]]).repeat(2, 1, 1)
-    assert torch.autograd.gradcheck(lambda s, t: loss(s, t, target), (student, teacher))
-    assert torch.autograd.gradgradcheck(lambda s, t: loss(s, t, target), (student, teacher))
-    once = torch.autograd.grad(loss(student, teacher, target), (student, teacher))
-    twice = torch.autograd.grad(loss(student, teacher, target), (student, teacher), create_graph=True)
-    for a, b in zip(once, twice, strict=True):
-        torch.testing.assert_close(a, b)
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher, target), student)
+    assert torch.autograd.gradgradcheck(lambda s: loss(s, teacher, target), student)
+    (once,) = torch.autograd.grad(loss(student, teacher, target), student)
+    (twice,) = torch.autograd.grad(loss(student, teacher, target), student, create_graph=True)
+    torch.testing.assert_close(once, twice)

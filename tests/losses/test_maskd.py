@@ -13,7 +13,6 @@ class TestMaskD(LossTests):
     loss = MaskD
     name = "maskd"
     settings = ({}, {"tokens": 1})
-    through_teacher = False
 
     def variants(self, channels: int = SHAPE[1]) -> list[nn.Module]:
         losses = super().variants(channels)

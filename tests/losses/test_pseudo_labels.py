@@ -12,7 +12,6 @@ from segkd.losses.pseudo_labels import quantile_cuts
 class TestPseudoLabels(LossTests):
     loss = PseudoLabels
     name = "pseudo_labels"
-    through_teacher = False
     settings = (
         {},
         {"threshold": 0.0, "quantile": 0.7},

@@ -4,7 +4,7 @@ from torch import nn
 
 from segkd.errors import SegkdError
 from segkd.network import Network
-from segkd.segmentation.certify import certify, certify_counts
+from segkd.segmentation.certify import certainty, certify, certify_counts
 
 
 class Brighter(nn.Module):
@@ -50,3 +50,36 @@ def test_bad_options_are_errors():
     ):
         with pytest.raises(SegkdError, match=says):
             certify(Brighter(), images, **{"n0": 1, "n": 1, **options})
+
+
+def test_certified_iou_and_abstention_of_each_class_by_hand():
+    classes = torch.tensor([[0, 0, -1, 1], [1, 1, -1, -1], [0, 2, 2, -1]])
+    labels = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 255], [1, 255, 255, 255]])
+    found = certainty(classes, labels, num_classes=4)
+    # Class 0: 2 right of 4 labelled and 1 elsewhere; 1: 2 right of 4 labelled and 1 elsewhere; 2 and 3 are nowhere.
+    assert found.iou[:2].tolist() == [2 / 5, 2 / 5]
+    assert found.iou[2:].isnan().all()
+    assert found.abstained[:2].tolist() == [1 / 4, 1 / 4]
+    assert found.miou == pytest.approx(2 / 5)
+
+
+def test_what_is_all_certain_and_right_or_all_uncertain_or_ignored():
+    labels = torch.randint(0, 5, (2, 6, 7), generator=torch.Generator().manual_seed(0))
+    assert certainty(labels, labels, 5).miou == 1
+    assert certainty(labels, labels, 5).abstained.tolist() == [0] * 5
+    nothing = certainty(torch.full_like(labels, -1), labels, 5)
+    assert (nothing.miou, nothing.abstained.tolist()) == (0, [1] * 5)
+    assert torch.tensor(certainty(labels, torch.full_like(labels, 9), 5, ignore_index=9).miou).isnan()
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "says"),
+    [
+        (torch.zeros(2, 3), torch.zeros(3, 2), r"labels for \(2, 3\) pixels, got \(3, 2\)"),
+        (torch.tensor([0, 4]), torch.tensor([0, 1]), "a certified class is 0 or 4, of 4 classes"),
+        (torch.tensor([0, 1]), torch.tensor([0, -1]), "a label is -1 or 0, of 4 classes"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(classes: torch.Tensor, labels: torch.Tensor, says: str):
+    with pytest.raises(SegkdError, match=says):
+        certainty(classes, labels, 4)

@@ -1,12 +1,17 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from experiments import make_experiment, write
+from experiments import make_experiment, refused, write
+from experiments import segkd as segkd_command
 from networks import segmenter
 
+import segkd
 from segkd.errors import SegkdError
+from segkd.models.saved import OwnCode
+from segkd.network import Network
 from segkd.training.opening import open_model
 
 
@@ -48,6 +53,32 @@ class TestAStudentAlone:
         assert (found.home, found.task) == (alone, None)
         with pytest.raises(SegkdError, match=r"data\.root=/a: .*given is a student without a run"):
             open_model(alone, ["data.root=/a"])
+
+
+class TestLoadStudent:
+    def test_takes_a_run_a_students_folder_and_a_config(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(folder)
+        image = np.zeros((64, 64, 3), np.uint8)
+        found = [segkd.load_student(name).predict(image) for name in ("runs/tiny", "runs/tiny/student", "tiny.yaml")]
+        assert all((each == found[0]).all() for each in found)
+
+    def test_of_what_is_not_there(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.chdir(folder)
+        for name, says in (("runs/tinny", "no run"), ("tinny.yaml", "did you mean 'tiny'")):
+            with pytest.raises(SegkdError, match=says):
+                segkd.load_student(name)
+
+    def test_a_folder_names_no_code(self, folder: Path, tmp_path: Path):
+        alone = tmp_path / "given"
+        own = Network(torch.nn.Conv2d(3, 11, 1), classes=[str(k) for k in range(11)], family="python", settings={})
+        own.save(alone)
+        with pytest.raises(OwnCode, match="made by code of one's own"):
+            segkd.load_student(alone)
+        teacher = {"family": "smp", "checkpoint": str(alone)}
+        write(
+            folder / "taught.yaml", {"base": "distilled.yaml", "name": "taught", "teacher": {"config": None, **teacher}}
+        )
+        refused(segkd_command("train", folder / "taught.yaml"), "code of one's own", "name it as teacher.build")
 
 
 class TestAConfig:

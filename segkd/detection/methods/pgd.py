@@ -51,7 +51,7 @@ def gaussian_of_best(
         noise: (M, topk, 2), added to the places before mean and covariance are taken, best position first.
         floor: added to the diagonal of S.
     """
-    with full_precision(quality, places) as (q, x):
+    with full_precision(quality, places.to(quality)) as (q, x):
         best = q.topk(min(topk, q.shape[1]), 1).indices
         at = x[best]
         fitted = at if noise is None else at + noise[:, : best.shape[1]]
@@ -100,7 +100,7 @@ def importance(
     if len(boxes) == 0:
         nothing = scores.new_zeros(len(scores))
         return Importance(nothing, nothing, nothing + 1)
-    boxes = boxes.to(scores)
+    boxes, places = boxes.to(scores), places.to(scores)
     inside = torch.cat([places - boxes[:, None, :2], boxes[:, None, 2:] - places], -1).amin(-1) > 0
     probability, overlap = scores[:, labels].T, box_iou(boxes, predicted)
     found = []

@@ -1,5 +1,6 @@
 """What every method on detectors must hold; each one's test class inherits it."""
 
+import copy
 import dataclasses
 import doctest
 import functools
@@ -98,6 +99,15 @@ class MethodTests:
         for settings in self.settings if self.zero else ():
             value, _ = self.step(self.distiller(self.kinds[0], settings, tiny(self.kinds[0], 1, copy=1)))
             assert value < 1e-5
+
+    def test_double_precision_is_the_same_to_rounding(self) -> None:
+        for kind in self.kinds:
+            own = {"own": Term(self.loss(**self.settings[0]))}
+            models = [copy.deepcopy(tiny(kind, seed)).double() for seed in (0, 1)]
+            double = distil(*models, own, task_weight=0.0).double()
+            found = double([image.double() for image in IMAGES], TARGETS).terms["own"]
+            expected = self.distiller(kind, self.settings[0])(IMAGES, TARGETS).terms["own"]
+            torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-6)
 
     def test_half_precision_is_finite_and_in_float32(self) -> None:
         for settings in self.settings:
