@@ -128,7 +128,7 @@ def evaluate(
         total = []
         for s, t in compared.pop(name):
             try:
-                total.append(term.loss(s, t, *further))
+                value = term.loss(s, t, *further)
             except (AttributeError, TypeError) as error:
                 kind = getattr(term.loss, "__name__", type(term.loss).__name__)
                 if step.target is None and "NoneType" in str(error):
@@ -138,6 +138,10 @@ def evaluate(
                 else:
                     raise
                 raise SegkdError(f"term {name!r}: {kind} {says}") from error
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise SegkdError(f"term {name!r}: its loss must return a tensor of one value, got {given}")
+            total.append(value.reshape(()))
         values[name] = torch.stack(total).sum()
     return values
 

@@ -142,3 +142,24 @@ def test_auxiliary_logits_of_both() -> None:
     terms = {"x": Term(PixelKD(), student="aux", teacher="aux")}
     out = Distiller(seeded(WithAux, 0), seeded(WithAux, 1), terms, cross_entropy())(IMAGES, MASKS)
     torch.testing.assert_close(out.terms["x"], PixelKD()(out.student["aux"], out.teacher["aux"]).detach())
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (lambda s, t, y: F.mse_loss(s, t, reduction="none"), r"shape \(\d+, \d+, \d+, \d+\)"),
+        (lambda s, t, y: s.mean((1, 2, 3)), r"shape \(\d+,\)"),
+        (lambda s, t, y: 0.5, "float"),
+        (lambda s, t, y: None, "NoneType"),
+    ],
+)
+def test_a_loss_returns_one_value(returned: Any, says: str) -> None:
+    """The sum over a map would be as many times too large."""
+    distiller = Distiller(Net(), Net(), {"own": Term(returned)}, cross_entropy())
+    with pytest.raises(SegkdError, match=f"term 'own': its loss must return a tensor of one value, got {says}"):
+        distiller(IMAGES, MASKS)
+
+
+def test_one_value_may_have_any_number_of_dimensions() -> None:
+    distiller = Distiller(Net(), Net(), {"own": Term(lambda s, t, y: s.square().mean().view(1, 1))}, cross_entropy())
+    assert distiller(IMAGES, MASKS).terms["own"].shape == ()

@@ -132,6 +132,9 @@ def compare(
     from segkd.comparison import compare as comparison
 
     if report_only:
+        for option, is_given in (("--same-time", same_time), ("--on", on is not None)):
+            if is_given:
+                raise SegkdError(f"{option} is for training: with --report-only nothing is trained")
         comparison.report_only(configs, console, out=out, baseline=baseline, pooled=pooled, pictures=pictures)
         return
     outcome = comparison.compare(

@@ -54,9 +54,9 @@ def shortened(path: object, most: int = 200) -> str:
 
 
 def plain_path(text: str) -> str:
-    """Return a path that a config names, or raise ValueError where no disk can have it."""
+    """Return a path that a config names, its ~ a home directory, or raise ValueError where no disk can have it."""
     if "\0" in text:
         raise ValueError("a path cannot hold a NUL character")
     if len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
         raise ValueError("a path has at most 4095 bytes, each of its parts at most 255")
-    return text
+    return os.path.expanduser(text)

@@ -74,6 +74,8 @@ def compare(
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
     if same_time and asked.unit == "minutes":
         raise SegkdError("--same-time goes with a budget of steps: with --budget minutes all have the same time")
+    if same_time and len(methods) < 2:
+        raise SegkdError("--same-time trains the baseline for as long as other configs take: name more than one CONFIG")
     steps = matched_steps(methods, asked)
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written

@@ -144,6 +144,9 @@ def whole(config: Config) -> dict[str, Any]:
         name = (node.get("data") or {}).get("dataset")
         if isinstance(name, str) and is_spec_path(name):
             node["data"]["dataset"] = os.path.abspath(os.path.expanduser(name))
+    for stage, written in zip(config.stages or (), content["stages"] or (), strict=True):
+        if stage.distill == config.distill:  # as what a stage does not say: so a change of it is one of the stage
+            del written["distill"]
     return content
 
 

@@ -83,7 +83,8 @@ def changes_of(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
     name = "the keywords" if isinstance(overrides, Mapping) else "the command line"
     keys: dict[str, Any] = {}
     emptied: dict[str, Any] = {}
-    for path, given in overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides):
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides))
+    for path, given in pairs:
         parts = path.split(".")
         if not all(parts):
             raise SegkdError(f"{name}: {path!r}: a key between two dots is missing")
@@ -93,6 +94,11 @@ def changes_of(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
         keys = overlay(keys, change)
         emptied = overlay(emptied, change) if given == {} else emptied
     _check_keys(name, keys)
+    given_keys = {path for path, value in pairs if value is not None}
+    for path in sorted(given_keys):
+        term, _, key = path.rpartition(".")
+        if key == "weight" and ".terms." in path and f"{term}.share" in given_keys:
+            raise SegkdError(f"{name}: {term} is given a weight and a share: a term has one or the other")
     return [Layer(name, layer, Path()) for layer in (emptied, keys)]
 
 

@@ -204,6 +204,11 @@ def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Co
             f"{run.directory} cannot go on with another {', '.join(refused)}: that would be another run; begin one "
             f"with 'segkd train {run.config_file} name=... {refused[0]}=...' (it takes {', '.join(HARMLESS)})"
         )
+    if run.finished and new.stages:
+        raise SegkdError(
+            f"{run.directory} is finished, and its stages are as long as they were: to go further begin a run with "
+            f"'segkd train {run.config_file} name=... stages=...'"
+        )
     if run.finished and new.trainer.max_steps <= (steps := run.result()["steps"]):
         raise SegkdError(
             f"{run.directory} is finished, after {steps} steps: to go further give it more, such as "

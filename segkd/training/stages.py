@@ -3,7 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from segkd.common.plain import Block
 from segkd.common.values import AtLeast0, Count
@@ -35,8 +35,15 @@ def filled(content: Any) -> Any:
         trainer = {key: value for key, value in trainer.items() if key != "max_steps"}
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         return {**content, "trainer": trainer}
-    steps = [stage.get("steps") for stage in stages]
-    if all(isinstance(count, int) and count > 0 for count in steps):
+    try:  # as they will be read: 2.0 and "2" are numbers too
+        steps = TypeAdapter(list[Count]).validate_python([stage.get("steps") for stage in stages])
+    except ValidationError:  # which the stages themselves will say
+        steps = []
+    if steps:
+        try:
+            given = given if given is None else TypeAdapter(Count).validate_python(given)
+        except ValidationError:
+            return content
         if given not in (None, sum(steps)):
             raise ValueError(
                 f"trainer.max_steps is {given!r}, but the stages have {sum(steps)} steps together: set it to null, or "

@@ -103,6 +103,8 @@ class Task(ABC):
                 "batch"
             )
             terms = self.config.distill.build_terms().items()
+            if not terms and self.config.stages is None:
+                told.append("nothing is learnt from images without labels: there are no terms")
             blind = [name for name, term in terms if getattr(term.loss, "ignore_index", None) is not None]
             if blind:
                 told.append(f"terms with an ignore_index leave images without labels out: {', '.join(blind)}")

@@ -179,6 +179,15 @@ class TeacherOf:
         if not task.maps_classes:
             check_same(teacher, theirs, ours, f"{task.name} needs the same, in the same order")
             return
+        for number, place in enumerate(said if isinstance(said, list) else ()):
+            if place is not None and not 0 <= place < len(ours):
+                key = f"{self.key}.class_map.{number}"
+                raise SegkdError(f"{key}: the student's classes are 0 to {len(ours) - 1}, got {place}")
+        if isinstance(said, list) and not self.block.partial and (left := sorted({*range(len(ours))} - {*said})):
+            raise SegkdError(
+                f"{self.key}.class_map names no class of the teacher for {', '.join(ours[place] for place in left)}: "
+                f"where it lacks classes say {self.key}.partial=true"
+            )
         found = match_classes(teacher, f"{self.key}.class_map", theirs, ours, said, self.block.partial)
         if found is None:
             return

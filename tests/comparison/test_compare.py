@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from experiments import make_detection_experiment, refused, segkd, train, write
 
 
@@ -73,6 +74,15 @@ class TestRefused:
         outcome = segkd("compare", experiment / "tiny.yaml", experiment / "long.yaml", "--out", experiment / "out")
         refused(outcome, "the budget is not matched")
         assert not (experiment / "out").exists()
+
+    def test_the_same_time_of_one_config_alone(self, experiment: Path):
+        outcome = segkd("compare", experiment / "tiny.yaml", "--same-time", "--out", experiment / "out")
+        refused(outcome, "--same-time trains the baseline for as long as other configs take: name more than one CONFIG")
+        assert not (experiment / "out").exists()
+
+    @pytest.mark.parametrize("option", [["--same-time"], ["--on", "ray"]])
+    def test_options_of_training_without_any(self, option: list[str], tmp_path: Path):
+        refused(segkd("compare", "--report-only", tmp_path, *option), f"{option[0]} is for training")
 
     def test_a_baseline_that_is_not_compared(self, experiment: Path):
         refused(segkd("compare", experiment / "tiny.yaml", "--baseline", "plain"), "--baseline 'plain' is none of tiny")

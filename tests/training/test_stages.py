@@ -12,7 +12,8 @@ from segkd.errors import SegkdError
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.config import dump_config, load_config
 from segkd.training.module import DistillModule
-from segkd.training.stages import ends_of, of_length
+from segkd.training.stages import ends_of, of_length, stage_configs
+from segkd.tuning.space import with_values
 
 FEATURES = {"loss": "pkd", "student": "decoder", "teacher": "decoder", "connector": "conv1x1"}
 STAGES: list[dict[str, Any]] = [{"steps": 3, "task": 0, "distill": {"terms": {"f": FEATURES}}}, {"steps": 4}]
@@ -47,6 +48,30 @@ class TestConfig:
         write(folder / "dumped.yaml", dump_config(config))
         assert load_config(str(folder / "dumped.yaml")) == config
 
+    def test_a_change_of_what_the_config_distils_reaches_the_stages_that_have_no_other(self, folder: Path):
+        """Also once the config is written out whole, as a run keeps it and as tune changes it."""
+        for source in (
+            folder / "staged.yaml",
+            folder / "runs/staged/config.yaml",
+            load_config(str(folder / "staged.yaml")),
+        ):
+            key = "distill.terms.kd.weight"
+            config = (
+                load_config(str(source), [f"{key}=7"]) if isinstance(source, Path) else with_values(source, {key: 7})
+            )
+            first, second = stage_configs(config)
+            assert list(first.distill.named_terms()) == ["f"]
+            assert second.distill.named_terms()["kd"].weight == 7
+
+    @pytest.mark.parametrize("steps", [("2.0", "3"), ("'2'", "3"), ("2", "3e0")])
+    def test_steps_are_summed_however_they_are_written(self, folder: Path, steps: tuple[str, str]):
+        stages = "stages=[" + ", ".join(f"{{steps: {count}}}" for count in steps) + "]"
+        config = load_config(str(folder / "staged.yaml"), [stages, "trainer.max_steps=null"])
+        assert (config.trainer.max_steps, ends_of(config)) == (5, [2, 5])
+        with pytest.raises(SegkdError, match="the stages have 5 steps together"):
+            load_config(str(folder / "staged.yaml"), [stages, "trainer.max_steps=7"])
+        assert load_config(str(folder / "staged.yaml"), [stages, "trainer.max_steps=5.0"]).trainer.max_steps == 5
+
     def test_without_stages_nothing_is_different(self, folder: Path):
         config = load_config(str(folder / "distilled.yaml"))
         assert config.stages is None
@@ -71,6 +96,11 @@ class TestConfig:
 
 
 class TestRun:
+    def test_a_finished_one_is_as_long_as_its_stages(self, folder: Path):
+        run = folder / "runs/staged"
+        for change in ([], ["trainer.max_steps=null"]):
+            refused(segkd("train", "--resume", run, *change), "is finished, and its stages are as long as they were")
+
     def test_each_stage_trains_what_is_its_own(self, folder: Path):
         shown = scalars(folder / "runs/staged")
         assert shown["stage"] == [1, 1, 1, 2, 2, 2, 2]

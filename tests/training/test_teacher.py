@@ -122,7 +122,16 @@ class TestFromWeights:
         train(trained / "distilled.yaml", f"data.dataset={few}", "name=mapped", class_map, "trainer.max_steps=1")
         lacking = "teacher.class_map=[0,1,2,3,4,5,6,7,8,null,null]"
         options = [f"data.dataset={few}", "name=part", lacking, "trainer.max_steps=1"]
-        refused(segkd("train", trained / "distilled.yaml", *options), "10 classes, the teacher 9")
+        told = (
+            "teacher.class_map names no class of the teacher for pedestrian: where it lacks classes say teacher.partial"
+        )
+        refused(segkd("train", trained / "distilled.yaml", *options), told)
+        for number, place in ((3, 10), (0, -1)):
+            wrong = [str(number if k != number else place) for k in range(10)]
+            outcome = segkd(
+                "train", trained / "distilled.yaml", *options[:2], f"teacher.class_map=[{','.join(wrong)},null]"
+            )
+            refused(outcome, f"teacher.class_map.{number}: the student's classes are 0 to 9, got {place}")
         options += ["teacher.partial=true"]
         refused(segkd("train", trained / "distilled.yaml", *options), "lacks the classes [9]; PixelKD(known=0.5)")
         options += ["distill.schedule=null", "distill.terms={icsd: null, kd: {loss: pixel_kd, known: 0.5}}"]

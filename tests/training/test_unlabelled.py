@@ -22,6 +22,7 @@ WITH = "data.unlabelled={images: 'extra/*.png', share: 0.5}"
 def test_a_run_learns_of_them_what_the_teacher_says(experiment: Path):
     out = train("distilled.yaml", WITH, "trainer.max_steps=2").out
     assert "3 images without labels: 1 of 2 in each batch" in out
+    assert "nothing is learnt from images without labels" not in out
     train("distilled.yaml", "name=none", "trainer.max_steps=2")
     one, other = (weights(experiment / f"runs/{name}/checkpoints/last.ckpt") for name in ("distilled", "none"))
     assert not same(one, other)

@@ -103,3 +103,11 @@ class TestEnds:
         knobs, _ = split_space(["optimizer.lr=0.1..1", "data.flip=0,0.5,1"])
         found = [(end.optimizer.lr, end.data.flip) for end in check_space(load_config("tiny.yaml"), knobs)]
         assert found == [(0.1, 0), (1, 0), (0.1, 0.5), (0.1, 1)]
+
+
+def test_a_weight_and_a_share_of_one_term_are_not_searched_over_together(experiment: Path):
+    config = load_config(str(experiment / "distilled.yaml"))
+    knobs = [make_knob(f"distill.terms.kd.{key}", "1..2") for key in ("weight", "share")]
+    with pytest.raises(SegkdError, match=r"terms\.kd is given a weight and a share: a term has one or the other"):
+        check_space(config, knobs)
+    assert len(check_space(config, knobs[1:])) == 2
