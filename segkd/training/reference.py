@@ -48,12 +48,13 @@ trainer: {max_steps: 300, threads: 2}
   RDD's switch and the learning rate's course run anew in each stage, the optimiser's state goes on, and each stage ends
   with a validation.
 - A run directory keeps the whole config, every default written out, as `config.yaml`.
-- `segkd train --resume runs/my_run trainer.max_steps=600` goes further, also with a finished run, without stages. It
-  takes besides what changes nothing that is learnt (`trainer.accelerator`, `devices`, `threads`, `log_every`,
-  `checkpoint_every`; `validation.every`, `batch_size`, `pictures`; `data.root`, `workers`, `max_pixels`); any other key is refused. With
-  another number of steps the learning rate, the schedules of the terms and ALW go on as at that step of a run of the
-  new length: a rate that had decayed rises again, so the result is not that of a run which was so long from its start.
-  With another number of devices a step sees another number of images: `batch_size` is of each.
+- `segkd train --resume runs/my_run trainer.max_steps=600` goes further, also with a finished run, without stages.
+  It takes besides what changes nothing that is learnt (`trainer.accelerator`, `devices`, `threads`, `log_every`,
+  `checkpoint_every`; `validation.every`, `batch_size`, `pictures`; `data.root`, `workers`, `max_pixels`); any other
+  key is refused. With another number of steps the learning rate, the schedules of the terms and ALW go on as at
+  that step of a run of the new length: a rate that had decayed rises again, so the result is not that of a run
+  which was so long from its start. With another number of devices a step sees another number of images:
+  `batch_size` is of each.
 
 Below, **required** keys have no default. The tables of a block hold the keys of both tasks first, then those that only
 segmentation or only detection has, or has otherwise.
