@@ -1,7 +1,6 @@
 """The distiller: runs the models once, evaluates the terms and returns one output."""
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from segkd.adapter import Adapter, Live, labelled_images
 from segkd.balance import Balance
-from segkd.errors import SegkdError, nearest
+from segkd.errors import SegkdError, is_number, nearest
 from segkd.network import unit
 from segkd.reads import evaluate, route, teacher_named
 from segkd.schedules import Schedule, summed
@@ -109,8 +108,8 @@ class Distiller(nn.Module):
                 raise SegkdError(f"the schedule names no term: {name!r}, {nearest(name, ('task', *self.terms))}")
             if not callable(factor):
                 raise SegkdError(f"the schedule of {name!r} must be a function of progress, got {factor!r}")
-        if not 0 <= task_weight < math.inf:
-            raise SegkdError(f"task_weight must be a finite number of at least 0, got {task_weight}")
+        if not (is_number(task_weight) and task_weight >= 0):
+            raise SegkdError(f"task_weight must be a finite number of at least 0, got {task_weight!r}")
         self.task_weight = task_weight
         self.adapter = adapter if adapter is not None else Adapter()
         if task_loss is None and self.adapter.needs_task_loss:

@@ -1,6 +1,7 @@
 """What a person meets: errors of the input, a full disk, being interrupted; and a hint at the nearest valid choice."""
 
 import difflib
+import math
 import signal
 from collections.abc import Iterable
 
@@ -48,6 +49,11 @@ class Interrupted(BaseException):
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (f"interrupted by {signal.Signals(self.number).name}", self.way_on)))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number: no text, and neither true nor false."""
+    return hasattr(value, "__float__") and not isinstance(value, bool) and math.isfinite(value.__float__())
 
 
 def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:

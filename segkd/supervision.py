@@ -118,6 +118,9 @@ def supervised(
     loss, scaled = (task_loss, None) if pixels is None or weights is None else (pixels.unreduced, weights.scaled)
     value = adapter.task_loss(images.output, images.target, loss, scaled)
     parts = {"main": value} if isinstance(value, Tensor) else value
+    for part in parts.values():
+        if part.numel() != 1:
+            raise SegkdError(f"the task loss must return one value, as with reduction='mean', got {tuple(part.shape)}")
     auxiliary = adapter.auxiliary_loss(images.output, images.target, task_loss)
     parts = parts if auxiliary is None else {**parts, "auxiliary": auxiliary}
     shown = None if weights is None else weights.map

@@ -206,6 +206,8 @@ class Average(nn.Module):
 
 def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str, Teacher]:
     """Return the teachers by name, ready to teach; a single one that was given without is called ``"teacher"``."""
+    if not isinstance(student, nn.Module):
+        raise SegkdError(f"the student must be a torch.nn.Module, got {_kind(student)}")
     if isinstance(given, (list, tuple, set, nn.ModuleList)):
         raise SegkdError("several teachers are given by name: {'big': big, 'small': small}, not as a list")
     if isinstance(given, nn.ModuleDict):

@@ -1,11 +1,10 @@
 """A term: a loss, what it reads on each side, its weight and its connector."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from segkd.errors import SegkdError, nearest
+from segkd.errors import SegkdError, is_number, nearest
 
 if TYPE_CHECKING:  # a config is checked before torch is loaded
     from torch import Tensor
@@ -64,11 +63,11 @@ class Term:
             raise SegkdError(f"a term's loss must be an instance, got the class: write {self.loss.__name__}()")
         if not callable(self.loss):
             raise SegkdError(f"a term's loss must be callable, got {type(self.loss).__name__}")
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight}")
+        if not (is_number(self.weight) and self.weight >= 0):
+            raise SegkdError(f"a term's weight must be finite and at least 0, got {self.weight!r}")
         if self.share is not None:
-            if not (math.isfinite(self.share) and self.share >= 0):
-                raise SegkdError(f"a term's share must be finite and at least 0, got {self.share}")
+            if not (is_number(self.share) and self.share >= 0):
+                raise SegkdError(f"a term's share must be finite and at least 0, got {self.share!r}")
             if self.weight != 1:
                 raise SegkdError(f"a term has a weight or a share, not both: got {self.weight} and {self.share}")
         self.student, self.teacher = self._places(self.student), self._places(self.teacher)
@@ -91,12 +90,16 @@ def named_terms(terms: Mapping[str, Term] | Iterable[tuple[str, Term]]) -> dict[
     from torch import nn
 
     named: dict[str, Term] = {}
-    for name, term in terms.items() if isinstance(terms, Mapping) else terms:
+    try:
+        pairs = [(name, term) for name, term in (terms.items() if isinstance(terms, Mapping) else terms)]
+    except (TypeError, ValueError):
+        raise SegkdError(f"terms are given by name, {{'kd': segkd.Term(...)}}, got {type(terms).__name__}") from None
+    for name, term in pairs:
         if name in named:
             raise SegkdError(f"the term name {name!r} is used twice")
         if name == "task":
             raise SegkdError("the term name 'task' is the task loss's own: choose another")
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
             raise SegkdError(
                 f"the term name {name!r} must be an identifier that is no attribute of torch.nn.ModuleDict"
             )

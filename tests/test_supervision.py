@@ -189,3 +189,8 @@ def test_a_process_without_labelled_image_counts_as_none(tmp_path: Path) -> None
             theirs = torch.load(tmp_path / f"{number}-{rank}.pt", weights_only=True)
             for name, parameter in single.named_parameters():
                 torch.testing.assert_close(theirs[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=f"{number} {name}")
+
+
+def test_a_task_loss_of_many_values_is_refused_where_one_is_wanted() -> None:
+    with pytest.raises(SegkdError, match=r"the task loss must return one value, as with reduction='mean', got \(4, "):
+        make(nn.CrossEntropyLoss(ignore_index=255, reduction="none"))(IMAGES, MASKS)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, is_number
 from segkd.losses._rows import over_processes
 
 UNKNOWN = -1e4
@@ -45,8 +45,8 @@ def check_maps(name: str, student: Tensor, teacher: Tensor, any_size: bool = Fal
 
 def check_temperature(temperature: float) -> None:
     """Raise unless the temperature is positive."""
-    if not temperature > 0:
-        raise SegkdError(f"temperature must be above 0, got {temperature}")
+    if not (is_number(temperature) and temperature > 0):
+        raise SegkdError(f"temperature must be above 0, got {temperature!r}")
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
