@@ -56,6 +56,12 @@ def is_number(value: object) -> bool:
     return hasattr(value, "__float__") and not isinstance(value, bool) and math.isfinite(value.__float__())
 
 
+def check_count(what: str, value: object, least: int) -> None:
+    """Raise unless a value is a whole number, of at least so many."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise SegkdError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
 def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:
     """Return a hint such as ``did you mean 'conv1x1'?``, or the valid names when none is close.
 

@@ -178,6 +178,34 @@ class TestOthers:
             segkd.compare([plain], seed=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
+        ({"seeds": 1.5}, "seeds must be a whole number of at least 1, got 1.5"),
+        ({"pictures": -1}, "pictures must be a whole number of at least 0, got -1"),
+        ({"pictures": -1, "report_only": True}, "pictures must be a whole number of at least 0, got -1"),
+    ],
+)
+def test_numbers_of_a_comparison_are_checked_as_on_the_command_line(tiny: dict, options: dict, says: str):
+    with pytest.raises(SegkdError, match=says):
+        segkd.compare([tiny] if "report_only" not in options else ["runs"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"trials": 0}, "trials must be a whole number of at least 1, got 0"),
+        ({"trials": 2.0}, "trials must be a whole number of at least 1, got 2.0"),
+        ({"minutes": -1}, "minutes must be a number above 0, got -1"),
+        ({"minutes": "5"}, "minutes must be a number above 0, got '5'"),
+    ],
+)
+def test_numbers_of_a_search_likewise(tiny: dict, options: dict, says: str):
+    with pytest.raises(SegkdError, match=says):
+        segkd.tune(tiny, {"optimizer.lr": "1e-4..1e-2"}, **options)
+
+
 @pytest.mark.slow
 def test_a_script_needs_nothing_but_the_import(folder: Path):
     code = f"""

@@ -15,7 +15,7 @@ from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.same_time import longer_baselines
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, read_agreed, train_jobs, train_teachers
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, check_count
 from segkd.signals import interruptible
 from segkd.training.config import load_config
 from segkd.training.run import Run
@@ -66,6 +66,8 @@ def compare(
     """
     if not names:
         raise SegkdError("segkd compare takes at least one CONFIG (see: segkd configs), or --report-only RUN...")
+    check_count("seeds", seeds, 1)
+    check_count("pictures", pictures, 0)
     asked = parse_budget(budget)
     first = names[0] if isinstance(names[0], Config) else load_config(names[0], overrides)
     out = out or Path(first.runs) / "comparison"
@@ -142,6 +144,7 @@ def report_only(
     By default into the comparison that `paths` names, else ``comparison`` beside the first run. The scatter of a
     comparison that was made so stays pooled.
     """
+    check_count("pictures", pictures, 0)
     records = read_records([Path(path) for path in paths], console)
     find_baseline(group(records), baseline)  # what does not go together is known before anything is written
     place = Workplace(out or _beside(Path(paths[0])))

@@ -16,7 +16,7 @@ from segkd.comparison import work
 from segkd.comparison.cluster import Cluster, RayTask, cluster
 from segkd.comparison.plan import Job, check_unchanged, teachers_of
 from segkd.data.hold_out import hold_out
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, check_count, is_number
 from segkd.training.config import find_config, whole
 from segkd.training.layers import changes_of, overlay
 from segkd.training.schema import Config
@@ -73,6 +73,9 @@ def tune(
         raise SegkdError('segkd tune needs Optuna: pip install "segkd[tune]"')
     if not knobs:
         raise SegkdError("segkd tune takes at least one KEY=A..B or KEY=A,B,C to search over")
+    check_count("trials", trials, 1)
+    if minutes is not None and not (is_number(minutes) and minutes > 0):
+        raise SegkdError(f"minutes must be a number above 0, got {minutes!r}")
     place = Path(config.runs) / "tune" / config.name
     rest, held_out = hold_out(config.data.train_split, share)
     changes: dict[str, Any] = {"runs": str(place), "data.train_split": rest, "data.val_split": held_out}
