@@ -1,7 +1,7 @@
 """The teachers of a run: the configs that train them, and their models, built, loaded and matched with the student."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from segkd.training.classes import check_same, match_classes
 from segkd.training.config import find_config, load_config, same_dataset
 from segkd.training.run import Run
 from segkd.training.schema import Config
-from segkd.training.teacher_schema import TeacherBlock
+from segkd.training.teacher_schema import AverageBlock, TeacherBlock
 
 if TYPE_CHECKING:
+    from segkd.distiller import Distiller
     from segkd.models.family import Family
     from segkd.network import Network
     from segkd.training.task import Task
@@ -223,11 +224,14 @@ class TeachersOf:
     def __init__(self, task: "Task", configs: Mapping[str, Config]) -> None:
         blocks = task.config.named_teachers()
         plain = [name for name, block in blocks.items() if isinstance(block, TeacherBlock)]
+        self.averages = {name: block for name, block in blocks.items() if isinstance(block, AverageBlock)}
         self.each = {name: TeacherOf(task, name, configs.get(name)) for name in plain}
         self.networks = {
             name: self.each[name].network if name in self.each else self._average(task, block)
             for name, block in blocks.items()
         }
+        for network in self.networks.values():  # those too that no distiller takes: they are drawn and measured
+            network.eval().requires_grad_(False)
         self.remarks = [remark for teacher in self.each.values() for remark in teacher.remarks]
 
     def _average(self, task: "Task", block: Any) -> "Network":
@@ -243,6 +247,13 @@ class TeachersOf:
     def predicting(self) -> "dict[str, Network]":
         """Those whose features are not all that can be read of them."""
         return {name: network for name, network in self.networks.items() if network.classes}
+
+    def unread(self, distillers: "Sequence[Distiller]") -> list[str]:
+        """Return the names of those that no stage's distiller reads, nor an average that one reads."""
+        read = {name for each in distillers for name, places in each.reads.items() if places}
+        for name, block in self.averages.items():
+            read |= set(block.average) if name in read else set()
+        return [name for name in (*self.each, *self.averages) if name not in read]
 
     def load(self, to_measure: bool = False) -> None:
         """Load the weights of all, see `TeacherOf.load`."""

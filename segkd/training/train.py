@@ -116,6 +116,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
     teachers.load()
     if is_fresh and (remark := task.start(student, teachers.networks)):
         remarks.append(remark)
+    elif unread := teachers.unread(distillers):
+        remarks.append(f"nothing is learnt from {', '.join(unread)}: no term reads it")
     with run.locked() if is_first else contextlib.nullcontext():
         if not is_resumed and is_first:
             run.create(config)

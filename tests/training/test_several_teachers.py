@@ -47,6 +47,25 @@ def test_teach_together_and_are_resumed_to_the_bit(several: Path):
     expect_same(runs / "cut", runs / "several")
 
 
+@pytest.mark.parametrize(
+    ("changes", "unread"),
+    [
+        (["distill.terms={cwd: null, deep: null}", "distill.pixel_weighting=null"], None),  # it averages the others
+        (["distill.terms={kd: null, deep: null}", "distill.pixel_weighting=null"], "big, both"),
+        (["distill=null"], "big, other, both"),
+        (["distill=null", "teachers=null", "teacher.config=teacher.yaml"], "teacher"),
+    ],
+)
+def test_those_that_nothing_reads_are_named(several: Path, changes: list[str], unread: str | None):
+    out = train(several, *changes, "trainer.max_steps=1").out
+    assert (f"several: nothing is learnt from {unread}: no term reads it\n" in out) == (unread is not None)
+    assert ("nothing is learnt" in out) == (unread is not None)
+    # Nor do they learn: what a teacher is, is what its own run ended with.
+    results = [json.loads((several.parent / f"runs/{run}/result.json").read_text()) for run in ("several", "teacher")]
+    measured = results[0]["teachers"]["big"] if "teachers" in results[0] else results[0]["teacher"]
+    assert measured["miou"] == results[1]["student"]["miou"]
+
+
 def test_eval_shows_each(several: Path):
     train(several, "trainer.max_steps=1")
     target = several.parent / "measured.json"
