@@ -56,8 +56,16 @@ def store(
         return
     if not named or "=" in named[0]:
         raise SegkdError("segkd store takes a CONFIG, --list or --prune (see: segkd store --help)")
-    changes = [*named[1:], *([f"teacher.store.folder={folder}"] if folder is not None else [])]
+    changes = named[1:]
     config = read_config(named[0], changes)
+    if folder is not None:
+        from segkd.training.config import load_config
+
+        # Of the teachers that are stored alone: the key of another one would have that stored too.
+        stored = [name for name, block in config.named_teachers().items() if block.store is not None]
+        keys = ["teacher" if config.teachers is None else f"teachers.{name}" for name in stored]
+        changes = [*changes, *(f"{key}.store.folder={folder}" for key in keys)]
+        config = load_config(named[0], changes, build=False)
     if on is not None:
         from segkd.comparison.fill import fill_on
         from segkd.training.storing import store_root
