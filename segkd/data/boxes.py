@@ -201,7 +201,7 @@ class PerImageSpec(BoxSpec):
         kind, known = (part.images, there) if part.background else (part.annotations, files)
         stems = [key[0] for key in known.found] if part.list is None else read_stems(base / part.list)
         if not stems:
-            raise SegkdError(f"{label}: no image in {base / (part.list or kind)}")
+            raise SegkdError(f"{label}: no image in {base / kind}")
         found = Found()
         for stem in stems:
             try:
