@@ -79,9 +79,10 @@ class AnnotatedSpec(DatasetSpec):
         if name in self.ignore:
             return 0, f"class {name!r}, which is ignored"
         if name not in self.label_of:
+            hint = nearest(name, self.class_names)
             raise ValueError(
-                f"has the class {name!r}, which the data set does not name; {nearest(name, self.class_names)} To leave "
-                f"it out: ignore: [{name}]"
+                f"has the class {name!r}, which the data set does not name; {hint}{'' if hint.endswith('?') else '.'} "
+                f"To leave it out: ignore: [{name}]"
             )
         return self.label_of[name], ""
 
