@@ -129,7 +129,15 @@ def config_of_student(
         raise SegkdError(
             f"{folder} does not say what data it is of: name a data set, as in data.dataset=camvid, or a path"
         ) from None
-    theirs = task_of(config).class_names
+    try:
+        theirs = task_of(config).class_names
+    except SegkdError:
+        if config.data.dataset != recorded.get("dataset"):  # another was asked for
+            raise
+        raise SegkdError(
+            f"{folder} is of data set {config.data.dataset!r}, which is none of those shipped: name the file that "
+            "describes it, as in data.dataset=my_set.yaml"
+        ) from None
     if theirs != network.classes:
         raise SegkdError(
             f"{folder} tells other classes apart ({_few(network.classes)}) than {config.data.dataset} "

@@ -36,6 +36,11 @@ def test_a_student_without_its_run(trained: Path, tmp_path: Path):
     assert evaluate(str(trained / "runs/distilled/student"), [])["student"] == recorded["student"]
     refused(segkd("eval", student, "data.dataset=cityscapes"), "alone tells other classes apart", "cityscapes")
     config = json.loads((student / "config.json").read_text())
+    config["_segkd"]["dataset"] = "my_set"
+    (student / "config.json").write_text(json.dumps(config))
+    refused(segkd("eval", student), f"{student} is of data set 'my_set', which is none", "data.dataset=my_set.yaml")
+    assert evaluate(str(student), [f"data.dataset={trained / 'camvid/camvid.yaml'}"])["student"] == recorded["student"]
+    refused(segkd("eval", student, "data.dataset=camvdi"), "no data set 'camvdi'", "did you mean 'camvid'?")
     del config["_segkd"]["dataset"]
     (student / "config.json").write_text(json.dumps(config))
     refused(segkd("eval", student), "alone does not say what data it is of", "data.dataset=")
