@@ -73,6 +73,15 @@ def test_overrides_change_how_it_is_measured(trained: Path):
     assert train_split["split"] == "train"
 
 
+def test_a_trained_student_is_measured_as_it_is(trained: Path, tmp_path: Path):
+    alone = shutil.copytree(trained / "runs/distilled/student", tmp_path / "alone")
+    for target, of in (("runs/distilled", "distilled"), ("distilled.yaml", "distilled"), ("runs/teacher", "teacher")):
+        for command in ("eval", "export", "bench"):
+            outcome = segkd(command, trained / target, "student.arch=FPN")
+            refused(outcome, f"student.arch: the trained student of {trained / 'runs' / of} is used as it is", "name=")
+    refused(segkd("eval", alone, "student.arch=FPN"), f"student.arch: {alone} is a saved student, which is used as it")
+
+
 def test_what_is_printed(trained: Path):
     outcome = segkd("eval", trained / "runs/distilled")
     assert outcome.status == 0
