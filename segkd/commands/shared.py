@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segkd.common.progress import say
+from segkd.errors import SegkdError
 
 if TYPE_CHECKING:
     from segkd.training.schema import Config
@@ -45,11 +46,35 @@ def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
     from segkd.training.config import load_config
     from segkd.training.tasks import dataset_of
 
-    config = load_config(name, overrides or [], build=False)
+    try:
+        config = load_config(name, overrides or [], build=False)
+    except SegkdError:
+        _refuse_description(name)
+        raise
     dataset = dataset_of(config)
     if getattr(dataset, "generator", None) and not dataset.resolve_root(config.data.root).is_dir():
         say(console, f"{dataset.name}: its scenes are drawn, into {dataset.resolve_root(config.data.root)}")
     return load_config(name, overrides or [])
+
+
+def _refuse_description(name: str) -> None:
+    """Raise where what is named describes a data set: read as a config, its keys would be called unknown."""
+    from segkd.resources import resource_dir
+    from segkd.training.config import find_config
+    from segkd.training.tasks import bare_dataset
+
+    try:
+        found = str(find_config(name))
+    except SegkdError:
+        if name not in {path.stem for path in resource_dir("datasets").glob("*.yaml")}:
+            return
+        found = name
+    try:
+        is_description = bare_dataset(found) is not None
+    except SegkdError:  # one that has a fault
+        is_description = True
+    if is_description:
+        raise SegkdError(f"{name} describes a data set, but a config is expected: name one, with data.dataset={found}")
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -48,6 +48,12 @@ def store(
       segkd store --prune --unused 30
     """
     named = arguments or []
+    options = {"--prune": prune, "--unused": unused is not None, "--on": on is not None}
+    given = [name for name, is_given in options.items() if is_given]
+    if list_:
+        _refuse("--list takes --folder alone", [*map(repr, named), *given])
+    elif prune:
+        _refuse("--prune takes names of stores, --unused and --folder", [name for name in given if name == "--on"])
     if list_ or prune:
         from segkd.training.storing import store_root
 
@@ -56,8 +62,17 @@ def store(
         return
     if not named or "=" in named[0]:
         raise SegkdError("segkd store takes a CONFIG, --list or --prune (see: segkd store --help)")
-    changes = [*named[1:], *([f"teacher.store.folder={folder}"] if folder is not None else [])]
+    _refuse("CONFIG takes changes to it, --folder and --on", [name for name in given if name == "--unused"])
+    changes = named[1:]
     config = read_config(named[0], changes)
+    if folder is not None:
+        from segkd.training.config import load_config
+
+        # Of the teachers that are stored alone: the key of another one would have that stored too.
+        stored = [name for name, block in config.named_teachers().items() if block.store is not None]
+        keys = ["teacher" if config.teachers is None else f"teachers.{name}" for name in stored]
+        changes = [*changes, *(f"{key}.store.folder={folder}" for key in keys)]
+        config = load_config(named[0], changes, build=False)
     if on is not None:
         from segkd.comparison.fill import fill_on
         from segkd.training.storing import store_root
@@ -69,6 +84,11 @@ def store(
     for each in fill_stores(config, console):
         count, size = each.store.size()
         say(console, f"{each.store.folder}: {count} files, {_bytes(size)}")
+
+
+def _refuse(takes: str, misplaced: list[str]) -> None:
+    if misplaced:
+        raise SegkdError(f"segkd store {takes}, not {' and '.join(misplaced)} (see: segkd store --help)")
 
 
 def _list(root: Path) -> None:

@@ -69,7 +69,7 @@ def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
 
 
 def read_stems(path: Path) -> list[str]:
-    """Read a list of file stems, one a line, each once and in Unicode's NFC; blank lines are left out."""
+    """Read a list of one or more file stems, one a line, each once and in Unicode's NFC; blank lines are left out."""
     check_regular(path, "list")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the text
@@ -77,7 +77,10 @@ def read_stems(path: Path) -> list[str]:
         raise SegkdError(f"no list {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SegkdError(f"cannot read list {path}: {error}") from None
-    return list(dict.fromkeys(same_name(line.strip()) for line in lines if line.strip()))
+    stems = list(dict.fromkeys(same_name(line.strip()) for line in lines if line.strip()))
+    if not stems:
+        raise SegkdError(f"list {path} is empty: it names no image of the split")
+    return stems
 
 
 def refuse(problems: list[str]) -> None:

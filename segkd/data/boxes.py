@@ -79,9 +79,10 @@ class AnnotatedSpec(DatasetSpec):
         if name in self.ignore:
             return 0, f"class {name!r}, which is ignored"
         if name not in self.label_of:
+            hint = nearest(name, self.class_names)
             raise ValueError(
-                f"has the class {name!r}, which the data set does not name; {nearest(name, self.class_names)} To leave "
-                f"it out: ignore: [{name}]"
+                f"has the class {name!r}, which the data set does not name; {hint}{'' if hint.endswith('?') else '.'} "
+                f"To leave it out: ignore: [{name}]"
             )
         return self.label_of[name], ""
 
@@ -201,7 +202,7 @@ class PerImageSpec(BoxSpec):
         kind, known = (part.images, there) if part.background else (part.annotations, files)
         stems = [key[0] for key in known.found] if part.list is None else read_stems(base / part.list)
         if not stems:
-            raise SegkdError(f"{label}: no image in {base / (part.list or kind)}")
+            raise SegkdError(f"{label}: no image in {base / kind}")
         found = Found()
         for stem in stems:
             try:

@@ -65,6 +65,7 @@ class Samples(ABC):
         self.remarks: list[str] = []
         self.dropped: dict[str, list[str]] = {}
         self.seconds: list[Path] = []
+        self._lacking: set[int] = set()  # of which images they are not there, which is among the problems
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,12 +111,13 @@ class Samples(ABC):
         """Find below ``base`` what a teacher sees instead of each image of a split; what lacks is a problem."""
         pattern, images = Pattern(part.images_teacher or ""), Pattern(part.images)
         files = pattern.files(base)
-        for image in self.images:
+        for index, image in enumerate(self.images):
             file = image.relative_to(base).as_posix()
             key = images.key(file) if "*" in part.images else (same_name(image.stem),)
             found = files.found.get(key, []) if key else []
             self.seconds.append(base / found[0] if found else pattern.fill(key or (image.stem,), base))
             if not found:
+                self._lacking.add(index)
                 advice = pattern.advice(files.beside.get(key or (), []))
                 self.problems.append(
                     f"{self.spec.name} {self.split}: image {image} has no second input {self.seconds[-1]}{advice}"
@@ -174,7 +176,8 @@ class Samples(ABC):
         if photo is None:
             return Look(None, count, problems, False, False, [])
         aligned = None if label is None else attempt(self.align, index, photo, label)
-        attempt(self.second, index, photo.pixels.shape)
+        if index not in self._lacking:
+            attempt(self.second, index, photo.pixels.shape)
         along = aligned is not None and aligned is not label
         return Look(photo.pixels.shape[:2], count, problems, photo.tag != UPRIGHT, along, photo.converted)
 

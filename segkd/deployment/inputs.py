@@ -32,7 +32,7 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
             file that is named and has no suffix of a video is taken for an image.
 
     Raises:
-        SegkdError: one of the inputs matches nothing, holds nothing, or cannot be read.
+        SegkdError: there are no inputs, or one matches nothing, holds nothing, or cannot be read.
     """
     files: dict[Path, None] = {}  # in the order asked for
     roots = []
@@ -50,6 +50,8 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
         if not found:
             raise SegkdError(f"{text} holds no image or video ({' '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)})")
         files |= dict.fromkeys(found)
+    if not roots:
+        raise SegkdError("inputs: expected at least one file, folder or pattern, got none")
     root = os.path.commonpath(roots)
     relatives = {path: path.relative_to(root) for path in files}
     taken = set(relatives.values())

@@ -1,11 +1,13 @@
 """A saved student on images and videos: masks or boxes, and pictures of them."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from rich.console import Console
 
 from segkd.common.devices import find_device
 from segkd.common.pixels import MAX_PIXELS, conversion_lines
+from segkd.common.plain import written
 from segkd.common.progress import progress_bar, say
 from segkd.common.reading import read_photo
 from segkd.deployment.inputs import Source, find_sources
@@ -92,8 +95,10 @@ def predict(
 
     Raises:
         SegkdError: there is no student, an input matches nothing, `out` is in use or cannot be written, or an option
-            is not of the student's task.
+            is not of the student's task or has a wrong value.
     """
+    _check(batch_size, max_pixels, scales, windows={"window": window, "stride": stride})
+    _check_shares(alpha=alpha, score_threshold=score_threshold)
     sources = find_sources(inputs)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -120,6 +125,32 @@ def predict(
     except OSError as error:
         raise SegkdError(f"{out} cannot be written: {error.strerror or error}") from None
     return job.summary
+
+
+def _check(batch_size: Any, max_pixels: Any, scales: Any, windows: dict[str, Any]) -> None:
+    """Raise for what the command line's parser would refuse: a program's values come as they are."""
+    if not (_is(Integral, batch_size) and batch_size >= 1):
+        raise SegkdError(f"batch_size: expected a whole number, at least 1, got {written(batch_size)}")
+    if not (_is(Real, max_pixels) and max_pixels >= 1 and max_pixels == max_pixels // 1):  # 2e9 too; not inf
+        raise SegkdError(f"max_pixels: expected a whole number, at least 1, got {written(max_pixels)}")
+    if scales is not None:
+        is_list = isinstance(scales, Sequence) and not isinstance(scales, str) and scales
+        if not (is_list and all(_is(Real, scale) and 0 < scale < math.inf for scale in scales)):
+            raise SegkdError(f"scales: expected one or more numbers above 0, as in [0.75, 1], got {written(scales)}")
+    for name, size in windows.items():
+        sides = size if isinstance(size, list | tuple) else [size, size]
+        if size is not None and not (len(sides) == 2 and all(_is(Integral, side) for side in sides)):
+            raise SegkdError(f"{name}: expected pixels, N or (height, width) in whole numbers, got {written(size)}")
+
+
+def _check_shares(**shares: Any) -> None:
+    for name, share in shares.items():
+        if share is not None and not (_is(Real, share) and 0 <= share <= 1):
+            raise SegkdError(f"{name}: expected a number from 0 to 1, got {written(share)}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _refuse(options: list[str], reason: str) -> None:

@@ -1,6 +1,7 @@
 """Logits and classes at label resolution, from the whole image at once or from a sliding window."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -167,7 +168,7 @@ def _counts(length: int, window: int, starts: list[int]) -> Tensor:
 
 
 def _pair(value: int | Size) -> Size:
-    height, width = (value, value) if isinstance(value, int) else value
+    height, width = (value, value) if isinstance(value, int | Integral) else value
     return int(height), int(width)
 
 

@@ -105,6 +105,10 @@ class Fit:
         return found.best
 
 
+# Parts of the names of Lightning's strategies whose processes do not begin with the command: ddp_spawn, ddp_fork,...
+_WITHIN = {"spawn", "fork", "notebook"}
+
+
 def lay_out(module: nn.Module, config: Config) -> None:
     """Lay the weights out in memory as the config says; convolutions give their maps as their weights lie."""
     if config.trainer.channels_last:
@@ -114,6 +118,11 @@ def lay_out(module: nn.Module, config: Config) -> None:
 def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
     """Return Lightning's Trainer as the config's ``trainer`` block says, and quiet; raises where it cannot be had."""
     settings = config.trainer
+    if _WITHIN.intersection(settings.strategy.split("_")):
+        raise SegkdError(
+            f"{config.name}: trainer.strategy: expected one that starts the command in each process, such as ddp, got "
+            f"{settings.strategy!r}"
+        )
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")

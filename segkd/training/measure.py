@@ -88,6 +88,9 @@ def evaluate(
         check_named(target)
         config = load_config(target, overrides, build=False)
         run = Run.of(config)
+    is_trained = run.student.is_dir()
+    if is_trained:
+        run.check_student(config, overrides)
     dataset_of(config)
     # They load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
@@ -103,7 +106,6 @@ def evaluate(
         teachers.load(to_measure=True)
         measured = {name: measure(task, each, name, place, console) for name, each in teachers.predicting.items()}
     result |= measured if config.teachers is None else {"teachers": measured}
-    is_trained = run.student.is_dir()
     if alone is not None or is_trained or config.student.checkpoint is not None:
         student = alone or (task.load_student(run.student) if is_trained else task.student())
         result["student"] = measure(task, student, "student", place, console)

@@ -14,6 +14,7 @@ from segkd.models import saved
 from segkd.models.saved import OwnCode
 from segkd.network import Network
 from segkd.training.config import check_named, load_config
+from segkd.training.layers import changes_of, leaves
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import Task
@@ -50,8 +51,8 @@ def open_model(
         needs_config: whether a run's config is read; it always is where it names code that the student is made by.
 
     Raises:
-        SegkdError: there is no such thing, the run is not finished, there are changes but no config, or the model
-            cannot be opened.
+        SegkdError: there is no such thing, the run is not finished, there are changes but no config, or of the student
+            that a run has trained, or the model cannot be opened.
     """
     name, path = str(target), Path(target)
     run = run_at(path)
@@ -66,7 +67,10 @@ def open_model(
         return OpenedModel(name, saved.load_student(folder), folder / STUDENT_FILE, folder)
     if not run.finished:
         raise SegkdError(f"{run.directory} is not finished: go on with 'segkd train --resume {run.directory}' first")
-    return _of_run(name, run, run.config(overrides) if needs_config or overrides else None)
+    config = run.config(overrides) if needs_config or overrides else None
+    if config is not None:
+        run.check_student(config, overrides)
+    return _of_run(name, run, config)
 
 
 def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None = None, **own: str | None) -> Network:
@@ -109,8 +113,11 @@ def config_of_student(
         overrides: further keys, such as ``data.dataset`` where the student does not say it.
 
     Raises:
-        SegkdError: there is no such data set, or it has other classes.
+        SegkdError: there is no such data set, it has other classes, or another student is asked for.
     """
+    if asked := changes_of(overrides)[-1].keys.get("student"):
+        key = next(iter(leaves(asked, dict, "student")), "student")
+        raise SegkdError(f"{key}: {folder} is a saved student, which is used as it is")
     size, recorded = network.preprocess.size, network.recorded
     content: dict[str, Any] = {
         "task": network.task,
@@ -129,7 +136,15 @@ def config_of_student(
         raise SegkdError(
             f"{folder} does not say what data it is of: name a data set, as in data.dataset=camvid, or a path"
         ) from None
-    theirs = task_of(config).class_names
+    try:
+        theirs = task_of(config).class_names
+    except SegkdError:
+        if config.data.dataset != recorded.get("dataset"):  # another was asked for
+            raise
+        raise SegkdError(
+            f"{folder} is of data set {config.data.dataset!r}, which is none of those shipped: name the file that "
+            "describes it, as in data.dataset=my_set.yaml"
+        ) from None
     if theirs != network.classes:
         raise SegkdError(
             f"{folder} tells other classes apart ({_few(network.classes)}) than {config.data.dataset} "
@@ -157,6 +172,7 @@ def _of_config(name: str, overrides: Sequence[str] | Mapping[str, Any]) -> Opene
     config = load_config(name, overrides, build=False)
     run = Run.of(config)
     if run.finished:
+        run.check_student(config, overrides)
         return _of_run(name, run, config)
     if config.student.checkpoint is None:
         raise SegkdError(

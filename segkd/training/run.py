@@ -21,7 +21,7 @@ from segkd.common.files import is_disk_full, write_text
 from segkd.common.student import no_run
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config, same_dataset, whole
-from segkd.training.layers import leaves
+from segkd.training.layers import changes_of, leaves
 from segkd.training.results import write_json
 from segkd.training.schema import Config
 
@@ -66,6 +66,19 @@ class Run:
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
         return load_config(str(self.config_file), overrides, build=False)
+
+    def check_student(self, config: Config, overrides: Sequence[str] | Mapping[str, Any]) -> None:
+        """Raise where the changes that made `config` ask for another student than the one that this run has saved."""
+        asked = changes_of(overrides)[-1].keys.get("student")
+        if not asked:
+            return
+        for key in _differing(self.config(), config):
+            block, _, rest = key.partition(".")
+            if block == "student" and rest.partition(".")[0] in asked:
+                raise SegkdError(
+                    f"{key}: the trained student of {self.directory} is used as it is; begin another with 'segkd train "
+                    f"{self.config_file} name=... {key}=...'"
+                )
 
     def result(self) -> dict[str, Any]:
         """Return what the finished run measured."""

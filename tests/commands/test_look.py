@@ -115,4 +115,9 @@ class TestData:
         refused(segkd(*command, "--count", 0), "--count")
         refused(segkd(*command, "--out", tmp_path / "none" / "a.png"), str(tmp_path / "none" / "a.png"))
         refused(segkd(*command, "--out", tmp_path / "a.xyz"), "a.xyz")
+        described = folder / "camvid/camvid.yaml"
+        for name in (described, "camvid"):
+            for command in (("data", "show"), ("train",), ("store",)):
+                text = f"{name} describes a data set, but a config is expected: name one, with data.dataset={name}"
+                refused(segkd(*command, name), text)
         assert not list(tmp_path.iterdir())

@@ -46,3 +46,19 @@ def test_refuses(root: Path) -> None:
     refused(segkd("store", "--prune", "--folder", root), "takes names of stores")
     refused(segkd("store"), "takes a CONFIG, --list or --prune")
     refused(segkd("store", "seed=1"), "takes a CONFIG, --list or --prune")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--list", "kd.yaml", "nonsense=1"], "--list takes --folder alone, not 'kd.yaml' and 'nonsense=1'"),
+        (["--list", "--unused", 3], "--list takes --folder alone, not --unused"),
+        (["--list", "--prune", "abc"], "--list takes --folder alone, not 'abc' and --prune"),
+        (["--list", "--on", "ray"], "--list takes --folder alone, not --on"),
+        (["--prune", "abc", "--on", "ray"], "--prune takes names of stores, --unused and --folder, not --on"),
+        (["camvid_kd", "--unused", 3], "CONFIG takes changes to it, --folder and --on, not --unused"),
+    ],
+)
+def test_refuses_what_would_count_for_nothing(root: Path, arguments: list[object], text: str) -> None:
+    refused(segkd("store", "--folder", root, *arguments), text)
+    assert len(list(root.iterdir())) == 3

@@ -106,6 +106,10 @@ def test_stems_come_once_each_in_the_order_of_the_list(tmp_path):
     assert read_stems(listing) == ["a", "b"]
     listing.write_text("a\u0308\n\xe4\n", encoding="utf-8")
     assert read_stems(listing) == ["\xe4"]
+    for text in ("", "\n \n"):
+        listing.write_text(text)
+        with pytest.raises(SegkdError, match=r"^list .*list\.txt is empty: it names no image of the split$"):
+            read_stems(listing)
     listing.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(SegkdError, match=r"^cannot read list .*list\.txt: "):
         read_stems(listing)

@@ -71,6 +71,15 @@ def test_unknown_name_and_missing_file():
         ({"classes": CONTENT["classes"] * 2}, r"class name 'cat' is used twice"),
         ({"classes": []}, r"classes: .*at least 1 item"),
         ({"splits": {}}, r"splits: .*at least 1 item"),
+        ({"label_map": {0: True}}, r"label_map: raw id 0: .*from 0 to 1, or ignore, got true$"),
+        ({"label_map": {0: None}}, r"label_map: raw id 0: .*from 0 to 1, or ignore, got null$"),
+        ({"label_map": {2: "ignored"}}, r"raw id 2: .*, or ignore, got 'ignored' \(did you mean 'ignore'\?\)$"),
+        ({"label_map": {2: "dog"}}, r"label_map: raw id 2: .*, or ignore, got 'dog' \('dog' has id 1\)$"),
+        ({"label_map": {2: [1]}}, r"label_map: raw id 2: .*, or ignore, got \[1\]$"),
+        ({"label_map": {2: 300}}, r"label_map: raw id 2: .*, or ignore, got 300$"),
+        ({"label_map": {"a": 1}}, r"label_map: expected raw ids as keys, whole numbers from 0 to 255, got 'a'$"),
+        ({"label_map": {True: 1}}, r"label_map: expected raw ids as keys, whole numbers from 0 to 255, got true$"),
+        ({"label_map": {256: 1}}, r"label_map: expected raw ids as keys, whole numbers from 0 to 255, got 256$"),
     ],
 )
 def test_a_slip_is_one_line_that_names_file_and_key(changes, message, tmp_path):

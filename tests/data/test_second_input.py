@@ -109,7 +109,7 @@ def test_one_that_lacks_or_has_another_size_is_named(spec):
     with pytest.raises(SegkdError) as error:
         SeededDataset(spec, "train", eval_transform())
     assert str(error.value) == lacks
-    assert check_dataset(spec).problems[:2] == [lacks, size]
+    assert check_dataset(spec).problems == [lacks, size]
     (root / "depth/0001TP_000002.tif").rename(root / "depth/0001TP_000002.png")
     with pytest.raises(SegkdError) as error:
         SeededDataset(spec, "train", eval_transform())[0]

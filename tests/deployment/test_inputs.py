@@ -112,4 +112,6 @@ def test_what_matches_or_holds_nothing_is_named(tmp_path: Path):
         find_sources([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(SegkdError, match="matches anything"):
         find_sources([""])
+    with pytest.raises(SegkdError, match="inputs: expected at least one"):
+        find_sources([])
     assert list(names(tmp_path / "[ab]")) == ["a/1.png"]  # the pattern as a whole holds something

@@ -64,6 +64,10 @@ FAULTS = [
     override("an unknown accelerator", "trainer.accelerator=gpuu", "trainer.accelerator"),
     override("no devices", "trainer.devices=0", "trainer"),
     override("an unknown strategy", "trainer.strategy=dpp", "trainer", "dpp"),
+    *(
+        override(f"processes by {way}", f"trainer.strategy={way}", "trainer.strategy", "such as ddp", repr(way))
+        for way in ("ddp_spawn", "ddp_notebook", "ddp_fork_find_unused_parameters_true")
+    ),
     override("a change that is none", "nonsense", "key.path=value", "'nonsense'"),
     override("a change without key", "=4", "key.path=value"),
     override("a change of an empty key", "a..b=1", "the command line"),

@@ -233,6 +233,15 @@ FAULTS = [
         prepare=fifo("data/val/0001TP_000000.png"),
     ),
     Fault(
+        "an empty list",
+        "train tiny.yaml data.dataset=mine.yaml",
+        ("mine train: list data/list.txt is empty",),
+        {
+            "mine.yaml": {**SET, "splits": {**SPLITS, "train": {**SPLITS["train"], "list": "list.txt"}}},
+            "data/list.txt": "\n",
+        },
+    ),
+    Fault(
         "check of a raw id twice",
         "data check mine.yaml",
         ("mine.yaml", "line 2", "'label_map.1'"),

@@ -36,6 +36,11 @@ def test_a_student_without_its_run(trained: Path, tmp_path: Path):
     assert evaluate(str(trained / "runs/distilled/student"), [])["student"] == recorded["student"]
     refused(segkd("eval", student, "data.dataset=cityscapes"), "alone tells other classes apart", "cityscapes")
     config = json.loads((student / "config.json").read_text())
+    config["_segkd"]["dataset"] = "my_set"
+    (student / "config.json").write_text(json.dumps(config))
+    refused(segkd("eval", student), f"{student} is of data set 'my_set', which is none", "data.dataset=my_set.yaml")
+    assert evaluate(str(student), [f"data.dataset={trained / 'camvid/camvid.yaml'}"])["student"] == recorded["student"]
+    refused(segkd("eval", student, "data.dataset=camvdi"), "no data set 'camvdi'", "did you mean 'camvid'?")
     del config["_segkd"]["dataset"]
     (student / "config.json").write_text(json.dumps(config))
     refused(segkd("eval", student), "alone does not say what data it is of", "data.dataset=")
@@ -66,6 +71,15 @@ def test_overrides_change_how_it_is_measured(trained: Path):
     train_split = evaluate(str(trained / "runs/distilled"), ["data.val_split=train"])
     assert len({result["student"]["pixel_accuracy"] for result in (whole, small, train_split)}) == 3
     assert train_split["split"] == "train"
+
+
+def test_a_trained_student_is_measured_as_it_is(trained: Path, tmp_path: Path):
+    alone = shutil.copytree(trained / "runs/distilled/student", tmp_path / "alone")
+    for target, of in (("runs/distilled", "distilled"), ("distilled.yaml", "distilled"), ("runs/teacher", "teacher")):
+        for command in ("eval", "export", "bench"):
+            outcome = segkd(command, trained / target, "student.arch=FPN")
+            refused(outcome, f"student.arch: the trained student of {trained / 'runs' / of} is used as it is", "name=")
+    refused(segkd("eval", alone, "student.arch=FPN"), f"student.arch: {alone} is a saved student, which is used as it")
 
 
 def test_what_is_printed(trained: Path):

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,17 @@ class TestARun:
     def test_its_config_is_not_read_where_only_the_model_is_wanted(self, folder: Path):
         write(folder / "runs/tiny/config.yaml", "nonsense: 1\n")
         assert open_model(folder / "runs/tiny", needs_config=False).task is None
+
+    def test_its_student_is_used_as_it_is(self, folder: Path):
+        here = f"runs={folder}/runs"
+        for target in (folder / "runs/tiny", folder / "runs/tiny/student", folder / "tiny.yaml"):
+            for change in ("student.arch=FPN", "student.options.decoder_dropout=0", "student.checkpoint=a.pth"):
+                key = re.escape(change.partition("=")[0])
+                with pytest.raises(SegkdError, match=rf"^{key}: the trained student of .*tiny is used as it is; begin"):
+                    open_model(target, [here, change])
+            open_model(target, [here, "student.arch=DeepLabV3Plus"])  # which it is
+        with pytest.raises(SegkdError, match=r"^student\.arch: the trained student"):
+            open_model(folder / "runs/tiny", {"student": {"arch": "FPN"}})
 
 
 class TestAStudentAlone:

@@ -131,7 +131,9 @@ def test_a_store_is_filled_without_training(teacher: Path) -> None:
     assert alone > 0
     train(path)
     assert result(teacher, "later")["store"]["views"] == 0
-    refused(segkd("store", path, "teacher.store=false"), "no teacher is stored: set teacher.store=true")
+    for options in ([], ["--folder", teacher / "elsewhere"]):
+        refused(segkd("store", path, "teacher.store=false", *options), "no teacher is stored: set teacher.store=true")
+    assert not (teacher / "elsewhere").exists()
 
 
 def test_two_teachers_and_two_stages_are_filled_in_a_runs_precision(teacher: Path) -> None:
@@ -147,7 +149,11 @@ def test_two_teachers_and_two_stages_are_filled_in_a_runs_precision(teacher: Pat
         "trainer": {"max_steps": None, "precision": "bf16-mixed"},
         "stages": [{"steps": 2}, {"steps": 2, "distill": {"terms": second}}],
     }
-    train(write(teacher / "two.yaml", content))
+    path = write(teacher / "two.yaml", content)
+    filled = segkd("store", path, "--folder", teacher / "elsewhere")
+    assert filled.status == 0, filled.err
+    assert [len(stores(teacher / name)) for name in ("elsewhere", "kept")] == [2, 0]
+    train(path)
     assert len(stores(teacher / "kept")) == 2
     train(teacher / "two.yaml", "name=again")
     assert result(teacher, "again")["store"]["views"] == 0

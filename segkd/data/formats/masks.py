@@ -1,23 +1,26 @@
 """Masks: an image file for each image, which holds ids, or shows each class in its colour."""
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
 
 from segkd.common.orientation import upright
+from segkd.common.plain import written
 from segkd.common.reading import Photo, open_image
 from segkd.data.description import Byte, Color
 from segkd.data.masks import MaskSamples, MaskSpec, Pair, PairSplit, match_files
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, nearest
 
 INVALID = -1
 _WITH_ALPHA = {"LA", "PA", "RGBA"}
 _MODES = {"1", "L", "P", "RGB"} | _WITH_ALPHA
 _LOSSY = {"JPEG", "MPO"}
+_BYTE = TypeAdapter(Byte)
 
 
 class Masks(MaskSpec):
@@ -37,6 +40,23 @@ class Masks(MaskSpec):
     masks: Literal["ids", "colors"] | None = None
     ignore_colors: list[Color] = Field(default=[], max_length=255)
     label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _ids(cls, said: Any, info: ValidationInfo) -> Any:
+        # In words: of a value of one of two types pydantic says by its own names what it lacks to be either.
+        names = [item.name for item in info.data.get("classes", ())]  # none where these are wrong, which is told
+        for raw, target in said.items() if names and isinstance(said, Mapping) else ():
+            if not _is_byte(raw):
+                raise ValueError(f"expected raw ids as keys, whole numbers from 0 to 255, got {written(raw)}")
+            if target != "ignore" and not _is_byte(target):
+                hint = f"{target!r} has id {names.index(target)}" if target in names else nearest(target, ["ignore"])
+                is_close = isinstance(target, str) and not hint.startswith("valid")
+                raise ValueError(
+                    f"raw id {raw}: expected a class id, a whole number from 0 to {len(names) - 1}, or ignore, got "
+                    f"{written(target)}{f' ({hint})' if is_close else ''}"
+                )
+        return said
 
     @model_validator(mode="after")
     def _consistent(self) -> "Masks":
@@ -101,6 +121,14 @@ class Masks(MaskSpec):
         kept = [f"{number}: {number}" for number in range(self.num_classes) if number not in absent]
         mapped = ", ".join([*kept, f"{self.ignore_index}: {absent[0]}"])
         return f"{text}: if that is {self.class_names[absent[0]]!r}, say label_map: {{{mapped}}}"
+
+
+def _is_byte(value: Any) -> bool:
+    try:
+        _BYTE.validate_python(value)
+    except ValidationError:
+        return False
+    return not isinstance(value, bool)
 
 
 class MaskFiles(MaskSamples):

@@ -75,6 +75,9 @@ def test_an_unknown_class_is_named_with_the_nearest(spec):
     assert f"{path}: annotation " in one_line(error)
     assert "has the class 'persons', which the data set does not name; did you mean 'person'?" in one_line(error)
     assert "(and 1 more like it)" in one_line(error)  # a box and the crowd
+    change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "persons").update(name="##"))
+    with pytest.raises(SegkdError, match=r"the nearest: .* \(80 in all\)\. To leave it out: ignore: \[##\]"):
+        spec.samples("train")
 
 
 def test_a_category_without_annotations_may_be_unknown(spec):
@@ -143,7 +146,7 @@ def test_what_is_no_json_of_coco_is_named(spec, text):
 def test_an_ignored_class_is_left_out_and_counted(spec):
     path = change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "person").update(name="crewman"))
     before = spec.model_copy(update={"ignore": []})
-    with pytest.raises(SegkdError, match=r"'crewman'.* To leave it out: ignore: \[crewman\]"):
+    with pytest.raises(SegkdError, match=r"'crewman'.*\? To leave it out: ignore: \[crewman\]"):
         before.samples("train")
     samples = spec.model_copy(update={"ignore": ["crewman", "crewmen"]}).samples("train")
     assert {why: len(lines) for why, lines in samples.dropped.items()} == {"class 'crewman', which is ignored": 2}

@@ -4,14 +4,18 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from clips import clip, files, frames
 from experiments import refused, segkd
 from PIL import Image
 from rich.console import Console
 
+import segkd as api
 from segkd.deployment.predict import predict
+from segkd.errors import SegkdError
 
 
 class TestBadInput:
@@ -146,6 +150,49 @@ class TestBadInput:
             refused(segkd(*arguments, *option), f"{option[0]} is for segmentation, and {detector} is a detector")
         refused(segkd(*arguments, "--flip", "--sliding", "--window", 9), "--sliding and --window and --flip are for")
         assert not list(tmp_path.iterdir())
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            ({"batch_size": 0}, "batch_size: expected a whole number, at least 1, got 0"),
+            ({"batch_size": -1}, "batch_size: expected a whole number, at least 1, got -1"),
+            ({"batch_size": 2.5}, "batch_size: expected a whole number, at least 1, got 2.5"),
+            ({"batch_size": True}, "batch_size: expected a whole number, at least 1, got true"),
+            ({"alpha": 3}, "alpha: expected a number from 0 to 1, got 3"),
+            ({"alpha": float("nan")}, "alpha: expected a number from 0 to 1, got .nan"),
+            ({"score_threshold": "0.5"}, "score_threshold: expected a number from 0 to 1, got '0.5'"),
+            ({"scales": 1}, "scales: expected one or more numbers above 0, as in [0.75, 1], got 1"),
+            ({"scales": "0.5"}, "scales: expected one or more numbers above 0, as in [0.75, 1], got '0.5'"),
+            ({"scales": ["0.5"]}, "scales: expected one or more numbers above 0, as in [0.75, 1], got ['0.5']"),
+            ({"scales": []}, "scales: expected one or more numbers above 0, as in [0.75, 1], got []"),
+            ({"max_pixels": None}, "max_pixels: expected a whole number, at least 1, got null"),
+            ({"max_pixels": 0}, "max_pixels: expected a whole number, at least 1, got 0"),
+            ({"max_pixels": float("inf")}, "max_pixels: expected a whole number, at least 1, got .inf"),
+            (
+                {"sliding": True, "window": "32"},
+                "window: expected pixels, N or (height, width) in whole",
+            ),
+            (
+                {"sliding": True, "window": (32, 32, 3)},
+                "window: expected pixels, N or (height, width) in whole",
+            ),
+            ({"sliding": True, "window": 32, "stride": 2.5}, "stride: expected pixels, N or (height, width) in whole"),
+            ({"inputs": []}, "inputs: expected at least one file, folder or pattern, got none"),
+        ],
+        ids=str,
+    )
+    def test_out_of_range(self, arguments: dict[str, Any], text: str, run: Path, photos: Path, tmp_path: Path):
+        with pytest.raises(SegkdError) as raised:
+            api.predict(run, **{"inputs": photos, "out": tmp_path / "out", "quiet": True, **arguments})
+        assert str(raised.value).startswith(text)
+        assert not list(tmp_path.iterdir())
+
+    def test_numbers_of_numpy(self, run: Path, photos: Path, tmp_path: Path):
+        options: dict[str, Any] = {"batch_size": np.int64(2), "alpha": np.float32(0.5), "scales": [np.float32(1)]}
+        options |= {"max_pixels": 1e9, "sliding": True, "window": np.int64(48), "stride": [16, np.int32(32)]}
+        assert api.predict(run, photos, tmp_path / "out", quiet=True, **options).images == 5
 
 
 def test_a_name_that_the_terminal_cannot_show_or_reads_as_a_picture_is_printed_with_escapes(run: Path, tmp_path: Path):
