@@ -29,6 +29,8 @@ from segkd.training.tasks import task_of
 from segkd.training.teacher import TeacherOf
 
 TINY = {"segmentation": "encoder=tu-test_resnet", "detection": "backbone=tu-test_resnet"}
+LAYER = "encoder.model.layer2"
+"""Of the tiny encoder, in the place of a layer of the config's own."""
 FORCED = {
     "data.workers": 0,
     "student.encoder": "tu-test_resnet",
@@ -40,6 +42,10 @@ FORCED = {
 }
 """What takes the place of a command's own choice, so that it ends soon on any machine."""
 SHIPPED = [path.stem for path in shipped_configs()]
+
+
+def _listed(places: str | list[str]) -> list[str]:
+    return [places] if isinstance(places, str) else places
 
 
 def run_here(name: str, place: work.Workplace, config: Config, *arguments: str, **_: Any) -> str:
@@ -88,6 +94,11 @@ class Shelf:
             safetensors.torch.save_model(teacher.network.module, str(weights))
         if getattr(config.teacher, "auxiliary", None) == "fit":
             options.append("teacher.auxiliary_fit.steps=2")
+        for key, term in config.distill.named_terms().items():
+            for side in ("student", "teacher"):
+                places = getattr(term, side)
+                of_tiny = [LAYER if place.startswith("encoder.") else place for place in _listed(places)]
+                options += [f"distill.terms.{key}.{side}=[{', '.join(of_tiny)}]"] if LAYER in of_tiny else []
         return load_config(path, options)
 
     def _smaller(self, config: Config) -> list[str]:
@@ -170,7 +181,7 @@ class Shell:
                 patch.setattr(module, "run_module", run_here)
             patch.setitem(FORMATS, "onnx", self.shelf.onnx._replace(write=self.shelf.write_onnx))
             outcome = segkd(*words, *forced)
-        assert outcome.status == 0, outcome.err
+        assert outcome.status == 0, outcome.err or outcome.out[-1000:]
 
     def _begin(self, run: Path) -> None:
         """Leave the run unfinished, after its first step."""

@@ -89,6 +89,12 @@ class Optimizer(Block):
     )
     warmup_steps: Natural = Field(0, description="linear warm-up before all but onecycle")
 
+    @model_validator(mode="after")
+    def _steps_of_multistep(self) -> "Optimizer":
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("schedule multistep needs milestones, the steps after which the rate falls to a tenth")
+        return self
+
 
 class Validation(Block):
     """When the student is measured; how is the task's."""

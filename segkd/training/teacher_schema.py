@@ -63,6 +63,10 @@ class TeacherBlock(ModelBlock):
             brings_weights = self.brings_weights and said and getattr(self, "weights", "") is not None
             if self.checkpoint is None and not brings_weights:
                 raise ValueError("a teacher needs a config, or a checkpoint: weights, or the run that they are of")
+            if self.overrides:
+                raise ValueError(
+                    "overrides are changes to a config, and this teacher has none: nothing would read them"
+                )
         elif self.checkpoint is not None:
             raise ValueError("config and checkpoint name two teachers: leave one of them out")
         elif said:

@@ -115,6 +115,9 @@ FAULTS = [
     override("nothing for a number", "optimizer.lr=null", "optimizer.lr: expected a number, got null"),
     override("nothing after the equals sign", "optimizer.lr=", "optimizer.lr: expected a number, got ''"),
     override("milestones as a number", "optimizer.milestones=3", "optimizer.milestones: expected a list, got 3"),
+    override(
+        "a course by milestones without any", "optimizer.schedule=multistep", "schedule multistep needs milestones"
+    ),
     override("a key that another block has", "batch_size=4", "'batch_size'", "did you mean 'data.batch_size'?"),
     override("a rate outside its block", "lr=0.1", "did you mean 'optimizer.lr'?"),
     override("an architecture of one's own", "student.arch=mymod:Net", "student.arch", "is named by build: "),

@@ -230,6 +230,9 @@ class TestErrors:
         message = error(str(path))
         assert message.startswith(f"{path}: teacher: ")
         assert "a teacher needs a config, or a checkpoint" in message
+        block = {"arch": "Unet", "encoder": "resnet18", "checkpoint": "a.pth", "overrides": {"seed": 2}}
+        path = write(folder / "top.yaml", {**SMALL, "teacher": block})
+        assert "overrides are changes to a config, and this teacher has none" in error(str(path))
 
     def test_bases_in_a_circle(self, folder: Path):
         write(folder / "a.yaml", {"base": "b.yaml"})
