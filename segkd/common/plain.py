@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from segkd.errors import nearest
+
+ReadWhere = Mapping[str, tuple[str, tuple[str, ...]]]
+"""Keys that count only where another key has one of some values: key to (the other, its values)."""
 
 
 class Checked(BaseModel):
@@ -30,6 +33,18 @@ class Block(Checked):
     """A block of a config: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    read_where: ClassVar[ReadWhere] = {}
+    """What counts only where another key has some value."""
+
+    def unread(self) -> dict[str, str]:
+        """Return the keys that hold another value than their default and do not count, and where they would."""
+        found = {}
+        for key, (other, values) in self.read_where.items():
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if getattr(self, key) != default and getattr(self, other) not in values:
+                found[key] = f"{other} is {' or '.join(values)}"
+        return found
 
 
 def _check_numbers(value: Any, annotation: Any, place: str = "") -> None:

@@ -20,6 +20,7 @@ from segkd.training.average import StudentAverage
 from segkd.training.callbacks import Cost, MetricsFile, Pictures, Watch
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.module import DistillModule
+from segkd.training.processes import check_machines
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.stages import ends_of
@@ -140,10 +141,12 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
         "num_sanity_val_steps": 0,
     }
     try:
-        return pl.Trainer(**(options | arguments))
+        trainer = pl.Trainer(**(options | arguments))
     # What a kind of device needs may not be installed, and Lightning refuses some in ways of its own.
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
+    check_machines(config.name, trainer)
+    return trainer
 
 
 class _Events(TensorBoardLogger):

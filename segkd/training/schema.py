@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import Field, model_validator
 
 from segkd.common.pixels import MAX_PIXELS
-from segkd.common.plain import Block
+from segkd.common.plain import Block, ReadWhere
 from segkd.common.values import Above0, AtLeast0, BatchSize, Count, Devices, Natural, PathText, RunName, Share
 from segkd.errors import nearest
 from segkd.models.family import ModelBlock
@@ -70,6 +70,13 @@ class Data(Block):
 
 class Optimizer(Block):
     """The optimiser, and the learning rate's course."""
+
+    read_where: ClassVar[ReadWhere] = {
+        "momentum": ("name", ("sgd",)),
+        "power": ("schedule", ("poly",)),
+        "milestones": ("schedule", ("multistep",)),
+        "warmup_steps": ("schedule", ("poly", "cosine", "multistep")),
+    }
 
     name: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
     lr: Above0 = Field(0.01, description="of the decoder, heads and connectors")
@@ -203,6 +210,19 @@ class Config(Block):
         yield from self.distill.parts()
         for stage in self.stages or ():
             yield from ((("stages",), make) for _, make in stage.distill.parts())
+
+    def without_effect(self) -> list[str]:
+        """Return a line for each setting that does not count, or not in full: who wrote it thinks that it does."""
+        blocks = {"optimizer": self.optimizer, "validation": self.validation}
+        found = [
+            f"{name}.{key} has no effect: it counts where {name}.{where}"
+            for name, block in blocks.items()
+            for key, where in block.unread().items()
+        ]
+        warmup, steps = self.optimizer.warmup_steps, self.trainer.max_steps
+        if warmup >= steps and self.optimizer.schedule != "onecycle":
+            found.append(f"optimizer.warmup_steps: the run's {steps} steps end before a warm-up of {warmup}")
+        return found
 
     def names_code(self) -> bool:
         """Whether anything of the user's own is named."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from segkd.common.files import disk_full, is_disk_full
@@ -17,6 +16,7 @@ from segkd.common.progress import say
 from segkd.common.weights import check_fit, read_state_dict
 from segkd.errors import DiskFull, Interrupted, SegkdError
 from segkd.signals import held_back, interruptible
+from segkd.training import processes
 from segkd.training.fit import Fit, lay_out, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
@@ -49,12 +49,12 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the step was finished and written.
     """
     run = resume or Run.of(config)
-    with interruptible(), _stops_named(run):
+    with interruptible(), _stops_named(run, config.trainer.num_nodes):
         return _train(config, console, run, resume is not None)
 
 
 @contextlib.contextmanager
-def _stops_named(run: Run) -> Iterator[None]:
+def _stops_named(run: Run, machines: int) -> Iterator[None]:
     """Within this a signal or a full disk, wherever it is met, is one error that says how the run goes on."""
     hook, resume = threading.excepthook, f"go on with 'segkd train --resume {run.directory}'"
 
@@ -73,7 +73,7 @@ def _stops_named(run: Run) -> Iterator[None]:
         full.way_on = f"free some, then {resume}" if run.config_file.is_file() else full.way_on
         raise full from None
     except Interrupted as stop:
-        if getattr(rank_zero_only, "rank", 0) != 0:  # the first process says it
+        if not processes.is_first(machines):  # which says it
             raise SystemExit(0) from None
         stop.way_on = resume if run.config_file.is_file() else "the same command goes on"
         raise
@@ -83,7 +83,7 @@ def _stops_named(run: Run) -> Iterator[None]:
 
 def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict[str, Any]:
     # The processes that Lightning starts for DDP run this function too, after the first has made the directory.
-    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    is_first = processes.is_first(machines := config.trainer.num_nodes)
     console.quiet = console.quiet or not is_first
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
@@ -110,9 +110,15 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         )
     # Labels are read for these: what is wrong with them is known before anything is written.
     of_student = [f"the student: {student.note}"] if student.note else []
-    remarks = [*of_student, *teachers.remarks, *task.remarks(fit.train_set), *task.remarks(fit.val_set)]
+    remarks = [
+        *config.without_effect(),
+        *of_student,
+        *teachers.remarks,
+        *task.remarks(fit.train_set),
+        *task.remarks(fit.val_set),
+    ]
     for own in configs.values():
-        _have_teacher(config, own, console, is_first)
+        _have_teacher(config, own, console)
     teachers.load()
     if is_fresh and (remark := task.start(student, teachers.networks)):
         remarks.append(remark)
@@ -125,6 +131,8 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
             if teacher.lacks_head:
                 task.finish_teacher(teacher.name, teacher.network, run, fit.train_set, console)
 
+        if machines > 1:
+            remarks.append(f"training begins when this command runs on all {machines} machines")
         for remark in remarks:
             say(console, f"{config.name}: {remark}")
 
@@ -197,7 +205,7 @@ def prepare(config: Config, console: Console, root: Path | None = None) -> tuple
     stores, trainer = Stores(task, distillers, console, root), make_trainer(config, logger=False)
     dataset = task.train_set()
     for own in configs.values():
-        _have_teacher(config, own, console, True)
+        _have_teacher(config, own, console)
     teachers.load()
     fitting = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -226,13 +234,14 @@ def resume(
     return train(resumed_config(run, overrides), console, resume=run)
 
 
-def _have_teacher(config: Config, own: Config, console: Console, is_first: bool) -> None:
+def _have_teacher(config: Config, own: Config, console: Console) -> None:
     """Have the teacher's run finished: by training it here, or by waiting for the process that does."""
     run = Run.of(own)
     if _is_begun(run, own) and run.finished:  # it may lie where nothing can be written, so not even the lock
         return
     waiting = f"{config.name}: another process trains the teacher {own.name} ({run.directory}): waiting for it"
-    # Of the processes of one training the first decides, before it starts the others.
+    # Of the processes of one training the first decides, before it starts the others; of machines, who comes first.
+    is_first = processes.is_first(own.trainer.num_nodes)
     with run.locked(lambda: say(console, waiting)) if is_first else contextlib.nullcontext():
         # Asked again: another process may have made it meanwhile, or ended in the middle of it.
         begun = _is_begun(run, own)

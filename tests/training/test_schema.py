@@ -6,6 +6,7 @@ from pydantic import BaseModel, ValidationError
 
 from segkd.connectors import MLP
 from segkd.losses import ICSD, PixelKD
+from segkd.training.config import load_config, shipped_configs
 from segkd.training.distill import Distill, TermBlock
 from segkd.training.schema import Block
 from segkd.training.segmentation.schema import SegmentationConfig
@@ -110,3 +111,33 @@ class TestDistill:
     def test_one_pixel_weighting(self):
         with pytest.raises(ValidationError, match="one method"):
             Distill.model_validate({"pixel_weighting": {"rdd": {}, "other": {}}})
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("optimizer.momentum=0.5", "optimizer.momentum has no effect: it counts where optimizer.name is sgd"),
+        ("optimizer.power=2", "optimizer.power has no effect: it counts where optimizer.schedule is poly"),
+        ("optimizer.milestones=[2]", "optimizer.milestones has no effect: it counts where optimizer.schedule is mu"),
+        ("optimizer.warmup_steps=1", "optimizer.warmup_steps has no effect: it counts where optimizer.schedule is po"),
+        ("validation.window=[32,32]", "validation.window has no effect: it counts where validation.mode is sliding"),
+        ("validation.stride=[8,8]", "validation.stride has no effect: it counts where validation.mode is sliding"),
+    ],
+)
+def test_what_counts_for_nothing_is_told(override: str, told: str):
+    other = ["optimizer.name=adamw", "optimizer.schedule=onecycle"]
+    assert load_config("quickstart_plain", other).without_effect() == []
+    found = load_config("quickstart_plain", [*other, override]).without_effect()
+    assert len(found) == 1
+    assert found[0].startswith(told)
+
+
+def test_a_warm_up_beyond_the_run_is_told():
+    for steps, told in ((50, []), (8, ["optimizer.warmup_steps: the run's 8 steps end before a warm-up of 8"])):
+        options = ["optimizer.schedule=poly", "optimizer.warmup_steps=8", f"trainer.max_steps={steps}"]
+        assert load_config("quickstart_plain", options).without_effect() == told
+
+
+def test_shipped_configs_say_nothing_without_effect():
+    for path in shipped_configs():
+        assert load_config(str(path), build=False).without_effect() == [], path.name

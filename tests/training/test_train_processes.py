@@ -1,6 +1,7 @@
 """Training in two processes, and compiled."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,30 @@ def test_two_processes(experiment: Path):
         # One process counts each image once; so did two together, three images being odd.
         for key in ("miou", "pixel_accuracy", "class_accuracy"):
             assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-9)
+
+
+def test_two_machines(experiment: Path):
+    """Each begins with the command, in the folder that they share; one trains the teacher, as that is one machine's."""
+    options = [f"trainer.{key}" for key in ("num_nodes=2", "devices=1", "strategy=ddp", "accelerator=cpu")]
+    command = [sys.executable, "-m", "segkd", "train", str(experiment / "distilled.yaml"), *options]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29547"}
+    machines = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **meeting, "NODE_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [machine.communicate(timeout=600) for machine in machines]
+    assert [(machine.returncode, err) for machine, (_, err) in zip(machines, said, strict=True)] == [(0, "")] * 2
+    assert "distilled: training begins when this command runs on all 2 machines" in said[0][0]
+    assert said[1][0] == ""
+    assert len(list((experiment / "runs/teacher").glob("events.out.*"))) == 1  # the other machine waited
+    result = json.loads((experiment / "runs/distilled/result.json").read_text())
+    assert (result["steps"], result["environment"]["processes"]) == (4, 2)
 
 
 def test_two_processes_are_one_of_twice_the_batch(experiment: Path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from segkd.common.plain import Block
+from segkd.common.plain import Block, ReadWhere
 from segkd.common.values import Above0, Count, HeightWidth, Scale
 from segkd.errors import SegkdError
 from segkd.models.smp import SMPBlock
@@ -54,6 +54,8 @@ class SegmentationTeacher(schema.TeacherBlock):
 
 class SegmentationValidation(schema.Validation):
     """How the student is measured."""
+
+    read_where: ClassVar[ReadWhere] = {"window": ("mode", ("sliding",)), "stride": ("mode", ("sliding",))}
 
     resize: HeightWidth | None = Field(None, description="[height, width] of the images; labels stay at their own")
     mode: Literal["whole", "sliding"] = Field("whole", description="the image at once, or a window over it")
