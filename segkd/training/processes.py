@@ -17,8 +17,8 @@ def is_first(machines: int) -> bool:
     Read from the environment: Lightning's own rank is first that within the machine, then that of the last Trainer.
 
     Args:
-        machines: how many the training has. With 1, each machine has a first process, as for a teacher that trains on
-            one machine in a training on several: whichever takes the lock of the teacher's run first trains it.
+        machines: how many the training has. With 1, of machines on which the command is started separately each has a
+            first process: a teacher that trains on one machine is trained by whichever takes its run's lock first.
     """
     ranks = (os.environ.get(variable) for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = next((rank for rank in ranks if rank is not None), "0")
