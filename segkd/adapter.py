@@ -1,7 +1,7 @@
-"""All that differs between tasks: how a batch goes through both models, and how what they return is read.
+"""What differs between tasks: how a batch runs through both models, and how their outputs are read.
 
-`Adapter` is the one for dense prediction: any module that maps images to logits. A task whose models take or return
-something else subclasses it and overrides what differs.
+`Adapter` is for dense prediction: any module that maps images to logits. A task whose models take or return something
+else derives from it and overrides what differs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,18 +25,18 @@ Normalization = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, in the units of the raw image (0 to 1)."""
 
 BEFORE = "before the last upsampling"
-"""Where a run has the logits before that, not in the student's classes yet."""
+"""The key under which `Live.run` has the logits before their last upsampling, in the model's own classes."""
 
 
 class Adapter(Supervision):
-    """Runs models that map images to logits and takes their losses at label size, see `Supervision`.
+    """Runs models that map images to logits, and computes their losses at label size, see `Supervision`.
 
     Args:
         student_normalization: (mean, std) that the given images were normalised with. Needed with the next one only.
-        teacher_normalization: (mean, std) that the teacher was trained with; images are renormalised for it. None gives
-            it the student's images.
-        class_map: for each teacher class the student class it belongs to, or None for no class. Several teacher classes
-            of one student class add their probabilities. None: both have the same classes.
+        teacher_normalization: (mean, std) that the teacher was trained with: it gets the images renormalised to that.
+            None gives it the student's images.
+        class_map: the student class of each teacher class, or None for no class. Where several teacher classes have one
+            student class, their probabilities are added. None: both models have the same classes.
         auxiliary_weight: weight of the task loss on the student's auxiliary logits, when it returns any; 0 ignores
             them.
 
@@ -45,7 +45,7 @@ class Adapter(Supervision):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("logits", "aux")
-    """What a term can read of what a model returned; every other name is a module path."""
+    """Names that a term can read of a model's output; every other name is a module path."""
     needs_task_loss: ClassVar[bool] = True
     """Whether the distiller must be given a task loss; False where the models bring their own."""
 
@@ -61,7 +61,7 @@ class Adapter(Supervision):
     ) -> None:
         super().__init__()
         self.auxiliary_weight = auxiliary_weight
-        # What completes a batch's target with what is kept of its views, such as images that fool a teacher.
+        # An object that adds what is stored for a batch's views to its target, such as images that fool a teacher.
         self.kept: Any = None
         self.class_map = None if class_map is None else merged_classes(class_map)
         self.register_buffer("scale", None, persistent=False)
@@ -72,7 +72,7 @@ class Adapter(Supervision):
             self.set_normalization(student_normalization, teacher_normalization)
 
     def set_normalization(self, student: Normalization, teacher: Normalization) -> None:
-        """Have `renormalize` turn images of the student's normalisation into those of the teacher's."""
+        """Set `renormalize` to convert images from the student's normalisation to the teacher's."""
         (mean_s, std_s), (mean_t, std_t) = (
             [torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in pair]
             for pair in (student, teacher)
@@ -81,17 +81,17 @@ class Adapter(Supervision):
         self.scale, self.shift = (None, None) if same else (std_s / std_t, (mean_s - mean_t) / std_t)
 
     def renormalize(self, images: Tensor) -> Tensor:
-        """Return images (B, 3, H, W) of the student's normalisation in the teacher's: themselves if it is the same."""
+        """Return images (B, 3, H, W) converted from the student's normalisation to the teacher's."""
         if self.scale is None or self.shift is None:
             return images
         return images * self.scale.to(images) + self.shift.to(images)
 
     def prepare(self, student: nn.Module, teacher: Any, terms: Mapping[str, Term]) -> None:
-        """Look at the models and the terms once, before the first run: here nothing depends on them.
+        """Inspect the models and the terms once, before the first run: here there is nothing to do.
 
         Args:
             student: as it was given to the distiller.
-            teacher: likewise; None where there is none that runs; a mapping by name where there are several.
+            teacher: the teacher's module, a mapping where teachers have names; None where none is a live model.
             terms: by name.
 
         Raises:
@@ -99,20 +99,20 @@ class Adapter(Supervision):
         """
 
     def hide(self, images: Any, target: Any, labelled: Tensor, ignore_index: int | None) -> Any:
-        """Return a batch's target without what it says of images that have no label: here that all is ignored.
+        """Return a batch's target with the labels of unlabelled images removed: here set to ``ignore_index``.
 
         Args:
-            images: as they were given, as is the target.
-            target: stays as it is where the task loss has no ``ignore_index``.
-            labelled: (B,) bool.
-            ignore_index: the task loss's.
+            images: the distiller's input.
+            target: the labels; returned unchanged where the task loss has no ``ignore_index``.
+            labelled: (B,) bool, which images have labels.
+            ignore_index: the task loss's, or None.
         """
         if ignore_index is None or not isinstance(target, Tensor) or target.dim() != 3:
             return target
         return torch.where(labelled.to(target.device)[:, None, None], class_ids(target), ignore_index)
 
     def inputs(self, images: Any, target: Any = None) -> tuple[Any, Any, Any]:
-        """Return what the student gets and what the teacher gets of one batch, and the target that belongs to it.
+        """Return the student's input, the teacher's input and the target of one batch.
 
         Labels of any integer type become int64, as torch's losses want them.
         """
@@ -120,14 +120,14 @@ class Adapter(Supervision):
         return images, for_teacher, class_ids(target) if isinstance(target, Tensor) else target
 
     def run(self, side: str, model: nn.Module, inputs: Any) -> Any:
-        """Return what the model of one side, ``"student"`` or ``"teacher"``, returns for its inputs."""
+        """Run one side's model, ``"student"`` or ``"teacher"``, on its inputs and return its output."""
         return model(inputs)
 
     def read(self, side: str, name: str, output: Any) -> Any:
-        """Return what ``name`` in `outputs` stands for in one side's output.
+        """Read ``name``, one of `outputs`, from one side's output.
 
-        One tensor here: ``"logits"`` or ``"aux"``, the teacher's in the student's classes. An adapter may return a
-        list, paired with the other side's by position, a mapping, paired by key, or anything that its losses read.
+        Here it is one tensor, ``"logits"`` or ``"aux"``, the teacher's in the student's classes. A subclass may return
+        a list, paired with the other side's by position, a mapping, paired by key, or anything that its losses read.
         """
         found = read_logits(output) if name == "logits" else read_auxiliary(output)
         if found is None:
@@ -143,11 +143,11 @@ class Adapter(Supervision):
         return logits if self.class_map is None else map_classes(logits, self.class_map)
 
     def select(self, output: Any, target: Any, index: Tensor) -> tuple[Any, Any]:
-        """Return what the student returned, and the target, of the images (N,) of the batch alone."""
+        """Return the student's output and the target of the images with these indices (N,) alone."""
         return of_images(output, index), of_images(target, index)
 
     def example(self, model: nn.Module, size: int) -> Any:
-        """Return an input to try the model with: zeros (1, C, size, size) as its first convolution takes them."""
+        """Return zeros (1, C, size, size) to try the model with, as its first convolution or its `Preprocess` needs."""
         parameter = next(model.parameters(), torch.zeros(()))
         preprocess = getattr(model, "preprocess", None)
         if isinstance(preprocess, Preprocess):
@@ -158,13 +158,15 @@ class Adapter(Supervision):
 
 
 class Live:
-    """A model that runs on each batch; nothing in it is kept but what is read. As a teacher it runs without gradient.
+    """A model that runs on each batch; of its activations only those that are read are kept.
+
+    As a teacher it runs without gradient.
 
     Args:
         module: any module; of a `Network` the logits are read in the student's classes, and tokens as maps.
-        adapter: runs it; the distiller gives its own.
+        adapter: runs it; the distiller sets its own.
         side: ``"student"`` or ``"teacher"``, see `Adapter`.
-        owner: how error messages call it.
+        owner: what error messages call it.
     """
 
     runs: ClassVar[bool] = True
@@ -180,7 +182,7 @@ class Live:
         self.network = given if isinstance(given, Network) else None
 
     def offers(self, reads: Collection[str]) -> Mapping[str, Any]:
-        """Hook the modules among the places."""
+        """Hook the modules among the places; return all places, their shapes as yet unknown (None)."""
         self.remove()
         self.upsampling = LastUpsampling(self.module) if self.keeps_native(reads) else None
         paths = (place for place in reads if place not in (*self.adapter.outputs, NATIVE))
@@ -198,13 +200,13 @@ class Live:
             self.upsampling.remove()
 
     def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
-        """Run the model on the step's images and return what is at each place, without gradient but on these."""
+        """Run the model on the step's images and return each place's value; gradients reach only the images, if any."""
         on_images = isinstance(step.images, Tensor) and step.images.requires_grad
         with torch.set_grad_enabled(torch.is_grad_enabled() and on_images):
             return self.read(self.run(step.images), reads)
 
     def run(self, inputs: Any, model: nn.Module | None = None) -> dict[str, Any]:
-        """Return what the model, or another form of it, returns, at ``""``, and the tensors that its modules gave."""
+        """Run the model, or ``model`` in its place; return its output at ``""`` and its tapped tensors by path."""
         found: dict[str, Any] = {path: [] for path in self.taps.paths}
         self.taps.found.update(found)
         call = partial(self.adapter.run, self.side, self.module if model is None else model, inputs)
@@ -240,7 +242,7 @@ class Live:
 def labelled_images(
     adapter: Adapter, step: Step, student: Mapping[str, Any], teacher: Mapping[str, Any], ignore_index: Any
 ) -> Labelled:
-    """Return what was read of the labelled images, with the task loss's ``ignore_index``."""
+    """Return what was read for the labelled images alone; ``ignore_index`` is the task loss's."""
     output, target = student[""], step.target
     logits = [student.get("logits"), teacher.get("logits"), teacher.get("aux")]
     if step.labelled is None:
@@ -250,7 +252,7 @@ def labelled_images(
     if not is_any:
         if adapter.needs_task_loss and not isinstance(ignore_index, int):
             return Labelled(output, None, logits)
-        # One image stands for none: its labels are ignored, and every process counts what all of them count.
+        # None is labelled: one image is kept, its labels ignored, so that every process joins in counting over all.
         index = torch.zeros_like(step.labelled[:1], dtype=torch.long)
     if len(index) == count:
         return Labelled(output, target, logits, is_any=is_any)

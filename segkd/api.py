@@ -1,8 +1,8 @@
 """What the commands do, from Python: train, compare, tune, evaluate, predict, export. Each returns its results.
 
-All take ``quiet=True`` to show nothing, and show otherwise how far they are: a bar in a terminal and in a notebook
-(which needs ipywidgets for it), else lines. What is wrong is a `segkd.errors.SegkdError`; an interrupt raises
-`segkd.errors.Interrupted`, which says how to go on. Nothing that is set for the whole process stays changed.
+All show their progress: a bar in a terminal and in a notebook (which needs ipywidgets for it), else lines;
+``quiet=True`` shows nothing. Errors are `segkd.errors.SegkdError`; an interrupt raises `segkd.errors.Interrupted`,
+which says how to go on. Settings of the whole process, such as the number of threads, are restored at the end.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def train(
 
     Args:
         config: a file, the name of a shipped config, or a mapping of keys and values as in a file.
-        resume: instead of a config, the directory of a run to go on with.
+        resume: instead of a config, the directory of a run to resume.
         overrides: changes to the config: blocks (``trainer={"max_steps": 10}``) are merged key by key;
             ``**{"trainer.max_steps": 10}`` is the same.
 
@@ -80,12 +80,12 @@ def compare(
 
     Args:
         configs: as `train` takes them; with ``report_only`` run directories, or folders of them.
-        seeds: how many each config is trained with, from 0.
-        budget: what all may spend alike: ``"steps"``, ``"minutes"``, or so many of them, such as ``"700steps"``.
-        out: the comparison's directory; default ``comparison`` where the runs of the first config go.
-        baseline: what the others are compared to; default the config that distils nothing.
-        same_time: train the baseline also for as many steps as each method's time buys, with the filling of its
-            teacher's store charged in full and shared by the runs compared; the budget must be of steps.
+        seeds: how many seeds each config is trained with: 0, 1, ...
+        budget: what each run may spend: ``"steps"``, ``"minutes"``, or a number of them, such as ``"700steps"``.
+        out: the comparison's directory; default ``comparison`` in the ``runs`` folder of the first config.
+        baseline: name of the config that the others are compared to; default one that distils nothing.
+        same_time: train the baseline also for as many steps as each method's time buys, the filling of its teacher's
+            store charged once in full and once divided by the runs that read it; the budget must be of steps.
         pooled: take one scatter for all methods, see `segkd.comparison.differences.pooled_scatter`.
         pictures: how many validation images the report shows.
         report_only: train nothing.
@@ -129,10 +129,10 @@ def tune(
     """Search for the values of a config's keys that help most, as ``segkd tune`` does.
 
     Args:
-        config: see `train`; its name is that of the search, in ``tune/<name>`` where its runs go.
+        config: see `train`; the search goes to ``tune/<name>`` in its ``runs`` folder.
         space: what is searched over, by dotted key: ``"0.1..3"``, ``"1,2,4"``, or a list of choices.
-        trials: how many are to be finished in all, those of earlier calls too.
-        minutes: after so many it stops, the teacher's training not counted; a trial that runs then goes on next time.
+        trials: how many are to be finished in all, those of earlier calls included.
+        minutes: when to stop, the teacher's training not counted; a trial that then runs is resumed by the next call.
         hold_out: the share of the training split that trials are measured on; the teacher is trained on all of it.
         seed: of all trials; default the config's.
         storage: URL of Optuna's database; default a file beside the trials.
@@ -174,7 +174,7 @@ def evaluate(
 
     Args:
         target: a run directory, a saved student's folder, or a config.
-        device: where; default what ``trainer.accelerator`` says.
+        device: where to run; default what ``trainer.accelerator`` says.
         overrides: changes to the config, see `train`.
 
     Returns:
@@ -202,7 +202,7 @@ def predict(
     Args:
         student: a run, the folder of a saved student, or a config.
         inputs: images, videos, folders of them, or patterns.
-        out: the folder that is written, empty or not there yet.
+        out: the folder to write, which must be empty or absent.
         options: see `segkd.deployment.predict.predict`, such as ``flip=True`` and ``device="cpu"``.
 
     Returns:
@@ -234,10 +234,10 @@ def export(
     Args:
         target: a finished run, the folder of a saved student, or a config.
         format: ``"onnx"``, ``"torchscript"`` or ``"pt2"``.
-        int8: quantise it: ONNX of a segmentation student.
+        int8: quantise it; only ONNX of a segmentation student.
         out: the file; default in the run's directory.
         images: a folder of images to check it on; default the validation split.
-        device: where the student runs that the file is checked against.
+        device: where the student itself runs, which the file is compared with.
         overrides: changes to the run's config, see `train`.
 
     Returns:
@@ -270,7 +270,7 @@ def _load(config: Any, overrides: Mapping[str, Any]) -> "Config":
 
 @contextlib.contextmanager
 def _guest(quiet: bool) -> "Iterator[Console]":
-    """Yield a console; what was changed for the whole process meanwhile is put back at the end."""
+    """Yield a console; restore the settings of the whole process at the end."""
     import logging
     import warnings
 

@@ -1,4 +1,4 @@
-"""Balance: weights that mean the same everywhere, as shares of the task loss's gradient on the student's parameters."""
+"""Balancing terms: weights set by shares of the task loss's gradient norm on the student's parameters."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from segkd.losses._rows import over_processes
 from segkd.schedules import Schedule, summed
 
 FIRST = 20
-"""So many steps are measured at the start, each of them."""
+"""The first steps, each of which is measured."""
 EVERY = 50
-"""After those, one step in so many."""
+"""After the first steps, one step in this many is measured."""
 MEMORY = 0.9
-"""How much of a norm's exponential mean a measurement leaves as it was."""
+"""How much of a norm's exponential mean is kept when a new measurement is added."""
 
 
 class Balance(nn.Module):
-    """The weights of terms with a share: each one's gradient has that share of the task loss's norm.
+    """Sets the weights of terms with a share, so that each one's gradient norm is this share of the task loss's.
 
     n_k is the norm of the gradient of term k's unweighted loss over the student's trainable parameters, N_k its
     exponential mean; N_task likewise of the task loss, times its weight but not its schedule. Term k's weight is
@@ -31,13 +31,13 @@ class Balance(nn.Module):
     Own; related: GradNorm (arXiv 1711.02257) and EnCodec's balancer (arXiv 2210.13438).
 
     Args:
-        shares: of each balanced term, at least 0.
+        shares: of each balanced term by name, at least 0.
 
     Attributes:
-        reuse: whether the loss of a measured step hands out the gradients that were measured, weighted and summed, in
-            place of a backward pass of its own. It is off, and segkd's own training sets it: such a loss can be
-            differentiated by what the graph begins with (parameters) alone, not by what lies within, and not twice.
-        norms: (1 + terms,), the exponential means, the task loss's first; -1 where nothing is measured yet.
+        reuse: whether the loss of a measured step returns the gradients that were measured, weighted and summed,
+            instead of a backward pass of its own. Off by default; segkd's own training sets it. Such a loss can be
+            differentiated only by the graph's leaves (parameters), not by tensors within, and has no second derivative.
+        norms: (1 + number of shares,), the exponential means, the task loss's first; -1 where nothing is measured yet.
         seen: steps so far. Both are in the ``state_dict``, so that a resumed run goes on exactly.
     """
 
@@ -50,14 +50,14 @@ class Balance(nn.Module):
         self.reuse = False
         self.register_buffer("norms", torch.full((1 + len(self.shares),), -1.0))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self._known: tuple[int, list[float]] | None = None  # the buffers' values: reading these waits for the device
+        self._known: tuple[int, list[float]] | None = None  # the buffers' values: reading these waits for the GPU
         self._said: set[str] = set()
         self.register_load_state_dict_post_hook(_forget)
-        # Compiled backward passes run more than once where they are measured: they may not give away what they hold.
+        # A measured step runs compiled backward passes more than once: they must keep the buffers that they hold.
         torch._functorch.config.donated_buffer = False
 
-    # Out of a compiled graph, which would be another one where it is measured. Progress comes as it was given: a number
-    # that a graph has made would be compiled in.
+    # Kept out of compiled graphs: a measured step would need another one. Progress is passed as it was given: a number
+    # that a graph has computed would be compiled in as a constant.
     @torch.compiler.disable
     def forward(
         self,
@@ -68,16 +68,16 @@ class Balance(nn.Module):
         schedule: Mapping[str, Schedule],
         progress: float | None,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Count a step, measure it where it is due, and return what `segkd.schedules.summed` does with the weights.
+        """Count a step, measure the gradients where that is due, and return what `segkd.schedules.summed` returns.
 
         Args:
-            student: whose parameters' gradients are measured.
-            values: the unweighted values, scalars, the task loss's as ``"task"``.
-            weights: of these, but for the balanced ones.
-            labelled: whether there are labels, or (B,) bool, which images have some: without any the task loss says
-                nothing of its strength.
-            schedule: multiplies the shares.
-            progress: of training; None is 0.
+            student: the model on whose parameters gradients are measured.
+            values: the unweighted values by name, scalars; the task loss's as ``"task"``.
+            weights: the weights by name, without the balanced terms'.
+            labelled: whether there are labels, or (B,) bool, which images have some. Without any the task loss is not
+                measured.
+            schedule: functions of progress that multiply weights, those from shares too.
+            progress: training progress in [0, 1] (clamped); None is 0.
         """
         task = weights["task"] * values["task"]
         seen, norms = self._values()
@@ -113,7 +113,7 @@ class Balance(nn.Module):
         return {name: norm for name, norm in zip(names, self._values()[1], strict=True) if norm >= 0}
 
     def _weight(self, name: str, share: float, task: float, norm: float) -> float:
-        if norm < 0 or task < 0:  # not measured yet: both count alike
+        if norm < 0 or task < 0:  # not measured yet: assume equal norms
             return share
         if norm == 0:
             if share and name not in self._said:
@@ -127,7 +127,7 @@ class Balance(nn.Module):
 
     def _measure(self, norms_now: list[Tensor], labelled: Any) -> list[float]:
         norms = torch.stack([norm.to(self.norms) for norm in norms_now])
-        # Of the task loss those processes are asked that have labels; all take part, so that none waits for ever.
+        # The task loss's norm is averaged over the processes with labels; all take part, so that none waits for ever.
         with_labels = torch.as_tensor(labelled).any().to(norms)[None]
         found = over_processes(torch.cat([norms[:1] * with_labels, norms[1:], with_labels]))
         measured = torch.cat([found[:1] / found[-1:], found[1:-1]])

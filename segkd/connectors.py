@@ -1,4 +1,4 @@
-"""What maps a student's features to as many channels as the teacher's: trained with the student, no part of it."""
+"""Modules that map a student's features to the teacher's channels: trained with the student, but no part of it."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from segkd import registry
 from segkd.errors import SegkdError, nearest
 
 Connector = str | nn.Module | Callable[[int, int], nn.Module]
-"""A name, a module, or what makes one of the student's and the teacher's number of channels."""
+"""A name, a module, or a function that makes one from the student's and the teacher's number of channels."""
 
 
 class Conv1x1(nn.Conv2d):
-    """A 1x1 convolution without bias, of the student's number of channels and the teacher's."""
+    """A 1x1 convolution without bias, from the student's number of channels to the teacher's."""
 
     name = "conv1x1"
     title = "1x1 convolution without bias"
@@ -51,7 +51,7 @@ def make_connector(connector: Connector, student_channels: int, teacher_channels
     """Return the module that maps student features to the teacher's channels, see `Connector`.
 
     Raises:
-        SegkdError: the name does not exist, or what is called returns no module or raises.
+        SegkdError: the name does not exist, or the function returns no module or raises an error.
     """
     if isinstance(connector, nn.Module):
         return connector

@@ -14,11 +14,11 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 Declaration = tuple[str, Mapping[str, Any], Callable[..., Any] | None]
-"""``module:Name``, its class attributes with those of its bases, and a function that has its parameters."""
+"""``module:Name``, its class attributes with those of its bases, and a function with the same parameters."""
 
 
 def declared(path: Path, headers: bool = True) -> dict[str, Declaration]:
-    """Return the classes of a file of this package that have a ``name`` of their own, by that, headers if wanted."""
+    """Return what a file's classes that set ``name`` themselves declare, by that name, with headers if wanted."""
     found: dict[str, Declaration] = {}
     module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
     for node in _tree(path).body:
@@ -58,7 +58,7 @@ def _said(node: ast.ClassDef) -> dict[str, Any]:
 
 
 def _with_bases(path: Path, name: str) -> list[tuple[Path, ast.ClassDef]]:
-    """Return a class of a file and those of this package that it derives from, the furthest first."""
+    """Return a class of a file and its bases in this package, the most distant first."""
     for node in _tree(path).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]

@@ -24,16 +24,16 @@ from segkd.weighting.base import PixelLoss, PixelWeighting
 
 @dataclass
 class DistillOutput:
-    """What one step gives.
+    """The result of one distillation step.
 
     Attributes:
         loss: scalar to call ``backward`` on: the sum of each term times its weight.
         terms: each term's unweighted value, detached; ``"task"`` is the task loss.
-        weights: the weight each one had at this progress.
-        student: what the student returned.
-        teacher: what the teacher returned, or what was given for it; None without teacher, a dict by name of several.
-        pixel_weights: (B, H, W) weights on the task loss in [0, 1], or None.
-        parts: what the task loss consists of, detached, where the adapter knows parts of it: a detector's losses.
+        weights: the weight of each at this progress, its schedule and share included.
+        student: the student's output.
+        teacher: the teacher's output, or the outputs given in its place; by name with several teachers, None without.
+        pixel_weights: (B, H, W) weights on the task loss in [0, 1]; None without pixel weighting or labels.
+        parts: the detached values that add up to the task loss: ``"main"``, or what the adapter names (a detector's).
     """
 
     loss: Tensor
@@ -50,14 +50,14 @@ class Distiller(nn.Module):
 
     The student is neither wrapped nor renamed: ``distiller.student is student``. Teachers are frozen, stay in eval
     mode, run one after the other without gradient, follow ``.to()``, and are in neither ``parameters()`` nor
-    ``state_dict()``. Connectors are in both. The whole distiller is what DDP and ``torch.compile`` wrap.
+    ``state_dict()``. Connectors are in both. Wrap the whole distiller in DDP or ``torch.compile``.
 
     Args:
-        student: maps images to logits, see `segkd.adapter.read_logits` for what it may return; or a
-            `segkd.network.Network`, whose images are raw.
-        teacher: likewise, or another `segkd.teachers.Teacher`; several as a mapping of names. None trains the student
+        student: maps images to logits (see `segkd.adapter.read_logits` for the outputs that are understood), or a
+            `segkd.network.Network`, which takes raw images.
+        teacher: likewise, or another `segkd.teachers.Teacher`; several as a mapping by name. None trains the student
             on the task loss alone: the plain baseline, through the same code.
-        terms: named terms, as a mapping or as (name, term) pairs. ``"task"`` is the task loss's own name.
+        terms: terms by name, as a mapping or as (name, term) pairs. ``"task"`` is the task loss's own name.
         task_loss: called ``task_loss(logits, target)`` with logits at label size. None for models that bring their own
             loss, such as detectors.
         pixel_weighting: weighs the task loss of each pixel: `segkd.weighting.RelativeDifficulty`, or any
@@ -65,14 +65,14 @@ class Distiller(nn.Module):
         schedule: for each named term a function of progress that multiplies its weight, such as `alw` or
             ``{"kd": Linear(1, 0)}``.
         task_weight: multiplies the task loss, finite and at least 0.
-        adapter: how a batch goes through the models; the default is for images to logits. It also holds another
-            normalisation or other classes of a teacher that is no `Network`.
-        example: an input that the models accept, to find their channels with; needed where zeros of
-            (1, channels, 64, 64) do not work. None tries those.
+        adapter: runs a batch through the models and reads their outputs; the default is for images to logits. For a
+            teacher that is no `Network` it also holds the normalisation and the class map.
+        example: an input that the models accept, which is run once to find their channels. None tries zeros
+            (1, channels, 64, 64), then 224 x 224.
 
     Raises:
-        SegkdError: at construction: a path names no module, a term no teacher, channels or classes differ without
-            connector or class_map, a name stands twice, a schedule names no term, or a teacher cannot give what is read
+        SegkdError: at construction: a path names no module, a term no teacher, or a schedule no term; channels differ
+            without connector, or classes without class_map; a name is used twice; or a teacher cannot give what is read
             of it.
 
     Example:
@@ -86,7 +86,7 @@ class Distiller(nn.Module):
 
     student: nn.Module
     teachers: dict[str, Teacher]
-    """By name; a single one that was given without is ``"teacher"``."""
+    """By name; a single teacher given without a name is called ``"teacher"``."""
 
     def __init__(
         self,
@@ -128,12 +128,12 @@ class Distiller(nn.Module):
         try:
             self._prepare(example)
         except BaseException:
-            self.detach_hooks()  # the student outlives a distiller that could not be made
+            self.detach_hooks()  # the student outlives a distiller whose construction failed
             raise
 
     @property
     def teacher(self) -> Any:
-        """The teacher's module; of several a dict by name. None without teacher, or where it is no live one."""
+        """The teacher's module; with several a dict by name. None without a teacher, or if it is no live model."""
         modules = self._models()
         return modules if len(modules) > 1 else next(iter(modules.values()), None)
 
@@ -152,15 +152,15 @@ class Distiller(nn.Module):
 
         Args:
             images: what the student takes: (B, 3, H, W), raw for a `Network`, else normalised for it.
-            target: (B, H, W) labels; None: no image has any, and the task loss is 0.
-            progress: of training, in [0, 1] (clamped): ``step / total_steps``. Required with a schedule or pixel
+            target: (B, H, W) labels; None: no image is labelled, and the task loss is 0.
+            progress: training progress ``step / total_steps``, in [0, 1] (clamped). Required with a schedule or pixel
                 weighting.
-            labelled: (B,) bool, which images have labels; None is all. Task loss and pixel weighting see those alone,
-                the terms all images, with those labels ignored if the task loss has an ``ignore_index``.
-            teacher: what terms read of the teacher, by place, instead of a run of it; of several by name, where one
-                that is not given runs. Logits are in the student's classes.
-            views: the key (epoch, index) of each image's view, for a teacher or a loss that asks for it; or int (B, 2).
-            teacher_images: what the teachers get instead of ``images``, as they take it.
+            labelled: (B,) bool, which images have labels; None: all. Task loss and pixel weighting use these alone, the
+                terms use all images, with the others' labels ignored if the task loss has an ``ignore_index``.
+            teacher: the teacher's outputs by place, used instead of running it; with several teachers these by name,
+                and one that is left out runs. Logits must be in the student's classes.
+            views: each image's view, (epoch, index), as a list or int (B, 2), for a stored teacher or a loss that asks.
+            teacher_images: what the teachers get instead of ``images``, in the form that they take.
 
         Raises:
             SegkdError: progress is missing or not a number, or a shape does not fit.
@@ -179,7 +179,7 @@ class Distiller(nn.Module):
         for_student, for_teacher, target = self.adapter.inputs(images, target)
         step = Step(images, target, labelled, views, done)
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
-        # Teachers first, so that their passing activations are gone before the student's, which stay for backward.
+        # Teachers first: their temporary activations are freed before the student's, which are kept for backward.
         taught = {
             name: given[name] if name in given else each(of_teacher, self.reads[name])
             for name, each in self.teachers.items()
@@ -223,20 +223,20 @@ class Distiller(nn.Module):
         return self
 
     def detach_hooks(self) -> None:
-        """Take the feature hooks off all models, once distillation is over."""
+        """Remove the feature hooks from all models, once distillation is over."""
         for model in (self._student, *self.teachers.values()):
             if isinstance(model, Live):
                 model.remove()
 
     def _models(self) -> dict[str, nn.Module | None]:
-        """Return each teacher's module by name; None of one that is not live."""
+        """Return each teacher's module by name; None for one that is no live model."""
         return {name: getattr(teacher, "module", None) for name, teacher in self.teachers.items()}
 
     def _live(self) -> list[nn.Module]:
         return [module for module in self._models().values() if module is not None]
 
     def _plan(self) -> None:
-        """Set where each term reads, which teacher the pixel weighting reads, and all that is read of each model."""
+        """Set where each term reads, which teacher the pixel weighting reads, and the places read of each model."""
         weighting = self.pixel_weighting
         asked = None if weighting is None else getattr(weighting, "teacher", "" if self.teachers else None)
         if not self.teachers and (self.terms or asked is not None):
@@ -286,7 +286,7 @@ class Distiller(nn.Module):
         return min(max(progress, 0.0), 1.0)
 
     def _given(self, outputs: Mapping[str, Any], images: Any) -> dict[str, Mapping[str, Any]]:
-        """Return the given outputs by teacher, once they are what the terms read."""
+        """Check given outputs against what the terms read, and return them by teacher."""
         given = given_outputs(outputs, self.teachers, self.reads, self._shapes, images)
         for name, term in self.terms.items():
             if getattr(term.loss, "needs_live", False) and self._routes[name].teachers & given.keys():

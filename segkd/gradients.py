@@ -1,4 +1,4 @@
-"""Gradients of several losses by the same leaves of their graph, and a loss whose gradients are known already."""
+"""Gradients of several losses with respect to the leaves of their graph, and a loss with known gradients."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ from torch.autograd.function import once_differentiable
 
 
 def gradients_of(value: Tensor, leaves: list[Tensor]) -> dict[Tensor, Tensor]:
-    """Return a scalar's gradient by each leaf that it depends on."""
+    """Return a scalar's gradient with respect to each leaf that it depends on, by leaf."""
     if not value.requires_grad or not leaves:
         return {}
-    # In float16 small gradients vanish: GradScaler scales the sum, which this is not part of.
+    # Small gradients vanish in float16, and GradScaler scales the final loss only.
     scale = 1024.0 if torch.is_autocast_enabled(value.device.type) else 1.0
     found = torch.autograd.grad(value * scale, leaves, retain_graph=True, allow_unused=True)
     return {leaf: each / scale for leaf, each in zip(leaves, found, strict=True) if each is not None}
 
 
 def norm_of(gradients: dict[Tensor, Tensor], parameters: list[Tensor]) -> Tensor:
-    """Return the Euclidean norm of a gradient over all these parameters; 0 where it has none."""
+    """Return the Euclidean norm of a gradient over all these parameters together; 0 where none has one."""
     norms = [torch.linalg.vector_norm(gradients[each]) for each in parameters if each in gradients]
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms])) if norms else torch.zeros(())
 
 
 def leaves_of(values: list[Tensor]) -> list[Tensor]:
-    """Return what a backward pass from these ends at: parameters, and all else that takes a gradient."""
+    """Return the leaves of these values' graphs: parameters, and other tensors that require a gradient."""
     nodes = [value.grad_fn for value in values if value.grad_fn is not None]
     seen, found = set(nodes), [value for value in values if value.is_leaf and value.requires_grad]
     while nodes:
@@ -39,7 +39,7 @@ def leaves_of(values: list[Tensor]) -> list[Tensor]:
 
 
 def with_gradients(value: Tensor, gradients: list[dict[Tensor, Tensor]], factors: list[float]) -> Tensor:
-    """Return a scalar whose gradients are known: a weighted sum of these."""
+    """Return a scalar with known gradients: the sum of these, each times its factor."""
     total: dict[Tensor, Tensor] = {}
     for factor, each in zip(factors, gradients, strict=True):
         for leaf, gradient in each.items():
@@ -49,7 +49,7 @@ def with_gradients(value: Tensor, gradients: list[dict[Tensor, Tensor]], factors
 
 
 class _Known(torch.autograd.Function):
-    """A scalar, and what its gradients by the leaves are."""
+    """A scalar with given gradients with respect to the leaves."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *leaves: Tensor) -> Tensor:

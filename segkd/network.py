@@ -1,4 +1,4 @@
-"""A model that knows its own input and classes: student and teacher, measured, saved, opened and exported alike."""
+"""A model that carries its preprocessing and classes: students and teachers are measured, saved and exported alike."""
 
 import functools
 import importlib
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from segkd.errors import SegkdError
 from segkd.losses._common import UNKNOWN
 
-#: By task, what makes results for a person of images, see `Network.predict`.
+#: By task, the function that predicts for images, as ``module:name``; see `Network.predict`.
 PREDICTORS = {"segmentation": "segkd.segmentation.predict:predict", "detection": "segkd.detection.predict:predict"}
 
-#: For a dense task of one's own.
+#: The same for a dense task of the user's own.
 _MAPS = "segkd.segmentation.predict:predict_maps"
 
 
@@ -25,9 +25,9 @@ class Preprocess:
     """How raw images become what a model takes.
 
     Args:
-        mean: of each channel, in units of ``white``; as many as the model has channels.
+        mean: one for each channel, in units of ``white``.
         std: likewise, each above 0.
-        white: what a white pixel is before the mean is taken off: 1 for most models, 255 for some.
+        white: the value of a white pixel before the mean is subtracted: 1 for most models, 255 for some.
         size: (height, width) that images are resized to before the model sees them; None keeps their own.
         multiple: what height and width must be multiples of; 1 for a model of any size.
 
@@ -57,13 +57,13 @@ class Preprocess:
         return len(self.mean)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return images as the model takes them.
+        """Return images scaled to ``white`` and normalised; whoever calls this resizes them.
 
         Args:
-            images: (B, channels, H, W), or one of them without B: uint8, or floating point in [0, 1].
+            images: (B, channels, H, W) or (channels, H, W): uint8, or floating point in [0, 1].
 
         Raises:
-            SegkdError: another number of channels.
+            SegkdError: they have another number of channels.
         """
         if images.shape[-3] != self.channels:
             raise SegkdError(f"the model takes images of {self.channels} channels, got {tuple(images.shape)}")
@@ -92,7 +92,7 @@ def _on_device(
 
 
 class ClassMap(NamedTuple):
-    """Which of a teacher's classes make up each of the student's, how many it has, and whether these cover a part."""
+    """By student class the teacher classes that make it up, how many the teacher has, and if it may lack classes."""
 
     groups: list[list[int]]
     total: int
@@ -100,14 +100,14 @@ class ClassMap(NamedTuple):
 
 
 def merged_classes(class_map: Sequence[int | None], student_classes: int | None = None) -> ClassMap:
-    """Return a class map, for each class of the teacher that of the student or None, by the student's classes.
+    """Return a class map turned round: the teacher classes of each student class.
 
     Args:
-        class_map: an entry for each of the teacher's.
+        class_map: for each teacher class the student class, or None for none.
         student_classes: how many the student has, of which the teacher may lack some; None: it lacks none.
 
     Raises:
-        SegkdError: a class of the student is left without one, or is not below ``student_classes``.
+        SegkdError: a student class is left without a teacher class, or is not below ``student_classes``.
     """
     classes = {student for student in class_map if student is not None}
     count = max(classes, default=-1) + 1 if student_classes is None else student_classes
@@ -125,10 +125,10 @@ def merged_classes(class_map: Sequence[int | None], student_classes: int | None 
 def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
     """Return a teacher's logits (B, C_t, h, w) in the student's classes (B, C_s, h, w).
 
-    Of a partial map they are log-probabilities, `UNKNOWN` for a class that the teacher lacks.
+    With a partial map they are log-probabilities, `UNKNOWN` for a class that the teacher lacks.
 
     Raises:
-        SegkdError: the map is of another number of classes.
+        SegkdError: the map has not one entry for each of the teacher's classes.
     """
     if class_map.total != logits.shape[1]:
         raise SegkdError(
@@ -142,28 +142,28 @@ def map_classes(logits: Tensor, class_map: ClassMap) -> Tensor:
 
 
 class Network(nn.Module):
-    """A model with all that is needed to use it.
+    """A module with its preprocessing, its classes, and what else is needed to use it.
 
-    It takes raw images, uint8 or floating point in [0, 1], and normalises them itself. Where a distiller reads module
-    paths of it, they are those of ``module``.
+    It takes raw images, uint8 or floating point in [0, 1], and normalises them itself. Module paths that a distiller
+    reads of it are those of ``module``.
 
     Args:
-        module: maps normalised images to what `segkd.adapter.read_logits` reads, to features, or, a detector, a list of
-            images (and, in training, their targets) to what torchvision's detectors return.
+        module: maps normalised images to what `segkd.adapter.read_logits` reads, or to features; or a detector, which
+            maps a list of images (and, in training, their targets) to what torchvision's detectors return.
         mean, std, white, size, multiple: of its images, see `Preprocess`.
         classes: names in the order of the logits; none for a model whose features alone are read.
-        class_map: of a teacher of other classes: for each of its own the student's, or None. Its logits are read in
-            the student's classes then, see `map_classes`.
-        student_classes: with it, how many the student has, where the teacher may lack some: `segkd.losses.PixelKD` with
-            ``known`` compares the others.
-        as_map: called (module, what a submodule returned, (height, width) of the images), returns tokens as a map.
+        class_map: of a teacher with other classes: the student class of each of its own, or None. Its logits are then
+            read in the student's classes, see `map_classes`.
+        student_classes: with a class map, how many the student has, where the teacher may lack some:
+            `segkd.losses.PixelKD` with ``known`` compares the others.
+        as_map: called (module, output of a submodule, (height, width) of the images), returns tokens as a map.
         task: what its output is: ``segmentation``, ``detection``.
         recorded: what else is known of it, as JSON: ``colors`` (RGB, of each class), ``ignore_index``, ``dataset``,
             ``window`` (that sliding inference takes unless told otherwise).
         family: name of the family that made the module, see `segkd.models.family`.
-        settings: JSON values of which that family makes the module again.
-        note: one line that a person is to be told of how it was made, see `segkd.models.family.Built`; empty for none.
-        predictor: called (network, images, **options), returns a result for each; that of the task unless given.
+        settings: JSON values from which that family makes the module again.
+        note: one line for the user on how it was made, see `segkd.models.family.Built`; empty for none.
+        predictor: called (network, images, **options), returns a result for each image; default the task's.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Network(nn.Module):
         self._seen = (0, 0)
 
     def extra_repr(self) -> str:
-        """Return what no parameter says and its outputs depend on: a stored average of networks is of these."""
+        """Return what its outputs depend on beside its parameters: the key of a stored average needs it."""
         return f"preprocess={self.preprocess}, class_map={self.class_map}"
 
     def forward(self, images: Any, *further: Any) -> Any:
@@ -223,7 +223,7 @@ class Network(nn.Module):
 
     @property
     def info(self) -> dict[str, Any]:
-        """What is recorded with the model, as JSON: task, classes, mean, std, size, and what it was given besides."""
+        """What is recorded with the model, as JSON: task, classes, mean, std, white, size, and ``recorded``."""
         images, named = self.preprocess, {"classes": self.classes} if self.classes else {}
         seen = {"mean": list(images.mean), "std": list(images.std)}
         white = {} if images.white == 1 else {"white": images.white}
@@ -235,7 +235,7 @@ class Network(nn.Module):
 
         A segmentation gives uint8 (H, W), the class of each pixel, and takes the options of
         `segkd.segmentation.predict.predict`; a detector gives boxes, see `segkd.detection.predict.predict`; a model of
-        another task float32 (C, H, W), what it returns at the image's size.
+        another task float32 (C, H, W), its output at the image's size.
 
         Args:
             images: RGB, a PIL image (read upright, by its orientation tag) or uint8 (H, W, 3), of any size; or a list

@@ -1,4 +1,4 @@
-"""What models return: the logits in it, and the tensors."""
+"""Reading what models return: the logits in it, and all tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def read_logits(output: Any) -> Tensor:
     and a tuple or list whose first entry is the logits.
 
     Raises:
-        SegkdError: none of these.
+        SegkdError: it is none of these, or the logits are not 4-dimensional.
     """
     found = output
     if not isinstance(output, Tensor):
@@ -59,7 +59,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def of_images(value: Any, index: Tensor) -> Any:
-    """Return some images' part of what holds tensors (B, ...) of a batch."""
+    """Return some images' part, by index (N,), of a value that holds tensors (B, ...), in lists and mappings too."""
     if isinstance(value, Tensor):
         return value[index.to(value.device)] if value.dim() else value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a term reads of student and teachers, and its value on that."""
+"""What a term reads of student and teachers, and the value of its loss."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -15,17 +15,17 @@ from segkd.term import Term
 from segkd.upsampling import NATIVE
 
 Found = Mapping[str, Any]
-"""What was read of a model, by place; at ``""`` what it returned."""
+"""What was read of a model, by place; its output is at ``""``."""
 
 
 class Route(NamedTuple):
-    """Where a term reads."""
+    """The places that a term reads."""
 
     student: list[str]
     teacher: list[tuple[str, str]]
-    """Pairs of a teacher's name and a place of it."""
+    """Pairs of a teacher's name and a place in it."""
     lists: tuple[bool, bool]
-    """Whether the loss gets lists of the student and of the teacher."""
+    """Whether the loss gets a list of the student's values, and one of the teacher's."""
 
     @property
     def teachers(self) -> set[str]:
@@ -34,7 +34,7 @@ class Route(NamedTuple):
 
 
 def route(name: str, term: Term, teachers: Collection[str]) -> Route:
-    """Return where a term reads, of these teachers."""
+    """Return the places that a term reads, those of teachers with the teacher's name; raise where that is unclear."""
     student, teacher = ([side] if isinstance(side, str) else side for side in (term.student, term.teacher))
     pairs = []
     for place in teacher:
@@ -49,7 +49,7 @@ def route(name: str, term: Term, teachers: Collection[str]) -> Route:
 
 
 def teacher_named(where: str, name: str, teachers: Collection[str], place: str = "logits") -> str:
-    """Return the name of the teacher that is meant: of the only one where none is said."""
+    """Return the name of the teacher that is meant; an empty name means the only one."""
     if name and name not in teachers:
         raise SegkdError(f"{where}: there is no teacher {name!r}, {nearest(name, teachers)}")
     if not name and len(teachers) != 1:
@@ -61,7 +61,7 @@ def teacher_named(where: str, name: str, teachers: Collection[str], place: str =
 def read(
     name: str, term: Term, where: Route, student: Found, teachers: Mapping[str, Found], adapter: Adapter
 ) -> list[tuple[list[Any], list[Any]]]:
-    """Return what a term compares, pair by pair, each in a list of one; of lists of places one pair of lists."""
+    """Return what a term compares: a pair of lists of one for each pair of maps, or one pair of lists of places."""
     found = [(place, "student", student) for place in where.student]
     found += [(place, "teacher", teachers[of]) for of, place in where.teacher]
     values = []
@@ -74,7 +74,7 @@ def read(
             gave = ", ".join(map(repr, given))
             raise SegkdError(f"a term reads {place!r}, which the {side} did not give: it gave {gave}")
     if any(where.lists):
-        # What a module gave in its only run stands alone.
+        # A module that ran once gives its tensor itself, no list of one.
         values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
         return [(values[: len(where.student)], values[len(where.student) :])]
     of_student, of_teacher = values
@@ -97,7 +97,7 @@ def read(
 
 
 def calls(term: Term, where: Route, pairs: list[tuple[list[Any], list[Any]]]) -> list[tuple[Any, Any]]:
-    """Return what a loss is called with, once for each pair of maps, or once with lists of all if it takes those."""
+    """Return the arguments of a loss's calls: one call for each pair of maps, or one with lists if it takes those."""
     if getattr(term.loss, "takes_lists", False) and not any(where.lists):
         return [([x for s, _ in pairs for x in s], [x for _, t in pairs for x in t])]
     return [(s if where.lists[0] else s[0], t if where.lists[1] else t[0]) for s, t in pairs]
@@ -112,13 +112,13 @@ def evaluate(
     student: Found,
     teachers: Mapping[str, Found],
 ) -> dict[str, Tensor]:
-    """Return each term's value, a scalar: first all read what they compare, then the losses run."""
+    """Return each term's unweighted value, a scalar: first all read what they compare, then the losses run."""
     compared: dict[str, list[tuple[Any, Any]]] = {}
     for name, term in terms.items():
         where, pairs = routes[name], []
         for s, t in read(name, term, where, student, teachers, adapter):
             if name in connectors:
-                each: Any = connectors[name] if any(where.lists) else [connectors[name]]  # of lists each has its own
+                each: Any = connectors[name] if any(where.lists) else [connectors[name]]  # lists: one for each pair
                 s = [connect(x) for connect, x in zip(each, s, strict=True)]
             pairs.append(sized(name, term, s, t, adapter, step.target))
         compared[name] = calls(term, where, pairs)
@@ -149,7 +149,7 @@ def evaluate(
 def sized(
     name: str, term: Term, s: list[Any], t: list[Any], adapter: Adapter, target: Any
 ) -> tuple[list[Any], list[Any]]:
-    """Return lists with the maps at the term's size: pair by pair, or all at one where one side is a single place."""
+    """Return both lists resized to the term's size: pair by pair, or all to one size where one side has one place."""
     if len(s) == len(t):
         pairs = [(x, y) if is_map(x) and is_map(y) else None for x, y in zip(s, t, strict=True)]
     elif 1 in (len(s), len(t)) and all(map(is_map, [*s, *t])):

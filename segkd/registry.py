@@ -1,7 +1,7 @@
 """From a name in a config to the thing that it names: one of this package's, or ``package.module:Name`` of the user's.
 
-One of this package's is a class with a ``name`` in a file of its kind's (see `KINDS`), and says the rest of itself in
-class attributes too: `segkd.declared` reads it.
+What this package has is a class with a ``name`` in one of the files of its kind (see `KINDS`); what else is known of it
+stands in class attributes, which `segkd.declared` reads.
 """
 
 import functools
@@ -18,14 +18,14 @@ from segkd.errors import SegkdError, nearest
 
 
 class Kind(NamedTuple):
-    """What can be named, where a config names it, and where this package's stand, as patterns in it."""
+    """A kind of thing that can be named: which key of a config names it, and patterns of this package's files of it."""
 
     noun: str
     plural: str
     key: str
     files: tuple[str, ...]
     given: tuple[str, ...] = ()
-    """What one that is a function is called with, beside its options."""
+    """The arguments that a function of this kind is called with, beside its options."""
 
 
 _LOSSES = ("losses/*.py", "*/methods/*.py")
@@ -55,7 +55,7 @@ class Thing:
         kind: one of `KINDS`.
         name: as a config writes it.
         place: ``module:Name``.
-        says: what it says of itself: ``title``, ``paper``, ``reads``, ``default_weight`` and so on.
+        says: its class attributes: ``title``, ``paper``, ``reads``, ``default_weight`` and so on.
         header: a class or function with the same parameters; None for an object that is used as it is.
     """
 
@@ -77,12 +77,12 @@ class Thing:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the user's."""
+        """Whether it is the user's own code."""
         return ":" in self.name
 
     @property
     def given(self) -> tuple[str, ...]:
-        """What its first parameters are, which are no options."""
+        """The names of its first parameters, which are no options."""
         kind = KINDS[self.kind]
         if self.kind != "connector" and (self.header is None or inspect.isclass(self.header) or not self.is_own):
             return ()
@@ -96,16 +96,16 @@ class Thing:
 
 
 def find(kind: str, name: str) -> Any:
-    """Return the thing of this name itself: a class, a function, or an object of the user's.
+    """Return what a name stands for: a class, a function, or an object of the user's.
 
-    Only for what a config or the command line says: nothing else may name code.
+    Only for names from a config or the command line: nothing else may name code.
 
     Args:
         kind: one of `KINDS`.
-        name: of one of this package's, or ``package.module:Name``.
+        name: one of this package's, or ``package.module:Name``.
 
     Raises:
-        SegkdError: there is none (with the nearest), or the user's cannot be imported or called.
+        SegkdError: there is none (the message has the nearest), or the user's cannot be imported or is not callable.
     """
     return thing(kind, name).load()
 
@@ -157,7 +157,7 @@ def own_name(kind: str, name: str) -> tuple[str, str]:
 def _own(kind: str, name: str) -> Thing:
     module, attribute = own_name(kind, name)
     where = f"the {KINDS[kind].noun} {name!r}"
-    # As `python -m` has it; for good, since what it names may import more when it is called.
+    # First on the path, as with `python -m`, and for good, since what it names may import more when it is called.
     places = [str(Path.cwd()), *_folders]
     sys.path[:0] = [place for place in places if place not in sys.path]
     importlib.invalidate_caches()
@@ -182,7 +182,7 @@ def _own(kind: str, name: str) -> Thing:
 
 
 def _is_made(found: Any) -> bool:
-    """Return whether options make something of it; some of what is written in C does not say its parameters."""
+    """Return whether options can make something of it: a class or function whose parameters are known."""
     try:
         inspect.signature(found)
     except (ValueError, TypeError):

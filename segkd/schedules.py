@@ -24,7 +24,7 @@ class Linear:
         begin: where the line starts, in [0, 1].
         until: where it ends, above ``begin``, at most 1.
         stages: hold the factor over this many equal stages of training instead of moving it every step. The number of
-            epochs gives the paper's epoch-wise schedule. None moves it continuously.
+            epochs gives ALW's published epoch-wise schedule. None moves it continuously.
 
     Raises:
         SegkdError: a value is out of range.
@@ -77,10 +77,10 @@ class ALW(dict[str, Schedule]):
         L = alpha * (L_task + L_ICSD) + (1 - alpha) * L_KD
 
     Pixel KD fades out as the labels fade in, so that the teacher's mistakes weigh less toward the end. alpha is the
-    share of the optimiser steps that are done, always within [0, 1]; the released code has epoch / 120, whatever the
-    number of epochs, after which its alpha leaves that range, in a line that is commented out (and a cross-entropy that
-    is divided by the batch once more). Weights stay as they are and are multiplied. It is the schedule of each named
-    term, as `Distiller` takes it.
+    fraction of the optimiser steps that are done, always within [0, 1]. The released code has alpha only in a line that
+    is commented out, as epoch / 120 whatever the number of epochs, so that it exceeds 1 after 120; it also divides the
+    cross-entropy by the batch size once more. Terms keep their own weights, which alpha multiplies. This object maps
+    each named term to its schedule, as `Distiller` takes it.
 
     Use it only where a KD term falls: in the first steps the labels weigh next to nothing, and that term is what the
     student learns from. Compare it with constant weights: on the drawn streets with all their labels `ICSD`, `PixelKD`
@@ -126,7 +126,7 @@ class ALW(dict[str, Schedule]):
 
 
 alw = ALW
-"""What it is called as: ``schedule=alw(rise=("task", "icsd"), fall=("kd",))``."""
+"""The name it is called by: ``schedule=alw(rise=("task", "icsd"), fall=("kd",))``."""
 
 
 def summed(

@@ -1,4 +1,4 @@
-"""Ending when asked to: SIGINT, SIGTERM and SIGHUP raise `Interrupted`, held back where something must be finished."""
+"""Ending on request: SIGINT, SIGTERM and SIGHUP raise `Interrupted`, delayed where something must be finished first."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _SIGNALS = [
 
 
 class _State:
-    """Of the process: which signals are handled here, which one came, and how many blocks hold it back."""
+    """State of the process: which signals are handled here, which one came, and how many blocks hold it back."""
 
     handled: tuple[int, ...] = ()
     number: int | None = None
@@ -26,14 +26,14 @@ class _State:
 
 @contextlib.contextmanager
 def interruptible(way_on: str = "", is_repeated: bool = False) -> Iterator[None]:
-    """Within this the first signal raises `Interrupted`, at once or where `raise_if_asked` is called; a second kills.
+    """Within this the first signal raises `Interrupted`, at once or after `held_back`; a second one kills the process.
 
-    A signal that is ignored, as under ``nohup``, stays ignored. Within another `interruptible`, or in a thread, the
-    signals are not taken again.
+    A signal that is ignored, as under ``nohup``, stays ignored. Inside another `interruptible`, or in another thread
+    than the main one, no handlers are set.
 
     Args:
-        way_on: how to go on then, where nobody within has said it.
-        is_repeated: whether who asks repeats it until it is followed: a second signal counts for nothing then.
+        way_on: tells the user how to go on, unless the error says so already.
+        is_repeated: whether the sender repeats a signal until the process ends: later signals are then ignored.
     """
     taken = not _State.handled and threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _SIGNALS} if taken else {}
@@ -63,7 +63,7 @@ def claim() -> None:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Within this a signal is only noted: whoever is inside asks for it, see `asked`. At the end it raises."""
+    """Within this a signal is only noted, and code can ask for it with `asked`; at the end it raises `Interrupted`."""
     _State.holds += 1
     try:
         yield
@@ -74,7 +74,7 @@ def held_back() -> Iterator[None]:
 
 
 def asked() -> int | None:
-    """Return the number of the signal that came, None before it."""
+    """Return the number of the signal that came; None if none has."""
     return _State.number if _State.handled else None
 
 
@@ -88,7 +88,7 @@ def raise_if_asked() -> None:
 def _handle(number: int, frame: Any) -> None:
     if _State.number is not None and _State.is_repeated and os.getpid() == _State.process:
         return
-    # A second signal, or one to a process that was forked from this one, does what signals do.
+    # A second signal, or one to a process that was forked from this one, has its default effect.
     if _State.number is not None or os.getpid() != _State.process:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""What one batch is, for a loss or a teacher that needs more than what is compared."""
+"""The data of one batch, for a loss or a teacher that needs more than the values that are compared."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from segkd.errors import SegkdError
 
 View = tuple[int, int]
-"""Key of one view of an image, (epoch, index): the same key is the same crop, flip and colours."""
+"""Key of one view of an image, (epoch, index): the same key means the same crop, flip and colours."""
 
 
 @dataclass
@@ -17,14 +17,14 @@ class Step:
     """One batch of a `segkd.Distiller`.
 
     A loss with an attribute ``needs_step = True`` gets it: ``loss(student, teacher, target, step)``. A teacher gets one
-    whose images are its own.
+    whose images are those for its own model.
 
     Attributes:
-        images: what the distiller was given; of a teacher's step what its model takes.
+        images: the distiller's input; in a teacher's step the input of its model.
         target: the labels as losses get them; None: no image has any.
         labelled: (B,) bool, which images have labels; None: all have, if there is a target.
         views: the key of each image's view, where the loader knows it; as a list, or int (B, 2).
-        progress: of training, in [0, 1].
+        progress: training progress, in [0, 1].
     """
 
     images: Any
@@ -35,7 +35,7 @@ class Step:
 
 
 def check_labelled(labelled: Any, images: Any, target: Any) -> None:
-    """Raise unless this says of each image whether it has a label, and there are labels."""
+    """Raise a SegkdError unless ``labelled`` is a bool for each image, and there is a target."""
     count = len(images) if isinstance(images, (Tensor, list, tuple)) else None
     is_one_each = isinstance(labelled, Tensor) and labelled.dim() == 1 and len(labelled) == (count or len(labelled))
     if not is_one_each or labelled.dtype != torch.bool:

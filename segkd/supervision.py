@@ -1,4 +1,4 @@
-"""What labels teach: the task loss of the labelled images, weighted pixel by pixel where there is a weighting."""
+"""The task loss of the labelled images, weighted pixel by pixel where there is a pixel weighting."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ TaskLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Labelled:
-    """What the student and a pixel weighting's teacher gave of the labelled images alone, or of one where none is."""
+    """What student and pixel weighting's teacher gave for the labelled images; for one image where none is labelled."""
 
     output: Any
     target: Any
-    """None where no label means anything to the task loss."""
+    """None where the task loss can use none of the labels."""
     logits: list[Tensor | None]
-    """The student's, the teacher's and its auxiliary ones: each None where it was not read."""
+    """The student's, the teacher's and the teacher's auxiliary ones: each None where it was not read."""
     index: Tensor | None = None
-    """Numbers of the images, (N,), of ``count`` in all; None: all."""
+    """Indices (N,) of these images, of ``count`` in all; None: all."""
     count: int = 0
     is_any: bool = True
 
 
 class Supervision(nn.Module):
-    """The half of a `segkd.adapter.Adapter` that takes the task loss, here of logits at label size."""
+    """The part of `segkd.adapter.Adapter` that computes the task loss, here of logits at label size."""
 
     auxiliary_weight = 0.0
 
@@ -47,7 +47,7 @@ class Supervision(nn.Module):
         Args:
             output: what the student returned.
             target: (B, H, W) labels.
-            loss: the task loss; unreduced, (B, H, W), where ``weights`` are given; None where models bring their own.
+            loss: the task loss; with ``weights`` it is unreduced, (B, H, W). None where models bring their own.
             weights: (B, H, W) normalised pixel weights, or None.
         """
         assert loss is not None
@@ -76,7 +76,7 @@ class Supervision(nn.Module):
 
 
 def mean_over_labelled(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
-    """Return a task loss; where it is a mean over the labelled pixels, that over those of all processes.
+    """Return a task loss; a mean over labelled pixels is taken over those of all processes.
 
     Args:
         loss: a mean over the pixels that it does not ignore, as torch's losses are: its ``reduction`` is ``"mean"`` and
@@ -90,11 +90,11 @@ def mean_over_labelled(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
         return value
     counted = target != ignored
     if isinstance(of_classes, Tensor) and of_classes.dim() == 1:
-        # A label that is no class is the loss's to refuse.
+        # An invalid label is clamped here alone: the loss itself refuses it.
         counted = counted * of_classes[target.clamp(0, len(of_classes) - 1)]
     count = counted.sum()
-    # Cross-entropy's mean over no pixel is 0 / 0: a batch that counts for nothing teaches nothing, it is no
-    # NaN. Its gradient is NaN too where class weights are the reason, but 0 where all labels are ignored.
+    # Cross-entropy's mean over no pixel is 0 / 0: such a batch gives 0 instead of NaN. Its gradient is NaN too where
+    # class weights of 0 are the reason, but 0 where all labels are ignored.
     target = torch.where(count > 0, target, ignored)
     return torch.where(count > 0, loss(logits, target), 0.0) * share_of_all(count)
 
@@ -106,12 +106,12 @@ def supervised(
     images: Labelled,
     weights: PixelWeights | None,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Return the parts of the task loss, whose sum it is, and the map of pixel weights (B, H, W), of all images.
+    """Return the parts that add up to the task loss, and the pixel weights (B, H, W) of all images, or None.
 
-    Where images have no label the loss is that of the others; where none has one it is 0.
+    The loss is that of the images with labels, and 0 where there are none; pixel weights of the others are 0.
     """
     if images.target is None:
-        # 0 that depends on what the student returned: in a distributed run every parameter needs a gradient.
+        # A 0 that depends on the student's output: in a distributed run every parameter needs a gradient.
         of_objects = [getattr(images.output, name, None) for name in ("logits", "aux_logits")]
         ends = [x.flatten()[:0].float().sum() for x in tensors_of(images.output) or tensors_of(of_objects)]
         return {"main": torch.stack(ends).sum() if ends else torch.zeros(())}, None

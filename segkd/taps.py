@@ -12,7 +12,7 @@ from segkd.outputs import tensors_of
 
 
 class _Recorder:
-    """A forward hook that adds what a module gives to the list of its path, while there is one.
+    """A forward hook that adds a module's output tensors to the list of its path, while there is such a list.
 
     A plain object at module level: a model that carries it can still be pickled and deep-copied.
     """
@@ -26,15 +26,15 @@ class _Recorder:
 
 
 class Taps:
-    """Captures the tensors that named modules give, while there are lists in ``found`` to fill.
+    """Captures the output tensors of named modules, while ``found`` holds lists to fill.
 
-    One that runs several times (a head shared by FPN levels) has all its tensors, in order. They are the model's own:
-    where the next module works in place (a ReLU after a norm), tap that one.
+    A module that runs several times (a head shared by FPN levels) has all its tensors, in order. They are no copies:
+    where the next module works in place (a ReLU after a norm), tap that module instead.
 
     Args:
         model: any module; a compiled one and a `Network` are read through.
         paths: dotted module paths as in ``model.named_modules()``.
-        owner: how error messages call the model, e.g. ``"student"``.
+        owner: what error messages call the model, e.g. ``"student"``.
 
     Raises:
         SegkdError: a path names no module; the message has the nearest one.
@@ -55,7 +55,7 @@ class Taps:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Yield lists by path, which are filled by what runs inside the ``with`` block."""
+        """Yield lists by path; modules that run inside the ``with`` block add their tensors to them."""
         lists: dict[str, list[Tensor]] = {path: [] for path in self.paths}
         self.found.update(lists)
         try:
@@ -71,11 +71,11 @@ class Taps:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """Return what was compiled, or the model itself."""
+    """Return the original module of a compiled one, else the model itself."""
     return getattr(model, "_orig_mod", model)
 
 
 def inner(model: nn.Module) -> Any:
-    """Return the model whose module paths count: what was compiled, what a `Network` is around."""
+    """Return the module whose paths count: without ``torch.compile``'s and `Network`'s wrappers."""
     found = uncompiled(model)
     return inner(found.module) if isinstance(found, Network) else found

@@ -1,4 +1,4 @@
-"""What teaches: a live model, several as one, or outputs that are given; all behind one interface."""
+"""Teachers: a live model, several as one, stored outputs or given ones; all behind one interface."""
 
 import copy
 import math
@@ -18,76 +18,76 @@ from segkd.taps import Taps, uncompiled
 from segkd.upsampling import NATIVE
 
 Shapes = Mapping[str, Any]
-"""Of each place the shape of one image's tensor, such as (C, h, w): in a list or mapping where there are several; None
+"""By place the shape of one image's tensor, such as (C, h, w): a list or mapping of shapes for several tensors, None
 where it is not known."""
 
 
 @runtime_checkable
 class Teacher(Protocol):
-    """What a distiller reads of a teacher, whatever that is.
+    """The interface that a distiller reads any teacher by.
 
-    A place is ``"logits"``, ``"aux"``, another of the adapter's outputs, or a module path. A teacher that is a live
-    model has it as ``module``: it is frozen, in eval mode, and follows the distiller's ``.to()``.
+    A place is ``"logits"``, ``"aux"``, another of the adapter's outputs, or a module path. A teacher with a live model
+    has it as ``module``: the distiller freezes it, sets it to eval mode, and moves it along with ``.to()``.
     """
 
     def offers(self, reads: Collection[str]) -> Shapes:
-        """Return what it can give of these places, when the distiller is made.
+        """Return the shapes of what it can give at these places; called once, when the distiller is made.
 
         Raises:
-            SegkdError: it cannot, and can say why in one line.
+            SegkdError: it cannot give what is read; the message is one line.
         """
         ...
 
     def __call__(self, step: Step, reads: Collection[str]) -> Mapping[str, Any]:
-        """Return what is at each place for a batch: a tensor, a list or mapping of them, or what a loss takes.
+        """Return the batch's value at each place: a tensor, a list or mapping of them, or whatever the loss takes.
 
-        Logits are in the student's classes. ``"aux"`` may be left out; ``""`` is the output that ``out.teacher`` has,
-        the whole mapping where it is missing.
+        Logits are in the student's classes. ``"aux"`` may be left out. An entry ``""`` becomes ``out.teacher``; without
+        it that is the whole mapping.
         """
         ...
 
 
 class Given:
-    """A teacher that is not there: each step is given its outputs, ``distiller(..., teacher={"logits": ...})``.
+    """A teacher without a model: each step is given its outputs, ``distiller(..., teacher={"logits": ...})``.
 
     Args:
-        shapes: see `Shapes`; needed of places that a connector by name maps to, else for checks alone.
+        shapes: see `Shapes`; needed where a connector or loss is built for the channels, else only checked against.
     """
 
     def __init__(self, shapes: Shapes | None = None) -> None:
         self.shapes = dict(shapes or {})
 
     def offers(self, reads: Collection[str]) -> Shapes:
-        """Return the shapes that are known: it offers whatever it is given."""
+        """Return each place with its shape, None where that is not known: any place can be given."""
         return {place: self.shapes.get(place) for place in reads}
 
     def __call__(self, step: Step, reads: Collection[str]) -> Mapping[str, Any]:
-        """Raise: it was not given."""
+        """Raise a SegkdError: this step's outputs were not given."""
         raise SegkdError(f"this teacher does not run: give its outputs, teacher={_shown(reads)}")
 
 
 class Entries(Protocol):
-    """What was kept of a teacher, by view and place: see `segkd.store.store.Store`."""
+    """Stored outputs of a teacher, by view and place: see `segkd.store.store.Store`."""
 
     def read(self, view: View, places: Collection[str]) -> Mapping[str, Any] | None:
-        """Return one image's part of what was read at these places; None where something is missing."""
+        """Return one view's stored values at these places; None where one is missing."""
         ...
 
 
 class Stored(Live):
-    """A live model whose outputs are kept: it runs for those views alone that its entries lack.
+    """A live model whose outputs are stored: it runs only for batches with a view that is not stored yet.
 
-    Kept are the logits before the upsampling that the model ends with, which is done again, and of other places what
-    was read.
+    Logits are stored before the upsampling that the model ends with, which is repeated after reading; other places are
+    stored as they are read.
 
     Args:
         module: any module, or a `segkd.network.Network`.
-        entries: what was kept; None as long as there is nothing: the model then runs on every batch.
+        entries: the stored outputs; None as long as there are none: the model then runs on every batch.
     """
 
     runs = False
     cannot = "nothing that is read of it can be kept"
-    """What a user is told where there is no place that could be kept."""
+    """The error message where none of the places can be stored."""
 
     def __init__(self, module: nn.Module, entries: Entries | None = None) -> None:
         super().__init__(module)
@@ -99,17 +99,17 @@ class Stored(Live):
         return NATIVE in reads or "logits" in reads
 
     def places(self, reads: Collection[str]) -> list[str]:
-        """Return under which places it is kept what is read at these."""
+        """Return the places under which the values read at these are stored."""
         kept = ["logits" if place == NATIVE else place for place in reads if place != "aux" or self.has_auxiliary]
         return list(dict.fromkeys(kept))
 
     def about(self) -> dict[str, Any]:
-        """Return what else decides what is kept, as plain values: beside the model, the views and the run."""
+        """Return, as plain values, what the stored outputs depend on beside the model, the views and the run."""
         return {}
 
     @torch.no_grad()
     def keep(self, images: Any, reads: Collection[str], target: Any = None) -> dict[str, Any]:
-        """Run the model and return what is to be kept of a batch; in a tuple is something of each image."""
+        """Run the model and return the batch's values to store, by place; a tuple has one value for each image."""
         found = self.run(images)
         kept = {"logits": found.pop(BEFORE, None), "aux": read_auxiliary(found[""]) if "aux" in reads else None}
         features = [place for place in self.places(reads) if place not in kept]
@@ -118,14 +118,14 @@ class Stored(Live):
         return {place: value for place, value in kept.items() if value is not None}
 
     def read(self, found: dict[str, Any], reads: Collection[str]) -> dict[str, Any]:
-        """Return what a run gave at each place."""
+        """Return what a run gave at each place, and note whether the model has auxiliary logits."""
         read = super().read(found, reads)
         if "aux" in reads:
             self.has_auxiliary = "aux" in read
         return read
 
     def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
-        """Return what was kept of the step's views, or what the model gives where one of them is not there."""
+        """Return the stored values of the step's views, or run the model where a view is missing."""
         kept = self.kept(step.views, reads)
         if kept is None:
             return super().__call__(step, reads)
@@ -142,7 +142,7 @@ class Stored(Live):
 
     @torch.compiler.disable
     def kept(self, views: list[View] | Tensor | None, reads: Collection[str]) -> dict[str, Any] | None:
-        """Return what is kept of these views as a batch, on the model's device; None where one is missing."""
+        """Return the stored values of these views as a batch, on the model's device; None where one is missing."""
         if self.entries is None or views is None or not (self.upsampling is None or self.upsampling.is_known):
             return None
         keys = views.tolist() if isinstance(views, Tensor) else views
@@ -154,7 +154,7 @@ class Stored(Live):
 
 
 def _batch(parts: list[Any], device: torch.device) -> Any:
-    """Return the batch of what images have each: tensors, or lists or mappings of them."""
+    """Return the images' tensors stacked into a batch on the device, also inside lists and mappings."""
     if isinstance(parts[0], Mapping):
         return {key: _batch([part[key] for part in parts], device) for key in parts[0]}
     if isinstance(parts[0], list):
@@ -166,9 +166,9 @@ class Average(nn.Module):
     """Several models as one teacher: its logits are the logarithm of their mean probability.
 
     Args:
-        modules: each returns what `segkd.adapter.read_logits` reads; a `Network` gives its logits in the student's
+        modules: each returns what `segkd.adapter.read_logits` reads; a `Network`'s logits are mapped to the student's
             classes.
-        weights: of each, above 0; they are divided by their sum. None: all the same.
+        weights: one for each module, above 0; they are divided by their sum. None: all equal.
 
     Raises:
         SegkdError: there is no module, or not one weight above 0 for each.
@@ -184,7 +184,7 @@ class Average(nn.Module):
             raise SegkdError(f"an average of {len(self.members)} models has a weight above 0 for each, got {weights}")
 
     def extra_repr(self) -> str:
-        """Return what no parameter says: a stored average is of these weights."""
+        """Return the weights: a stored average's key depends on its ``repr``, and no parameter shows them."""
         return f"weights={self.weights}"
 
     def forward(self, images: Any) -> Tensor:
@@ -205,7 +205,7 @@ class Average(nn.Module):
 
 
 def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str, Teacher]:
-    """Return the teachers by name, ready to teach; a single one that was given without is called ``"teacher"``."""
+    """Return the teachers by name, ready to teach; a single one given without a name is called ``"teacher"``."""
     if not isinstance(student, nn.Module):
         raise SegkdError(f"the student must be a torch.nn.Module, got {_kind(student)}")
     if isinstance(given, (list, tuple, set, nn.ModuleList)):
@@ -228,7 +228,7 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
                 raise SegkdError("student and teacher share parameters: freezing the teacher would freeze the student")
             module.eval().requires_grad_(False)
         if isinstance(teacher, Live):
-            teacher = copy.copy(teacher)  # which another distiller may have too
+            teacher = copy.copy(teacher)  # another distiller may have the same object
             teacher.adapter, teacher.taps, teacher.upsampling = adapter, Taps(teacher.module, ()), None
             teacher.owner = "teacher" if len(named) == 1 else f"teacher {name!r}"
         teachers[name] = teacher
@@ -236,7 +236,7 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
 
 
 def offered(name: str, teacher: Teacher, reads: Collection[str]) -> Shapes:
-    """Return what a teacher offers of these places, of which it may lack the auxiliary logits alone."""
+    """Return what a teacher offers of these places; raise if it lacks one other than ``"aux"``."""
     offers: Any = teacher.offers(reads)
     offers = offers if isinstance(offers, Mapping) else dict.fromkeys(reads if offers in (None, True) else offers or ())
     for place in reads:
@@ -248,7 +248,7 @@ def offered(name: str, teacher: Teacher, reads: Collection[str]) -> Shapes:
 def given_outputs(
     given: Any, teachers: Mapping[str, Teacher], reads: Mapping[str, Collection[str]], shapes: Shapes, images: Any
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what was given of each teacher by name, once it is what the terms read; of the only one by place."""
+    """Return the given outputs by teacher, checked against what the terms read; a single one's are by place."""
     if not teachers:
         raise SegkdError("this distiller has no teacher to give the outputs of: make it with segkd.teachers.Given()")
     if not isinstance(given, Mapping):
@@ -274,7 +274,7 @@ def given_outputs(
 
 
 def _check_given(what: str, value: Any, shape: Any, images: Any) -> None:
-    """Raise unless a given output belongs to the batch and has the dimensions and channels that are known of it."""
+    """Raise unless a given output has the batch's size and the known number of dimensions and channels."""
     found = tensors_of(value)
     known = list(shape.values()) if isinstance(shape, Mapping) else shape
     expected = known if isinstance(known, list) else [] if known is None else [known]

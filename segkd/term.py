@@ -20,34 +20,35 @@ class Term:
 
     Args:
         loss: called ``loss(student, teacher, target)``, returns a scalar; the target is None where no image has labels.
-            See `segkd.losses`. These attributes of it are read where there are any: ``reads``, what it reads unless the
-            term says otherwise, else logits; ``any_channels = True``: it compares maps of different channels without
-            connector; ``needs_step = True``: it is called with a `segkd.step.Step` as fourth; ``needs_live = True``: it
-            runs the teacher's own layers, so that what a teacher gave before will not do; ``needs_image_grad = True``:
-            the step's images take a gradient, on which both models' outputs depend; ``takes_lists = True``: of a
-            place with several maps (a detector's FPN) it gets both lists, rather than be called for each pair;
-            ``gradient_clip``: a run clips the gradients of the loss's own layers to this norm. A method
-            ``prepare(student, teacher)`` of it is called once, when the distiller is made, with what it will compare of
-            one image (or an image of another size, or meta tensors): there a loss makes its layers and queues.
+            See `segkd.losses`. Optional attributes: ``reads``: the place it reads unless the term names one, default
+            logits; ``any_channels = True``: it compares maps of different channels without a connector;
+            ``needs_step = True``: it is called with a `segkd.step.Step` as fourth argument; ``needs_live = True``: it
+            runs the teacher's own layers, so stored or given outputs will not do; ``needs_image_grad = True``: the
+            step's images require a gradient, and both models' outputs depend on them; ``takes_lists = True``: for a
+            place with several maps (a detector's FPN) it gets both lists instead of one call for each pair;
+            ``gradient_clip``: a training run clips the gradients of the loss's own layers to this norm. An optional
+            method ``prepare(student, teacher)`` is called once, when the distiller is made, with what it will compare,
+            of one image (maybe of another size, or meta tensors): there a loss makes its layers and queues.
         weight: multiplies the loss, at least 0.
-        student: what it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits), another of the
-            adapter's ``outputs``, or a module path such as ``"encoder.layer4"``, whose output it takes. Of a list of
-            these the loss gets a list.
-        teacher: the same for the teacher, with its name before where there are several: ``"big:logits"``. A list may
-            name several.
+        student: the place it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits), another of
+            the adapter's ``outputs``, or the path of a module whose output it takes, such as ``"encoder.layer4"``. With
+            a list of places the loss gets a list.
+        teacher: the same for the teacher; with several teachers the name comes first: ``"big:logits"``. The places of a
+            list may be of different teachers.
         connector: maps the student's features to the teacher's channels: ``"conv1x1"``, another `Connector`, or None.
-            Its parameters are trained: they are in ``distiller.parameters()``. Several maps of one place share it;
-            lists of places have one for each pair, by its name or as a `torch.nn.ModuleList`.
-        size: the size both are resized to, bilinearly with align_corners=False, when they differ: the ``"teacher"``'s,
-            the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; one place against a list brings
-            all of these to one size. ``"native"``, of logits: they are read before the interpolation that a model ends
-            with, if it does, and brought to the teacher's size. Less is computed, and ICSD's gradient turns.
-        share: instead of the weight: the term's gradient on the student's parameters is kept at this share of the task
-            loss's, at least 0; see `segkd.balance.Balance`.
+            Its parameters are trained: they are in ``distiller.parameters()``. Several maps of one place share it; with
+            lists of places each pair has its own, made by name or given as a `torch.nn.ModuleList`.
+        size: the size that both sides' maps are resized to where they differ, bilinearly with align_corners=False: the
+            ``"teacher"``'s, the ``"student"``'s or the ``"label"``'s. Lists are resized pair by pair; where one side is
+            a single place, all get one size. ``"native"``, for logits only: they are read before the interpolation
+            that a model ends with, if it does, and resized to the teacher's size. This computes less, and changes the
+            direction of ICSD's gradient.
+        share: replaces the weight: the norm of the term's gradient on the student's parameters is kept at this share of
+            the task loss's, at least 0; see `segkd.balance.Balance`.
 
     Raises:
         SegkdError: the weight or the share is negative or not finite, or both are given; the size does not exist, or a
-            place is no name.
+            place is neither a name nor a list of names.
     """
 
     loss: "Callable[..., Tensor]"

@@ -1,4 +1,4 @@
-"""Running the models once when a distiller is made: without a trace in them, to see whether what terms read fits."""
+"""Running the models once when a distiller is made, without changing them, to check that what terms read fits."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from segkd.taps import uncompiled
 from segkd.term import Term
 
 _SCORES = ("logits", "aux")
-"""What holds one channel for each class."""
+"""Places with one channel for each class."""
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run what is inside in eval mode, so that no running statistic moves; then set modes and random numbers back."""
+    """Run what is inside in eval mode, so that no running statistic changes; then restore modes and random state."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     model.eval()
@@ -35,7 +35,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class Trial:
-    """What the models gave for one image: an example that they accept, or, where there is none, zeros."""
+    """What the models gave for one input: the given example, or zeros where there is none."""
 
     def __init__(self, student: Live, reads: Collection[str], example: Any) -> None:
         self.adapter, self.example = student.adapter, example
@@ -44,7 +44,7 @@ class Trial:
         self.teachers: dict[str, dict[str, Any]] = {}
 
     def teach(self, name: str, teacher: Any, reads: Collection[str], shapes: Mapping[str, Any]) -> dict[str, Any]:
-        """Try out a teacher too, or take the shapes that it offered; return what is known of these by place."""
+        """Run a live teacher too, or take the shapes that another one offered; return the known shapes by place."""
         if isinstance(teacher, Live):
             found = self._run(name, teacher, reads)
         else:
@@ -80,15 +80,15 @@ class Trial:
             return live.run(self.adapter.inputs(self.example)[live.side == "teacher"], model)
         try:
             return live.run(self.adapter.example(model, 64), model)
-        except Exception:  # a model of any make: the next size is the judge
+        except Exception:  # which errors a model raises is not known: the larger size decides
             return live.run(self.adapter.example(model, 224), model)
 
     def connector(self, name: str, term: Term, where: Route) -> nn.Module | None:
-        """Return the connector that a term needs, once what it reads fits together: of lists one for each pair."""
+        """Check that what a term reads fits, and return its connector, None without; for lists one for each pair."""
         given, count, is_list = term.connector, len(where.student), any(where.lists)
         is_made = given is not None and not isinstance(given, nn.Module)
         if is_list:
-            if given is None:  # whether these fit is the loss's own affair
+            if given is None:  # whether these fit is left to the loss
                 return None
             if count != len(where.teacher):
                 raise SegkdError(
@@ -105,7 +105,7 @@ class Trial:
             return given  # type: ignore[return-value]
         found = read(name, term, where, self.student, self.teachers, self.adapter)
         pairs = [pair for s, t in found for pair in zip(s, t, strict=True)]
-        # What one's own loss takes is not known: it may be the tokens (B, N, C) of a transformer.
+        # What a user's own loss takes is not known: it may be the tokens (B, N, C) of a transformer.
         if is_made or type(term.loss).__module__.startswith("segkd.losses"):
             for pair in pairs:
                 for side, path, x in zip(("student", "teacher"), (term.student, term.teacher), pair, strict=True):
@@ -130,7 +130,7 @@ class Trial:
         return nn.ModuleList(_made(name, term, [pair]) for pair in pairs) if is_list else _made(name, term, maps)
 
     def prepare(self, name: str, term: Term, where: Route, connector: nn.Module | None) -> None:
-        """Have a loss that asks for it make what depends on the shapes that it compares, see `Term`."""
+        """Call the loss's ``prepare``, if it has one, with what it will compare, see `Term`."""
         prepare = getattr(term.loss, "prepare", None)
         if prepare is None:
             return
@@ -145,7 +145,7 @@ class Trial:
 
 
 def _like(shape: Any) -> Any:
-    """Return tensors of these shapes, with a batch of 1; they hold nothing."""
+    """Return meta tensors (1, ...) of these shapes, in lists and mappings where the shapes are."""
     if isinstance(shape, Mapping):
         return {key: _like(each) for key, each in shape.items()}
     return [_like(each) for each in shape] if isinstance(shape, list) else torch.zeros(1, *shape, device="meta")
@@ -167,10 +167,10 @@ def check_classes(where: str, student: Tensor, teacher: Tensor, may_lack: bool =
     """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have the same classes.
 
     Args:
-        where: how the message begins.
+        where: the beginning of the error message.
         student: its logits.
-        teacher: likewise.
-        may_lack: whether the teacher need not know all of them.
+        teacher: its logits.
+        may_lack: whether the teacher need not know all of the classes.
     """
     if student.shape[1] != teacher.shape[1]:
         raise SegkdError(

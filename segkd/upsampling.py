@@ -1,4 +1,4 @@
-"""The upsampling that a model's logits end with, where they do: what lies before it is a sixteenth of them."""
+"""The upsampling that a model's logits end with, if it has one: before one of 4x they are a sixteenth as large."""
 
 import inspect
 from collections.abc import Callable
@@ -13,42 +13,42 @@ from segkd.outputs import read_logits, tensors_of
 from segkd.taps import inner
 
 NATIVE = "native"
-"""The place of the logits before it; where they are not upsampled, of the logits themselves."""
+"""The place of the logits before the last upsampling; without one, of the logits themselves."""
 
 
 class LastUpsampling:
     """Gives a model's logits before the interpolation that they end with, if they do.
 
-    The first run shows which interpolation that is and which module gives what it takes; in later ones that module is
-    asked. It may be a module of the model that interpolates, as in segmentation-models-pytorch, or its ``forward``, as
-    in torchvision. There is none where the logits are changed after it, where no module gives what it takes, and where
+    The first run finds that interpolation and the module whose output it takes; later runs read that module. A module
+    of the model may interpolate, as in segmentation-models-pytorch, or its ``forward``, as in torchvision. The
+    interpolation does not count where the logits are changed after it, where its input is no module's output, or where
     it is neither by a factor nor to the size of the images.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.is_known = False
-        """Whether a run has shown which it is."""
+        """Whether a first run has looked for it."""
         self._model = model
         self._options: dict[str, Any] | None = None
-        """What `torch.nn.functional.interpolate` is called with, but for the logits; None where there is none."""
+        """The arguments of `torch.nn.functional.interpolate` but for its input; None where there is none."""
         self._to_images = False
         """Whether it is to the size of the images."""
         self._back = 0
-        """Which of the tensors that the module gives in a run it takes, counted from the last."""
+        """Which of the module's output tensors of a run it takes, counted from the last, which is 1."""
         self._noted: list[Tensor] | None = None
         self._handles: list[Any] = []
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Note what the module gives in a run: it is its forward hook."""
+        """Note the module's output tensors in a run: this object is its forward hook."""
         if self._noted is not None:
             self._noted.extend(tensors_of(output))
 
     def run(self, model: Callable[[], Any], images: Any) -> tuple[Any, Tensor]:
-        """Return what the model returns, and its logits before their upsampling, or these themselves.
+        """Run the model; return its output, and its logits before their last upsampling (without one, as they are).
 
         Args:
-            model: runs it.
-            images: of the run.
+            model: a function that runs it.
+            images: its input.
         """
         if not self.is_known:
             return self._learn(model, images)
@@ -63,7 +63,7 @@ class LastUpsampling:
             self._noted = None
 
     def after(self, native: Tensor, images: Any) -> Tensor:
-        """Return the logits: what `run` returned of these images, upsampled as the model does it."""
+        """Return the logits: the native ones that `run` returned for these images, upsampled as the model does it."""
         if self._options is None:
             return native
         return interpolate(native, **self._options | ({"size": images.shape[-2:]} if self._to_images else {}))
@@ -111,7 +111,7 @@ class _Call(NamedTuple):
 
 
 class _Calls(TorchFunctionMode):
-    """Notes all interpolations that run inside of it, those of `torch.nn.Upsample` too."""
+    """Records all interpolations that run inside of it, those of `torch.nn.Upsample` too."""
 
     def __init__(self) -> None:
         super().__init__()

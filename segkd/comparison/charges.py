@@ -1,7 +1,7 @@
 """What a run costs beside its steps: filling its teachers' stores, fitting auxiliary heads.
 
 Run as a program, so that threads and devices are its own: ``python -m segkd.comparison.charges CONFIG SEEDS FILE``
-writes `charges_of` into a file.
+writes what `charges_of` returns to a JSON file.
 """
 
 import json
@@ -24,7 +24,7 @@ from segkd.training.tasks import task_of
 from segkd.training.train import prepare
 
 BATCHES = 8
-"""So many are made anew to see how long a view takes; the median of the views counts."""
+"""How many batches are made anew to see how long a view takes; the median of their views counts."""
 
 
 def has_charges(config: Config) -> bool:
@@ -34,17 +34,17 @@ def has_charges(config: Config) -> bool:
 
 
 def charges_of(config: Config, seeds: int, console: Console) -> dict[str, Any]:
-    """Do what a run does before its first step, as far as that is not done, and return what it takes.
+    """Do what a run does before its first step, as far as that is not done yet, and return what it takes.
 
     Args:
         config: of the run with seed 0.
-        seeds: so many runs of this config are compared.
-        console: where it is shown how far that is.
+        seeds: how many runs of this config are compared.
+        console: where progress is shown.
 
     Returns:
-        ``fitting``: seconds of fitting auxiliary heads; ``views``: how many a run sees; ``stores``: of each its
-        ``folder``, how many of the runs read it (``runs``), and in seconds, as the store says, what filling it took a
-        run ``alone`` and what was ``spent`` by all of them on each place, see `segkd.store.store.Store.seconds_for`.
+        ``fitting``: seconds of fitting auxiliary heads; ``views``: how many a run sees; ``stores``: for each its
+        ``folder``, how many of the runs read it (``runs``), and in seconds, as the store says, what a run needs to fill
+        it ``alone`` and what all of them have ``spent`` on each place, see `segkd.store.store.Store.seconds_for`.
     """
     filled, fitting = prepare(config, console)
     # With a view seed all seeds see the same views, unless each fits a head of its own to its teacher.
@@ -62,9 +62,9 @@ def charges_of(config: Config, seeds: int, console: Console) -> dict[str, Any]:
 
 
 def seconds_per_view(config: Config) -> float:
-    """Make some views anew, in a store that is thrown away, and return the seconds of one, of all stored teachers.
+    """Make some views anew, in a temporary store, and return the seconds of one view, summed over stored teachers.
 
-    What a store says of itself may be of a time when the machine did other things too.
+    The times that a store itself records may be from when the machine was busy with other work.
     """
     short = of_length(config, max(BATCHES, len(ends_of(config))))
     with tempfile.TemporaryDirectory() as folder:
@@ -74,10 +74,10 @@ def seconds_per_view(config: Config) -> float:
 
 
 def shared(charges: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return each method's share of what filling the stores took: all that was spent, divided by the runs that read it.
+    """Return each method's share of the seconds of filling stores: those of a place are divided by its readers.
 
     Args:
-        charges: of each method what `charges_of` returned.
+        charges: what `charges_of` returned, by method.
     """
     readers: Counter[tuple[str, str]] = Counter()
     stores = [(name, store) for name, charge in charges.items() for store in charge["stores"]]
@@ -90,7 +90,7 @@ def shared(charges: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write what a config's runs are charged with, see above."""
+    """Write what a config's runs are charged with, see the top of this file."""
     config, seeds, file = arguments
     Path(file).write_text(json.dumps(charges_of(load_config(config), int(seeds), Console())))
 

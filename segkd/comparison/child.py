@@ -1,8 +1,8 @@
-"""The command line in a process that ends with the one that started it, however that ends: a comparison's runs.
+"""The command line in a process that ends when its parent does, even if that is killed: for a comparison's runs.
 
-Run as a program, ``python -m segkd.comparison.child train CONFIG``, its standard input a pipe. A byte on it asks the
-run to finish its step and end, `QUIETLY` to say nothing of it. A run that outlived its comparison would be in the way
-of the next.
+Run as a program, ``python -m segkd.comparison.child train CONFIG``, with a pipe as standard input. A byte on the pipe
+asks the run to finish its step and end; the byte `QUIETLY` also drops what it writes to standard error. A run that
+outlived its comparison would be in the way of the next.
 """
 
 import os
@@ -16,8 +16,8 @@ QUIETLY = b"q"
 
 
 def end_with_parent() -> None:
-    """Leave this process when the other end of standard input closes, as it does when the parent is killed."""
-    for name in ("SIGINT", "SIGHUP"):  # of the terminal, which the parent has too, and passes on
+    """End this process when the other end of standard input closes, as it does when the parent is killed."""
+    for name in ("SIGINT", "SIGHUP"):  # the terminal sends them to the parent too, which passes them on
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_wait, daemon=True).start()
@@ -27,7 +27,7 @@ def _wait() -> None:
     while byte := os.read(0, 1):
         if byte == QUIETLY:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        if signals.asked() is None:  # else a signal to all processes has come here as well, and a second would kill
+        if signals.asked() is None:  # else a signal to all processes has come here already, and a second would kill
             os.kill(os.getpid(), signal.SIGTERM)
     os._exit(1)  # all that a run writes is moved into place when it is whole
 

@@ -81,7 +81,7 @@ def shortened(text: str, parts: int = 1) -> str:
 
 
 def _written(values: Sequence[Any]) -> list[str]:
-    """The values of one key, no two that differ alike: of paths as many parts as that takes."""
+    """Return one key's values as text; paths are cut to as many last parts as tell different ones apart."""
     paths = {value for value in values if isinstance(value, str)}
     parts = next((n for n in range(1, 10) if len({shortened(path, n) for path in paths}) == len(paths)), 10)
     return [shortened(value, parts) if isinstance(value, str) else _value(value) for value in values]

@@ -1,7 +1,7 @@
-"""Work on a Ray cluster: each task where there is room for it, and begun again elsewhere where its worker is lost.
+"""Tasks on a Ray cluster: each runs where there is room for it, and is restarted elsewhere if its worker is lost.
 
-A task does what a second terminal would do in the same folder, so all machines need that folder under one path. Locks,
-checkpoints and taking over are the same as there: what is begun again goes on where it stood.
+A task does what its command would do in a second terminal in the same folder, so all machines need that folder under
+one path. It uses the same locks and checkpoints, so a restarted task goes on where it stopped.
 """
 
 import contextlib
@@ -29,22 +29,22 @@ from segkd.errors import SegkdError
 from segkd.training.schema import Config
 
 PATIENCE = 60.0
-"""Seconds in which a cluster must answer."""
+"""Seconds within which a cluster must answer."""
 _GRACE = 300.0
-"""Seconds in which a machine with what a task asks for may come back."""
+"""Seconds to wait until a machine with what a task asks for comes back."""
 _LOST = 20
-"""So many workers may be lost with one task."""
+"""When so many workers are lost with one task, it is left unfinished."""
 
 
 @dataclass(frozen=True)
 class RayTask:
-    """What one worker does.
+    """The work of one worker.
 
     Attributes:
         title: what messages call it.
-        config: says what it asks for.
-        do: does it, given a console whose lines are shown where the task came from.
-        log: where all else goes that its processes say: a file in a folder that all machines have.
+        config: its ``trainer`` block says which resources the task asks for.
+        do: does the work, given a console whose lines are shown where the task came from.
+        log: a file for all other output of its processes, in a folder that all machines have.
     """
 
     title: str
@@ -55,10 +55,10 @@ class RayTask:
 
 @contextlib.contextmanager
 def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | None]":
-    """Be connected to a cluster meanwhile, or yield None.
+    """Yield a connected cluster, or None; a connection made here ends with the ``with`` block.
 
     Args:
-        on: ``ray`` is a cluster of this machine alone, ``ray=ADDRESS`` one that runs; None is none.
+        on: ``ray``: a cluster of this machine alone; ``ray=ADDRESS``: one that is running; None: none.
         configs: what is to be trained there, for which there must be room.
 
     Raises:
@@ -73,7 +73,7 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
     if importlib.util.find_spec("ray") is None:
         raise SegkdError('--on ray needs Ray: pip install "segkd[cluster]"')
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster of this machine: as a run is without it
+    os.environ.setdefault("RAY_worker_niceness", "0")  # on a cluster of this machine: the priority of a run without Ray
     import ray
 
     is_guest = ray.is_initialized()  # in a notebook that has connected already
@@ -102,7 +102,7 @@ def cluster(on: str | None, configs: Sequence[Config]) -> "Iterator[Cluster | No
 
 
 def _check_disk() -> None:
-    """Raise where the disk is so full that Ray would begin nothing, and say so in a log of its own alone."""
+    """Raise where the disk is so full that Ray would start nothing, and would say so only in its own log."""
     folder = os.environ.get("RAY_TMPDIR") or "/tmp"  # where Ray writes
     limit = float(os.environ.get("RAY_local_fs_capacity_threshold") or 0.95)  # noqa: SIM112 (Ray's)
     usage = shutil.disk_usage(folder)
@@ -114,7 +114,7 @@ def _check_disk() -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise unless a cluster answers. Ray would try for minutes and end the process then: it does so in another."""
+    """Raise unless a cluster answers; tried in another process, since Ray tries for minutes and then ends its own."""
     silent = f"--on ray={address}: the cluster does not answer"
     if found := re.fullmatch(r"(?:ray://)?([\w.-]+):(\d{1,5})", address):
         try:
@@ -160,7 +160,7 @@ class Cluster:
         return sum(min(int(machine.get(name, 0) // asked[name]) for name in asked) for machine in self._machines())
 
     def short_of(self, configs: Sequence[Config]) -> str:
-        """Return, in one line, what a config asks for that no machine has; nothing where there is room for all."""
+        """Return, in one line, what a config asks for that no machine has; empty where there is room for each."""
         for config in configs:
             if not self.fits(config):
                 there = list(dict.fromkeys(map(_said, self._machines())))
@@ -178,7 +178,7 @@ class Cluster:
         Args:
             tasks: in the order in which they are to begin.
             console: where the tasks' messages are shown.
-            is_over: asked every second with the results so far; where it says yes, tasks end as by Ctrl-C.
+            is_over: called about once a second with the results so far; if it returns true, tasks end as by Ctrl-C.
 
         Raises:
             SegkdError: what a task raised, or no machine has what one asks for any more; the others have ended then.
@@ -186,7 +186,7 @@ class Cluster:
         """
         if not tasks:
             return []
-        # An error that a signal raises within a call of Ray would come out as another.
+        # An exception that a signal raises within a call of Ray would be turned into another.
         with signals.held_back():
             return self._run(tasks, console, is_over)
 
@@ -241,7 +241,7 @@ class Cluster:
         return results
 
     def _begin(self, tasks: Sequence[RayTask], console: Console) -> None:
-        """Make what tasks need, and say once where the work is done and where its words are."""
+        """Make what tasks need, and say once on which machines they run and where their logs are."""
         tasks[0].log.parent.mkdir(exist_ok=True)
         if self._mail is None:
             mail = self._ray.remote(Mail).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -261,7 +261,7 @@ class Cluster:
     def _end(self, waiting: Mapping[Any, RayTask]) -> None:
         """Ask tasks to end; those that run finish a step first.
 
-        Again and again: what Ray asks of a task that is about to begin is sometimes not heard.
+        It is called repeatedly: Ray sometimes loses a request to a task that is about to begin.
         """
         for each in waiting:
             self._ray.cancel(each)

@@ -24,11 +24,11 @@ from segkd.training.schema import Config
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison came to.
+    """The outcome of a comparison.
 
     Attributes:
         directory: where ``report.md`` and ``report.html`` are, unless no run is finished.
-        results: of each method by its name each finished run's result by its seed, see `segkd.training.train.train`.
+        results: the finished runs' results by method and seed, see `segkd.training.train.train`.
         failed: the names of the runs that failed; the report is on the others.
     """
 
@@ -57,8 +57,9 @@ def compare(
     another if that one ends before it is finished. All wait for all runs, and write the report of them.
 
     Args:
-        names: configs, see `segkd.training.config.find_config`, or read already; of the others see `segkd.api.compare`.
-        overrides: ``key.path=value`` changes to all that are to be read.
+        names: configs, by name (see `segkd.training.config.find_config`) or loaded.
+        overrides: ``key.path=value`` changes to all configs that are given by name.
+        console: where progress is shown; for the other arguments see `segkd.api.compare`.
 
     Raises:
         SegkdError: the configs cannot be compared, or `out` holds something else; nothing is trained then.
@@ -98,7 +99,7 @@ def compare(
         cluster(on, asking) as there,
     ):
         place = Workplace(out)
-        if steps is None and "steps" not in place.agreed():  # a teacher that is stored is timed with its weights
+        if steps is None and "steps" not in place.agreed():  # timing a stored teacher needs its weights
             train_teachers(place, teachers, console, there)
         steps = agree_on_steps(place, methods, asked, steps, command, console, there)
         with place.lock("budget"):
@@ -106,7 +107,7 @@ def compare(
         jobs = make_jobs(methods, seeds, steps)
         train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
         failed = train_jobs(place, jobs, console, there)
-        if same_time:  # timed now: stores are filled, and processes that share the work have left the machine quiet
+        if same_time:  # timed now: stores are filled, and other processes of this comparison are no longer training
             own = baseline or plainest({config.name: config for config in methods})
             trained = [config for config in methods if config.name not in {job.method for job in failed}]
             if own in [config.name for config in trained]:
@@ -117,7 +118,7 @@ def compare(
                 failed += train_jobs(place, more, console, there, titles)
                 jobs += more
         with place.lock("report"):
-            # Looked for under the lock: the last report is on all that is finished.
+            # Looked for under the lock: so the report written last is on all that is finished.
             finished = [job for job in jobs if job.run.finished]
             results = {}
             if baseline is not None and baseline not in [job.method for job in finished]:
@@ -141,8 +142,8 @@ def report_only(
 ) -> Outcome:
     """Write the report of finished runs: directories, or folders of them.
 
-    By default into the comparison that `paths` names, else ``comparison`` beside the first run. The scatter of a
-    comparison that was made so stays pooled.
+    By default it goes into the comparison that the first path names, else into ``comparison`` beside the first run. If
+    the comparison was made with a pooled scatter, the report has that too.
     """
     check_count("pictures", pictures, 0)
     records = read_records([Path(path) for path in paths], console)
@@ -179,7 +180,7 @@ def _report(
 
 
 def _beside(path: Path) -> Path:
-    """Where the report of a comparison, of a folder of runs or of runs side by side goes."""
+    """Return where a report goes by default: into the comparison, else ``comparison`` among the runs."""
     if (path / MARKER).is_file():
         return path
     return (path.parent if Run(path).config_file.is_file() else path) / "comparison"

@@ -1,4 +1,4 @@
-"""Differences to a baseline, seed against seed, with what the number of methods takes away from their certainty."""
+"""Paired differences to a baseline, seed by seed, corrected for the number of methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ import numpy as np
 from scipy.stats import t as student_t
 
 ALPHA = 0.05
-"""The chance that is taken of calling any difference of a column clear that is none."""
+"""The chance that is accepted of calling any difference in a column clear where there is none."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference; of one pair nothing more is known, and all else is None.
+    """A mean paired difference; of a single pair only the mean is known, and all else is None.
 
     Attributes:
         mean: of the differences.
-        low: where its interval begins.
-        high: where it ends.
-        p: by Holm's procedure, of all methods of the column; the chance of a difference of this size where there is
-            none, if the differences are normal.
+        low: the lower end of its interval.
+        high: the upper end.
+        p: its p-value, adjusted by Holm's procedure for all methods of the column: the chance of a difference at least
+            as large where there is none, if the differences are normal.
     """
 
     mean: float
@@ -41,11 +41,11 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class Scatter:
-    """What runs differ by from what their method and their seed let expect.
+    """How far runs lie from what their method and their seed predict.
 
     Attributes:
         std: standard deviation of one run.
-        degrees: of freedom that it is known with.
+        degrees: degrees of freedom of that estimate.
     """
 
     std: float
@@ -55,12 +55,12 @@ class Scatter:
 def pooled_scatter(values: Sequence[Mapping[int, float]]) -> Scatter | None:
     """Return one scatter of all methods, as in an analysis of variance with seeds as blocks; None without any repeats.
 
-    A run's value is the sum of what its method and its seed contribute, fitted by least squares, and a rest, which is
-    supposed to be normal and as large for each method. Of M methods with the same S seeds the rest has (M - 1) (S - 1)
-    degrees of freedom, where the difference of two methods alone has S - 1. Seeds may be missing.
+    A run's value is the sum of what its method and its seed contribute, fitted by least squares, and a residual, which
+    is assumed to be normal with the same variance for each method. With M methods of the same S seeds the residual has
+    (M - 1) (S - 1) degrees of freedom, the difference of two methods alone S - 1. Seeds may be missing.
 
     Args:
-        values: of each method the value of each seed; those that are NaN are left out.
+        values: for each method its value by seed; those that are NaN are left out.
     """
     runs = [(k, seed, one) for k, each in enumerate(values) for seed, one in each.items() if not math.isnan(one)]
     seeds = sorted({seed for _, seed, _ in runs})
@@ -78,24 +78,24 @@ def pooled_scatter(values: Sequence[Mapping[int, float]]) -> Scatter | None:
 def paired_differences(
     pairs: Mapping[str, Sequence[tuple[float, float]]], scatter: Scatter | None = None
 ) -> dict[str, Difference]:
-    """Return of each method the mean of ``value - baseline`` over its pairs, with its interval and p-value.
+    """Return, by method, the mean of ``value - baseline`` over its pairs, with its interval and p-value.
 
     Pairs that share a seed share the student's first weights and the order of the images, so that what a seed
-    changes for both falls out of the difference. Each difference is tested against zero by Student's paired t-test,
-    which supposes that differences are normal; the p-values are corrected for how many methods are tested by Holm's
-    procedure (1979), which needs nothing else to hold, whatever the methods have in common.
+    changes for both cancels in the difference. Each difference is tested against zero by Student's paired t-test,
+    which assumes that differences are normal; the p-values are corrected for how many methods are tested by Holm's
+    procedure (1979), which holds whatever the methods have in common.
 
     With k methods, the smallest p-value is tested at 5 % / k, the next at 5 % / (k - 1), and so on; from the first that
-    is not small enough on nothing is rejected. A method's interval is Student's t at the level of its step (100 % minus
-    5 % / k, ...), from where the procedure stops on at the level of that step: so it excludes zero exactly where the
-    procedure rejects, and is never narrower than the 95 % interval of that method alone. The chance that any method of
-    the column is called clear and has no difference is at most 5 %; that all intervals hold at once is less certain.
+    is not small enough, no further one is rejected. A method's interval is Student's t at the level of its step (100 %
+    minus 5 % / k, ...), and from where the procedure stops at the level of that step. So it excludes zero exactly where
+    the procedure rejects, and is never narrower than the 95 % interval of that method alone. The chance that any method
+    of the column is called clear and has no difference is at most 5 %; that all intervals hold at once is less certain.
 
     Args:
-        pairs: of each method a value and the baseline's value for each seed that both have; a method without any, or
-            with one that is NaN, is not tested.
-        scatter: of all methods' runs, see `pooled_scatter`, in the place of what each method's own differences scatter
-            by; then a method with one pair is tested too.
+        pairs: by method a value and the baseline's value for each seed that both have; a method without any, or with
+            one that is NaN, is not tested.
+        scatter: of all methods' runs, see `pooled_scatter`, used in place of the scatter of each method's own
+            differences; then a method with one pair is tested too.
     """
     found: dict[str, Difference] = {}
     tested: dict[str, tuple[float, float, int]] = {}
@@ -111,7 +111,7 @@ def paired_differences(
     raw = {name: _two_sided(*each) for name, each in tested.items()}
     left, p, step = len(raw), 0.0, ALPHA
     for name in sorted(raw, key=lambda name: raw[name]):
-        if p <= ALPHA:  # nothing was kept so far
+        if p <= ALPHA:  # all so far were rejected
             step = ALPHA / left
         p = max(p, min(raw[name] * left, 1.0))
         left -= 1

@@ -16,12 +16,12 @@ from segkd.training.schema import Config
 
 
 def fill_on(on: str, config: Config, arguments: Sequence[str], root: Path, console: Console) -> None:
-    """Run ``segkd store`` with these arguments on a cluster: as often as there is room for it and work to share.
+    """Run ``segkd store`` with these arguments on a cluster, in as many tasks as there is room and work for.
 
-    What the processes say goes to ``logs`` in `root`.
+    Their output goes to ``logs`` in `root`.
 
     Raises:
-        SegkdError: one failed; or see `cluster`.
+        SegkdError: one of the tasks failed; or see `cluster`.
     """
     settings = config.trainer
     blocks = -(-settings.max_steps * settings.accumulate * config.data.batch_size // BLOCK)

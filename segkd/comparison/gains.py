@@ -10,22 +10,22 @@ from segkd.comparison.tables import measures_of, seconds_per_step
 from segkd.comparison.versus import Versus
 
 DEAR = 4
-"""Where one method costs more than so many times what another does, costs are drawn on a logarithmic scale."""
+"""Where one method costs more than so many times another, costs are drawn on a logarithmic scale."""
 
 SIZE = 8.0
-"""Of a label, in points."""
+"""Font size of a label, in points."""
 
 
 def gain_plot(
     methods: Sequence[Method], baseline: Method, ways: Sequence[Versus], times: Mapping[str, float] | None = None
 ) -> str | None:
-    """Return each method's gain, in each of these ways to compare, over what its step costs; None without any.
+    """Return an SVG of each method's gain, in each way to compare, over what its step costs; None without any method.
 
     Args:
         methods: that are compared.
         baseline: what they are compared to.
         ways: the same steps, and the same time where it was compared.
-        times: how many of the baseline's steps a method's costs, where that was timed; else it is taken from the runs.
+        times: how many of the baseline's steps one of a method costs, where that was timed; else the runs tell it.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

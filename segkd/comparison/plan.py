@@ -17,7 +17,7 @@ from segkd.training.teacher import teacher_configs
 class Budget:
     """What every run may spend: so many ``steps`` or ``minutes``.
 
-    No amount stands for what the configs say: their own steps, which must agree, or the time of the dearest of them.
+    Without an amount the configs decide: their own steps, which must agree, or the time of the one that takes longest.
     """
 
     unit: str
@@ -73,7 +73,7 @@ def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: P
 def check_comparable(first: Config, second: Config, same_root: bool = False) -> None:
     """Raise `SegkdError` unless two configs are of one task and are measured on the same split of the same data set.
 
-    With `same_root` they must lie in one folder too, as runs that were made on several machines need not.
+    With `same_root` their ``data.root`` must agree too, which runs made on several machines need not do.
     """
     roots = (first.data.root, second.data.root) if same_root else (None, None)
     for what, one, other in (
@@ -94,9 +94,10 @@ def distils(config: Config) -> bool:
 
 
 def plainest(configs: Mapping[str, Config]) -> str:
-    """Return the name of the one that distils nothing, else of the first.
+    """Return the name of the config that distils nothing, else of the first.
 
-    Of several that distil nothing it is one with a student that the others teach: a teacher may be among them.
+    Of several that distil nothing it is one whose student others distil into, since a teacher's config may be among
+    them.
     """
     plain = [name for name, config in configs.items() if not distils(config)] or list(configs)
     students = [config.student for config in configs.values() if distils(config)]
@@ -109,7 +110,7 @@ def is_same_method(one: Config, other: Config) -> bool:
 
 
 def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] | None:
-    """Return how many steps each method trains under a budget of steps, or None where time must be taken first."""
+    """Return how many steps each method trains; None with a budget of minutes, for which steps must be timed first."""
     if budget.unit == "minutes":
         return None
     steps = {config.name: int(budget.amount or config.trainer.max_steps) for config in methods}

@@ -12,13 +12,13 @@ from segkd.comparison.tables import measures_of
 from segkd.comparison.versus import Versus
 
 COLORS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, which colour-blind people can tell apart; each method has a marker and a line of its own too."""
+"""The palette of Okabe and Ito, for colour-blind readers; methods also differ in marker and line."""
 
 GREY = "#BBBBBB"
-"""What stands behind the methods that are told apart."""
+"""The colour of methods that are not told apart, behind the others."""
 
 FEW = 8
-"""So many methods are named beside what is drawn of them; of more the names stand below."""
+"""Up to so many methods are named beside what is drawn of them, more are named below."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)))
@@ -27,7 +27,7 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5))
 def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus) -> str | None:
     """Return each method's paired difference to the baseline, with its interval and each seed; None without any.
 
-    An interval that is far longer than all differences lie apart runs out of the picture, an arrow at its end.
+    An interval that is far longer than the spread of all differences is cut off, with an arrow at that end.
     """
     score = measures_of(baseline)[0]
     gains = versus.differences(methods, score)
@@ -56,7 +56,7 @@ def difference_plot(methods: Sequence[Method], baseline: Method, versus: Versus)
 
 
 def _keep_near(axes: Any, low: float, high: float) -> None:
-    """Show no more than as much again on either side of this stretch; arrows point to what is cut off."""
+    """Limit the x axis to [low, high] and as much again on either side; arrows mark what is cut off."""
     left, right = axes.get_xlim()
     room = high - low or right - left
     axes.set_xlim(max(left, low - room), min(right, high + room))
@@ -70,7 +70,7 @@ def _keep_near(axes: Any, low: float, high: float) -> None:
 def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
     """Return the score at each validation, over ``steps`` or ``minutes``: the mean, and each seed as a faint line.
 
-    Of many methods the first few are told apart, the others are grey behind them, as far as they are in the picture.
+    With many methods the first few are told apart; the others are grey behind them, cut off where these end.
     """
     score = measures_of(baseline)[0]
     figure, axes = figure_of(height=3.9)
@@ -113,7 +113,7 @@ def list_below(figure: Any, handles: Sequence[Any], handlelength: float = 0) -> 
 
 
 def figure_of(height: float, listed: int = 0) -> tuple[Any, Any]:
-    """Return an empty figure of this height in inches, with room for so many names below if they are many; its axes."""
+    """Return an empty figure, ``height`` inches high, with room below for the names of many methods; and its axes."""
     from matplotlib.figure import Figure  # takes a second to import
 
     height += 0.17 * math.ceil(listed / 3) if listed > FEW else 0

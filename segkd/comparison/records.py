@@ -32,7 +32,7 @@ class Record:
     config: Config
     result: dict[str, Any]
     curve: list[tuple[int, float, float]]
-    """Of each validation its step, the seconds of training before it, and the score."""
+    """For each validation its step, the seconds of training before it, and the score."""
 
     @property
     def batch(self) -> int:
@@ -41,7 +41,7 @@ class Record:
         return config.data.batch_size * config.trainer.accumulate * processes
 
     def value(self, measure: str) -> float:
-        """Return what the saved student measured; NaN where nothing could be measured."""
+        """Return a measure of the saved student; NaN where nothing could be measured."""
         return number(self.result["student"][measure])
 
 
@@ -69,7 +69,7 @@ class Method:
 
 
 def number(value: float | None) -> float:
-    """Return a value of a result, where NaN stands as null."""
+    """Return a value of a result as a float; a null there is NaN."""
     return float("nan") if value is None else float(value)
 
 
@@ -84,7 +84,7 @@ def read_records(paths: Sequence[Path], console: Console) -> list[Record]:
     for path in paths:
         if Run(path).config_file.is_file():
             records.append(read_record(Run(path)))
-        # An earlier report on runs that lie elsewhere holds none: ``runs/*`` names it too.
+        # A folder with nothing but an earlier report is passed over: ``runs/*`` names it too.
         elif len(paths) == 1 or not (path / MARKER).is_file() or any(path.glob("*/config.yaml")):
             records += _folder(path, console)
     if not records:
@@ -160,7 +160,7 @@ def group(records: Iterable[Record]) -> list[Method]:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """What the names of one config's runs have in common: of ``kd_seed0`` and ``kd_seed1`` it is ``kd``."""
+    """Return what the names of one config's runs have in common: ``kd`` of ``kd_seed0`` and ``kd_seed1``."""
     bare = {re.sub(r"(?<=\w)[-_.]?(seed|s)?[-_]?\d+$", "", name) for name in names}
     return bare.pop() if len(bare) == 1 and len(names) > 1 else re.sub(r"[-_.]?seed[-_]?\d+$", "", names[0])
 
@@ -174,7 +174,7 @@ def find_baseline(methods: Sequence[Method], name: str | None = None) -> Method:
 
 
 def differing_keys(methods: Sequence[Method]) -> dict[str, list[Any]]:
-    """Return of each key in which the configs differ its value under each method; None where a method lacks it."""
+    """Return each key in which the configs differ, with its value under each method; None where that lacks it."""
     flats = [settings(method.first.config) for method in methods]
     keys = list(dict.fromkeys(key for flat in flats for key in flat))
     differing = [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]

@@ -37,12 +37,12 @@ from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
 WIDTH = 480
-"""Of a picture in the report, in pixels."""
+"""Largest width of a picture in the report, in pixels."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a validation image, named ``image``, ``label`` or as a model; of a model with its score on it."""
+    """A picture of a validation image, named ``image``, ``label`` or after a model, then with the score on it."""
 
     name: str
     picture: Picture
@@ -55,7 +55,7 @@ class Tile:
 
     @property
     def uri(self) -> str:
-        """Return the picture as a data URI: an image as JPEG, what is painted in class colours alone as PNG."""
+        """Return the picture as a data URI: a photo as JPEG, what is painted in class colours alone as PNG."""
         image = Image.fromarray(np.ascontiguousarray(self.picture))
         is_photo = image.getcolors(256) is None
         if image.width > WIDTH:
@@ -85,7 +85,7 @@ def write_report(
 
     Args:
         methods: what is compared.
-        against: that of them which the others are compared to.
+        against: the one that the others are compared to.
         directory: the comparison's.
         console: where the table is shown.
         agreed: ``budget``, ``command``, ``same_time`` and ``pooled``, as far as they are known.
@@ -155,7 +155,7 @@ def write_report(
 
 
 def ranked(methods: Sequence[Method]) -> list[Method]:
-    """Return the best first, by the mean score of all seeds."""
+    """Return methods ordered by their mean score over all seeds, the best first."""
     score = of.measures_of(methods[0])[0]
     means = {each.name: mean_std([record.value(score.key) for record in each.records.values()])[0] for each in methods}
     worst = -math.inf if score.higher_is_better else math.inf
@@ -164,7 +164,7 @@ def ranked(methods: Sequence[Method]) -> list[Method]:
 
 
 def _show(table: of.Table, ways: int, console: Console) -> None:
-    """Print as many columns as a terminal has room for: of several ways to compare the differences alone."""
+    """Print as many columns as a terminal has room for: with several ways to compare the differences alone."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     columns = [0, 1, 2, 3] if ways == 1 else [0, 2, *range(3, 3 + ways)]
     shown.add_column(table.header[0], no_wrap=True, min_width=min(max(len(row[0]) for row in table.rows), 30))
@@ -181,10 +181,10 @@ def _show(table: of.Table, ways: int, console: Console) -> None:
 
 @torch.no_grad()
 def strips(methods: Sequence[Method], count: int, console: Console) -> list[list[Tile]]:
-    """Return ``count`` validation images spread over the split; of each the image, its label, the teacher, each method.
+    """Return ``count`` validation images spread over the split; for each the image, its label, teachers, each method.
 
-    A method is shown by the student of its first seed, with what that student's score is on this image alone. Where
-    the data set or a student is not at hand, there are none.
+    A method is shown by the student of its first seed, with that student's score on this image alone. Empty where the
+    data set or a student is not available.
     """
     found: list[list[Tile]] = []
     try:
@@ -210,7 +210,7 @@ def strips(methods: Sequence[Method], count: int, console: Console) -> list[list
 
 
 def _models(methods: Sequence[Method]) -> Iterator[tuple[str, str, Task, Network]]:
-    """Yield name, role, task and model: the teachers of the first that has some at hand, and each method's student."""
+    """Yield name, role, task and model: teachers of the first method that has any, if there, and each student."""
     taught = next((method.first.config for method in methods if method.first.config.named_teachers()), None)
     if taught is not None:
         task = task_of(taught)

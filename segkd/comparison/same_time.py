@@ -1,4 +1,4 @@
-"""A baseline that is trained for as long as each method takes: how many steps that is, agreed on once."""
+"""Training the baseline for as long as each method takes: how many steps that is, agreed on once."""
 
 import json
 import math
@@ -21,11 +21,11 @@ from segkd.training.schema import Config
 from segkd.training.stages import of_length
 
 ROUNDS = (3, 7)
-"""So often at least, and at most, is every method timed, all of them in turn: see `rounds_of`."""
+"""How often each method is timed, at least and at most, all of them in turn: see `rounds_of`."""
 CLOSE = 1.05
-"""Numbers of steps that differ by less are made one, the larger: in the baseline's favour."""
+"""Numbers of steps within this factor are trained as one, the larger: in the baseline's favour."""
 SAME = 1.02
-"""A method that costs less than so many times the baseline is compared to the baseline of the same steps."""
+"""A method that costs less than this factor times the baseline is compared to the baseline of the same steps."""
 
 
 def longer_baselines(
@@ -39,25 +39,25 @@ def longer_baselines(
 ) -> list[Config]:
     """Return the baseline's configs for as many steps as each method's time buys, the fewest first.
 
-    All that share the directory get the same answer: the first time some steps of each method are timed, after its
-    stores are filled where they are not; later processes and commands find that in ``comparison.json``, and a round of
-    timing that is whole is not done again. The teachers must be trained.
+    All processes that share the directory get the same answer. The first one times some steps of each method, after
+    filling its stores; later processes and commands find the result in ``comparison.json``, and a complete round of
+    timing is not repeated. The teachers must be trained.
 
     Args:
-        place: the comparison's directory; into its ``comparison.json``, under ``same_time``, go ``baseline``, and by
+        place: the comparison's directory. Its ``comparison.json`` gets, under ``same_time``, ``baseline``, and by
             method: ``times``, how many of the baseline's steps one of its steps costs; ``seconds_per_step``;
             ``filling`` and ``shared``, seconds of filling stores in full and divided by those who read them;
             ``fitting``, seconds of fitting auxiliary heads; ``steps``, the baseline's for the time in full and for the
             time that shares fillings.
-        methods: that are compared.
-        steps: that each trains.
-        baseline: the name of that which the others are compared to.
+        methods: the configs that are compared.
+        steps: how many each trains, by name.
+        baseline: the name of the one that the others are compared to.
         seeds: how many each is trained with.
-        console: where it is shown what is done.
+        console: where progress is shown.
         cluster: where methods are timed, all on one machine of it; None: here.
 
     Raises:
-        SegkdError: there is another baseline in this place, or a method cannot be timed.
+        SegkdError: the directory has another baseline, or a method cannot be timed.
     """
     agreed = _agree(place, make_jobs(methods, 1, dict(steps)), baseline, seeds, console, cluster)["steps"]
     config = next(config for config in methods if config.name == baseline)
@@ -99,13 +99,13 @@ def _agree(
 
 
 def rounds_of(methods: int) -> int:
-    """Return how often so many methods are timed: few of them more often, as a machine's speed wanders by a tenth."""
+    """Return how often each of so many methods is timed: more often if they are few, as a machine's speed varies."""
     least, most = ROUNDS
     return max(least, min(most, 21 // methods))
 
 
 def merged(counts: Iterable[float], own: int, taken: Iterable[int] = ()) -> dict[float, int]:
-    """Return for each number of steps the one that is trained, none below it unless it is the baseline's own.
+    """Return for each number of steps the one that is trained: none is below it, except the baseline's own.
 
     Args:
         counts: numbers of steps that methods' time buys.
@@ -127,7 +127,7 @@ def merged(counts: Iterable[float], own: int, taken: Iterable[int] = ()) -> dict
 
 
 def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) -> dict[str, dict[str, float]]:
-    """Fill the jobs' stores, time their steps in turn, the first one's too, and return what each takes."""
+    """Fill the jobs' stores and time the steps of all in turn, the first of which is the baseline; return the costs."""
     charges: dict[str, dict[str, Any]] = {}
     for job in jobs:
         charges[job.method] = {"fitting": 0.0, "views": 0, "stores": []}
@@ -151,7 +151,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
             agreed = place.agreed()
             place.agree({**agreed, "same_time": {**agreed.get("same_time", {}), "rounds": rounds}})
     second = statistics.median(each[first][0] for each in rounds)
-    # In steps of the baseline of the same round, which is what a busy machine leaves as it is.
+    # Relative to the baseline's step in the same round: a ratio that hardly changes when the machine is busy.
     steps, views = (
         {name: statistics.median(each[name][what] / each[first][0] for each in rounds) for name in names}
         for what in (0, 1)
@@ -169,7 +169,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
 
 
 def _steps(found: Mapping[str, Any], baseline: str, own: int) -> dict[str, list[int]]:
-    """Return of each method the baseline's steps for its time in full and for its time with fillings shared."""
+    """Return, by method, the baseline's steps for its time in full and for its time with fillings shared."""
     second, before = found["seconds_per_step"][baseline], found.get("steps", {})
     bought = {
         (name, what): own * times + (found["fitting"][name] + found[what][name]) / second

@@ -16,7 +16,7 @@ from segkd.training.measure import Measure
 
 @dataclass(frozen=True)
 class Table:
-    """A table: of its columns all but the first hold numbers, unless all are text; the note lies below it."""
+    """A table of a report: columns after the first hold numbers unless ``text`` is set; the note stands below it."""
 
     title: str
     header: list[str]
@@ -24,11 +24,11 @@ class Table:
     note: str = ""
     text: bool = False
     strong: set[tuple[int, int]] = field(default_factory=set)
-    """Places (row, column) that stand out."""
+    """Cells (row, column) that are bold."""
 
 
 def measures_of(method: Method) -> list[Measure]:
-    """Return the measures that a report shows: the score first, and those of the whole split beside it."""
+    """Return the first three measures of the whole split, which a report shows: the score is the first."""
     result = method.first.result
     return [measure for measure in results.measures_of(result) if not measure.of_classes][:3]
 
@@ -90,7 +90,7 @@ def result_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Ver
 
 
 def cost_table(methods: Sequence[Method], baseline: Method, same_time: Mapping[str, Any] | None = None) -> Table:
-    """Return what each method cost, and where it was agreed what its time was counted by."""
+    """Return what each method cost, and the timings by which the same time was counted, if it was."""
     reference = seconds_per_step(baseline)
     rows = []
     for method in methods:
@@ -131,7 +131,7 @@ def seconds_per_step(method: Method) -> float:
 
 
 def seed_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Versus]) -> Table:
-    """Return the score of each run, and how sure the differences of each method are."""
+    """Return the score of each run, and the p-values of each method's differences."""
     score = measures_of(baseline)[0]
     found = [versus.differences(methods, score) for versus in ways]
     seeds = sorted({seed for method in methods for seed in method.records})
@@ -152,7 +152,7 @@ def seed_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Versu
 
 
 def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:
-    """Return the score of each class, mean over the seeds; the best method of each row stands out. None without any."""
+    """Return the score of each class, mean over the seeds, each row's best method bold; None without such a measure."""
     measure = next((each for each in results.measures_of(baseline.first.result) if each.of_classes), None)
     if measure is None:
         return None
@@ -175,13 +175,13 @@ def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:
 
 
 def spread(values: Sequence[float | None], measure: Measure) -> str:
-    """Return mean and standard deviation as a person reads them."""
+    """Return mean and standard deviation as text."""
     mean, std = mean_std(list(map(number, values)))
     return measure.shown(mean) if std is None or math.isnan(mean) else f"{measure.shown(mean)} ± {measure.shown(std)}"
 
 
 def interval(difference: Difference, measure: Measure) -> str:
-    """Return a difference, in points where the measure is a share, with its interval."""
+    """Return a difference as text, in points where the measure is a fraction, with its interval."""
     if math.isnan(difference.mean):
         return "-"
     mean = measure.shown(difference.mean, "+")
@@ -195,12 +195,12 @@ def _chance(p: float | None) -> str:
 
 
 def _in(measure: Measure) -> str:
-    """Return how a note begins: in what the values are."""
+    """Return how a note begins, up to the ``m`` of ``mean``: with the unit if that is per cent."""
     return "In per cent, m" if measure.unit == "%" else "M"
 
 
 def _teachers(methods: Sequence[Method]) -> list[tuple[str, dict[str, Any]]]:
-    """The teachers that were measured, each once, with the names of those it taught where there are several."""
+    """Return the measured teachers, each once; if several have one name, with the names of those they taught."""
     found: list[tuple[str, list[str], dict[str, Any]]] = []
     for method in methods:
         for name, teacher in results.models_of(method.first.result).items():

@@ -1,7 +1,7 @@
-"""How long a step of a config takes on this machine: what a budget of minutes is turned into steps with.
+"""How long a step of a config takes on this machine, by which a budget of minutes is turned into steps.
 
 Run as a program, ``python -m segkd.comparison.timing CONFIG``, so that threads and devices are its own; with ``views``
-after the config it prints the seconds of filling a view's part of the teachers' stores too.
+after the config it also prints the seconds of making one view for the teachers' stores.
 """
 
 import itertools
@@ -29,15 +29,15 @@ from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
 
 WARM_UP, TIMED = 3, 24
-"""Steps before the clock starts, and steps that it takes; the median of these counts."""
+"""Steps before the clock starts, and steps that are timed; the median of these counts."""
 
 
 def seconds_per_step(config: Config) -> float:
-    """Train a few steps and return the seconds of one: of stages the mean over all steps.
+    """Train a few steps and return the seconds of one; with stages the mean over all steps.
 
-    Weights are random, which costs what trained ones do, and nothing is written; but a teacher that is stored is
-    loaded, and its store filled for these steps, so that the time is that of reading. What filling takes, or fitting an
-    auxiliary head to a teacher first, is not counted: see `segkd.comparison.charges`.
+    Weights are random, since that takes the same time, and nothing is written. But a stored teacher is loaded and its
+    store filled for these steps, so that reading is timed. Filling stores and fitting auxiliary heads is not counted:
+    see `segkd.comparison.charges`.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
@@ -49,7 +49,7 @@ def _of_stage(config: Config) -> float:
     task, configs = task_of(config), teacher_configs(config)
     teachers = TeachersOf(task, configs)
     distiller = task.distiller(task.student(weights=False), teachers.networks)
-    # The first steps measure the terms' gradients where weights are shares, and then few do.
+    # Where terms have shares, the first steps measure the gradients, and later ones seldom.
     forwards = config.trainer.max_steps * config.trainer.accumulate
     measured = 0 if distiller.balance is None else -(-FIRST // config.trainer.accumulate)
     begin = max(WARM_UP, measured)
@@ -65,7 +65,7 @@ def _of_stage(config: Config) -> float:
         config, max_steps=begin + TIMED, logger=False, limit_val_batches=0, callbacks=[*average, stores, clock]
     )
     trainer.fit(module, short.train_loader(short.train_set(), rank=trainer.global_rank, world=trainer.world_size))
-    taken = [after - before for before, after in itertools.pairwise(clock.ends)]  # by the second step and later ones
+    taken = [after - before for before, after in itertools.pairwise(clock.ends)]  # by the second and later steps
     plain = statistics.median(taken[begin - 1 :])
     if measured <= WARM_UP:
         return plain
@@ -85,7 +85,7 @@ class _Clock(pl.Callback):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what a config takes, see above."""
+    """Print what a config takes, see the top of this file."""
     config = load_config(arguments[0])
     print(seconds_per_step(config), *(seconds_per_view(config) for _ in arguments[1:]))
 

@@ -15,8 +15,8 @@ class Versus:
 
     Attributes:
         heading: of the column.
-        baselines: of each method by its name the baseline's runs beside it.
-        pooled: the methods whose scatter is taken as one; empty: each difference has its own.
+        baselines: by method name the baseline's runs that it is compared to.
+        pooled: the methods whose scatter is pooled; empty: each difference has its own.
     """
 
     heading: str
@@ -35,13 +35,13 @@ class Versus:
         return paired_differences(pairs, self.scatter(measure))
 
     def scatter(self, measure: Measure) -> Scatter | None:
-        """Return what is pooled, see `pooled_scatter`; None where nothing is, or no method has two seeds."""
+        """Return the pooled scatter, see `pooled_scatter`; None where nothing is pooled, or there are too few runs."""
         values = [{seed: one.value(measure.key) for seed, one in method.records.items()} for method in self.pooled]
         return pooled_scatter(values) if values else None
 
 
 def longer_name(baseline: str, steps: int) -> str:
-    """Return the name of a baseline that is trained for as long as a dearer method takes."""
+    """Return the name of a baseline that is trained for as long as a more expensive method takes."""
     return f"{baseline}_{steps}steps"
 
 
@@ -61,13 +61,13 @@ def longer_runs(methods: Sequence[Method], same_time: Mapping[str, Any]) -> dict
 def ways_to_compare(
     methods: Sequence[Method], baseline: Method, same_time: Mapping[str, Any] | None = None, pooled: bool = False
 ) -> list[Versus]:
-    """Return the same steps, and where it was agreed with this baseline the same time, in full and shared.
+    """Return the ways to compare: same steps, and if it was agreed with this baseline same time, in full and shared.
 
-    The last two are one where no method has anything to share.
+    The last two are one where no method fills a store or fits a head.
 
     Args:
         methods: all that were trained.
-        baseline: that of them which the others are compared to.
+        baseline: the one that the others are compared to.
         same_time: what was agreed, see `longer_runs`.
         pooled: whether all methods have one scatter.
     """

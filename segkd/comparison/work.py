@@ -1,4 +1,4 @@
-"""Doing the runs of a comparison: each in a process of its own, none twice, however many share the directory."""
+"""Doing the runs of a comparison: each in its own process, none twice, however many processes share the directory."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from segkd.training.results import measures_of
 from segkd.training.schema import Config
 
 MARKER = "comparison.json"
-"""Holds the budget, and says that the folder around it is a comparison's."""
+"""The file that holds the budget, and marks its folder as a comparison's."""
 
 
 def read_agreed(file: Path) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def read_agreed(file: Path) -> dict[str, Any]:
 class Workplace:
     """A comparison's directory, which is made if absent: its runs, ``comparison.json`` with the budget, the report.
 
-    Nothing else may lie there, which a report could overwrite: a ``marker`` shows that the directory is one, and
-    ``way_out`` says what to do where it is none.
+    No other files may lie there, since a report could overwrite them: the file ``marker`` shows that the directory is a
+    comparison's; ``way_out`` says what to do where it is none.
     """
 
     def __init__(self, directory: Path, marker: str = MARKER, way_out: str = "choose another --out") -> None:
@@ -54,7 +54,7 @@ class Workplace:
         self._locks = directory / ".locks"
         if directory.exists() and not directory.is_dir():
             raise SegkdError(f"{directory} is a file: {way_out}")
-        # Listed before it is asked for: the file may come from another process meanwhile, and it comes first of all.
+        # Listed before looking for the marker, which another process may be making: that is its first file here.
         there = sorted(directory.iterdir()) if directory.is_dir() else []
         other = [path.name for path in there if path != self._locks and not (path / "config.yaml").is_file()]
         if other and not self.file.exists():
@@ -65,11 +65,11 @@ class Workplace:
             raise SegkdError(f"{directory} cannot be written: {error.strerror}") from None
 
     def lock(self, name: str) -> FileLock:
-        """Return a lock that ends with the process that holds it, however that ends."""
+        """Return a lock that is released when the process that holds it ends, even if it is killed."""
         return FileLock(self._locks / f"{name}.lock")
 
     def mark(self) -> str:
-        """Return what tells this folder from all others, whichever machine looks at it; the caller holds a lock."""
+        """Return an identifier of this folder, the same seen from any machine; the caller holds a lock."""
         file = self._locks / "mark"
         if not file.is_file():
             write_text(file, uuid.uuid4().hex)
@@ -81,15 +81,15 @@ class Workplace:
 
     def agree(self, content: dict[str, Any]) -> None:
         """Write ``comparison.json``."""
-        # Not beside it: a scratch file that is left there would be another file in the way.
+        # The scratch file lies elsewhere: left beside this one, it would count as another file.
         write_text(self.file, json.dumps(content, indent=2) + "\n", scratch=self._locks / self.file.name)
 
     def log(self, name: str) -> Path:
-        """Return where the words of a run go that another machine trains."""
+        """Return the log of a run that another machine trains."""
         return self.directory / "logs" / f"{name}.log"
 
     def written(self, config: Config) -> Path:
-        """Write a config where a process of its own reads it."""
+        """Write a config to a file for a process of its own, and return its path."""
         # Alone in its folder: a teacher that a shipped config names is looked for beside the config that names it.
         path = self._locks / config.name / "config.yaml"
         path.parent.mkdir(exist_ok=True)
@@ -147,7 +147,7 @@ def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster 
 def run_module(module: str, place: Workplace, config: Config, *arguments: str, console: Console | None = None) -> str:
     """Run a module that times something of a config, in a process of its own, and return the last line that it printed.
 
-    With a console all that it prints is shown there, and nothing returned.
+    With a console all that it prints is shown there instead, and the result is empty.
     """
     shown = subprocess.PIPE if console is None else subprocess.DEVNULL if console.quiet else None
     command = [sys.executable, "-m", module, str(place.written(config)), *arguments]
@@ -159,7 +159,7 @@ def run_module(module: str, place: Workplace, config: Config, *arguments: str, c
 
 
 def last_line(text: str) -> str:
-    """Return the last line of what a process of ``segkd`` has said: where that failed, why."""
+    """Return the last line of a ``segkd`` process's output: if it failed, the reason."""
     return "".join(text.strip().splitlines()[-1:]).removeprefix("segkd: ")
 
 
@@ -192,8 +192,8 @@ def train_jobs(
 ) -> list[Job]:
     """Train what is not finished, and return what failed: each is tried once, here or on a cluster.
 
-    What another process has is waited for, and taken over if that ends before it is finished. Messages call the jobs
-    by their ``titles``.
+    A run that another process trains is waited for, and taken over if that process ends before the run is finished.
+    ``titles`` are what messages call the jobs.
     """
     titles = titles or [f"run {number} of {len(jobs)}, {job.config.name}" for number, job in enumerate(jobs, 1)]
     if cluster is not None:
@@ -246,10 +246,10 @@ def _train_there(place: Workplace, job: Job, title: str, console: Console) -> No
 
 
 def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], bool] = lambda: False) -> bool:
-    """Run ``segkd train``; what it says, errors too, it says itself. It ends when this process does.
+    """Run ``segkd train``, which prints messages and errors itself and ends with this process; return if it succeeded.
 
-    A signal raises `Interrupted` when the run has finished its step and ended. Without a word it ends so when ``stop``
-    says yes, which is asked twice a second.
+    On a signal the run finishes its step and ends, and `Interrupted` is raised. When ``stop``, called twice a second,
+    returns true, the run ends likewise, but silently.
     """
     if job.run.config_file.is_file():
         # What a killed process had started takes a moment to end, data workers some seconds.
@@ -264,7 +264,7 @@ def run_job(place: Workplace, job: Job, console: Console, stop: Callable[[], boo
 
 
 def run_command(arguments: Sequence[str], quiet: bool = False, stop: Callable[[], bool] = lambda: False) -> bool:
-    """Run a command of ``segkd`` in a process that ends with this one, see `run_job`, and return if it went well."""
+    """Run a command of ``segkd`` in a process that ends with this one, see `run_job`; return if it succeeded."""
     with subprocess.Popen(
         [sys.executable, "-m", "segkd.comparison.child", *arguments],
         stdin=subprocess.PIPE,
@@ -282,7 +282,7 @@ def run_command(arguments: Sequence[str], quiet: bool = False, stop: Callable[[]
                 if stop():
                     end(QUIETLY)
                     break
-                # Not for ever at a time: Ray asks a task to end by what Python sees between two calls alone.
+                # In short waits: Python sees Ray's request to end a task only between two calls.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=0.5)
             return child.wait() == 0

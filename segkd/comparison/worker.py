@@ -21,11 +21,11 @@ class Mail:
         self._lines: list[str] = []
 
     def add(self, line: str) -> None:
-        """Keep one more."""
+        """Add a line."""
         self._lines.append(line)
 
     def take(self) -> list[str]:
-        """Return them, and forget them."""
+        """Return all lines, and forget them."""
         taken, self._lines = self._lines, []
         return taken
 
@@ -56,7 +56,7 @@ def done_there(
 ) -> Any:
     """Do a task's work in the worker, in the folder that the task came from, and return what it returns."""
     for name, value in settings.items():
-        os.environ.setdefault(name, value)  # what a machine says itself, such as where its data lie, counts there
+        os.environ.setdefault(name, value)  # a machine's own settings, such as where its data lie, take precedence
     # What a shell starts in the background, Ray's workers too, ignores Ctrl-C: a task could never be asked to end.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
-"""Teachers stored instead of run: what they gave for each view of an image, in files."""
+"""Stored teachers: their outputs for each view of an image, kept in files and read instead of running them."""
 
 from typing import Literal
 
 Kept = Literal["auto", "float16", "bfloat16", "int8"]
-"""In what type values are kept: ``auto`` is the one in which they arise. All come back in that one."""
+"""The type in which values are stored; ``auto`` is their own. All are read back in their own type."""
 Compression = Literal["none", "zstd"]

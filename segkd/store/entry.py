@@ -27,14 +27,14 @@ class Unreadable(Exception):
 def write_entry(
     path: Path, value: Any, kept: Kept = "auto", compress: Compression = "none", made: tuple[float, int] | None = None
 ) -> None:
-    """Write one image's part of what was read at a place: whole or not at all.
+    """Write one view's value at a place to a file: whole or not at all.
 
     Args:
         path: of the file; its folder is made.
         value: a tensor, or a list or mapping of tensors; a mapping's keys are text or whole numbers.
-        kept: the type of the values in the file; those that are no floating point stay as they are.
+        kept: the type of floating-point values in the file; others keep their own.
         compress: ``zstd`` keeps every bit; it needs the package zstandard.
-        made: seconds that it took to make what was made of this image at once, and at how many places that was.
+        made: how many seconds it took to make this view's values that were made together, and at how many places.
     """
     keys = list(value) if isinstance(value, Mapping) else None
     tensors = list(value.values()) if keys is not None else value if isinstance(value, list) else [value]
@@ -51,8 +51,8 @@ def write_entry(
         layout["tensors"][-1]["kept"] = str(x.dtype).removeprefix("torch.")
         held[f"{number}"] = x if compress == "none" else _compressed(x)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may write the same entry: each in a scratch file of its own. No waiting for the disk: what a power
-    # cut leaves half-written is found when it is read.
+    # Two processes may write the same entry: each uses a scratch file of its own. The file is not synced to disk: an
+    # entry that a power cut leaves half-written is found when it is read.
     with replacing(path, sync=False, scratch=path.with_name(f".tmp.{path.stem}.{_process()}")) as scratch:
         safetensors.torch.save_file(held, scratch, {"layout": json.dumps(layout)})
 
@@ -63,6 +63,7 @@ def read_entry(path: Path) -> Any:
     Raises:
         Unreadable: there is no whole entry in the file.
         FileNotFoundError: there is no such file.
+        SegkdError: the entry is compressed, and zstandard is not installed.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -89,7 +90,7 @@ def is_whole(path: Path) -> bool:
 
 
 def made_in(path: Path) -> tuple[float, int] | None:
-    """Return the seconds and places of an entry that `write_entry` was given; None where that cannot be known."""
+    """Return what `write_entry` was given as ``made``: seconds and number of places; None where that is unknown."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             seconds, places = json.loads(file.metadata()["layout"])["made"]
@@ -99,10 +100,10 @@ def made_in(path: Path) -> tuple[float, int] | None:
 
 
 def tolerance(kept: Kept, dtype: torch.dtype) -> float:
-    """Return by how much of the largest value what is read may differ from what a model gives anew.
+    """Return how far a stored value may be from what the model gives anew, as a fraction of the largest value.
 
-    Another batch size or number of threads rounds in another order: that is allowed for, a hundred roundings of it.
-    Whole numbers, such as pixels, may differ by a hundredth.
+    Another batch size or number of threads changes the order of rounding: 100 machine epsilons are allowed for that.
+    Integers, such as pixels, may differ by a hundredth.
     """
     if not dtype.is_floating_point:
         return 1 / 100
@@ -110,7 +111,7 @@ def tolerance(kept: Kept, dtype: torch.dtype) -> float:
 
 
 def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return whole numbers in [-127, 127] and the scale of each channel, float32 (C, 1, ...)."""
+    """Return integers in [-127, 127], and the scale of each channel, float32 (C, 1, ...)."""
     wide = x.float()
     largest = wide.abs().flatten(1).amax(1) if x.dim() > 1 else wide.abs().amax()[None]
     scale = (largest / 127).reshape(-1, *[1] * (x.dim() - 1))
@@ -128,7 +129,7 @@ def _restored(held: dict[str, Tensor], number: int, form: dict[str, Any], compre
 
 
 def _compressed(x: Tensor) -> Tensor:
-    """Return a tensor's bytes compressed: all first bytes, then all second ones, since equal kinds compress better."""
+    """Return a tensor's bytes compressed: first bytes of all values, then second ones and so on, to compress better."""
     raw = x.flatten().view(torch.uint8).numpy().reshape(-1, x.element_size())
     packed = _zstd().ZstdCompressor(level=3).compress(np.ascontiguousarray(raw.T).tobytes())
     return torch.frombuffer(bytearray(packed), dtype=torch.uint8)

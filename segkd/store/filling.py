@@ -1,4 +1,4 @@
-"""Filling a store: batches of views that no other process makes, each run through the teacher and written."""
+"""Filling a store: batches of views that no other process is making, each run through the teacher and written."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,24 +12,24 @@ from segkd.step import View
 from segkd.store.store import Store
 
 BLOCK = 256
-"""So many views are one process's at a time."""
+"""How many views one process claims at a time."""
 _WAIT = 0.5
-"""Seconds between two looks at what another process is making."""
+"""Seconds between two checks of what other processes are making."""
 
 Found = Mapping[str, Any]
 
 
 class Filling:
-    """What a store lacks of some views, made by this process and by all others that fill it at the same time.
+    """Makes what a store lacks of some views, together with all other processes that fill it at the same time.
 
-    Killed at any moment it goes on where it stood: what is written is whole, and a lock ends with its process.
+    If it is killed, filling can go on where it stopped: entries are written whole, and a lock ends with its process.
 
     Args:
         store: what is filled.
         views: that are wanted.
         places: that are read of each.
-        batch_size: views that are made at once. Each batch has exactly so many, the last one some twice: models round
-            in another order for another number of images, and what is stored should be what training would see.
+        batch_size: views that are made at once. Each batch has exactly so many; the last one repeats some, since models
+            round differently for another batch size, and stored outputs should be those that training would see.
     """
 
     def __init__(self, store: Store, views: Iterable[View], places: Collection[str], batch_size: int) -> None:
@@ -38,7 +38,7 @@ class Filling:
         self._held: dict[View, FileLock] = {}  # by the last view of each block
 
     def batches(self) -> Iterator[list[View]]:
-        """Yield the batches that this process is to make, as a loader asks for them; blocks of others are left out."""
+        """Yield the batches that this process is to make, as a loader asks for them; others' blocks are skipped."""
         for start in range(0, len(self.missing), BLOCK):
             block = self.missing[start : start + BLOCK]
             lock = self.store.lock(f"{block[0][0]}.{block[0][1]}")
@@ -61,7 +61,7 @@ class Filling:
         """Make what is missing and yield, after each batch, how many views it has added.
 
         Args:
-            load: makes a loader of the batches that `batches` yields.
+            load: called with this object, returns a loader of the batches that `batches` yields.
             run: returns a loaded batch's views, and what the teacher gives for them at each place.
 
         Raises:
@@ -82,7 +82,7 @@ class Filling:
                     for place, view in enumerate(views[:added]):
                         begun = time.perf_counter()
                         of_view = {name: of_image(value, place) for name, value in found.items()}
-                        # How long this one's writing takes is not known yet: about as long as the last one's.
+                        # The time to write this one is not known yet: that of the last one is taken.
                         self.store.write(view, of_view, making + writing)
                         writing = time.perf_counter() - begun
                         if (lock := self._held.pop(view, None)) is not None:
@@ -115,7 +115,7 @@ class Filling:
 def of_image(value: Any, place: int) -> Any:
     """Return one image's part of what was read for a batch: a tensor, or a list or mapping of them.
 
-    A tuple holds a tensor of each image.
+    A tuple holds one value for each image.
     """
     if isinstance(value, Mapping):
         return {key: of_image(each, place) for key, each in value.items()}
@@ -123,7 +123,7 @@ def of_image(value: Any, place: int) -> Any:
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """Return the tensors of what was read at a place."""
+    """Return the tensors in what was read at a place."""
     if isinstance(value, Tensor):
         return [value]
     return [x for part in (value.values() if isinstance(value, Mapping) else value) for x in tensors(part)]

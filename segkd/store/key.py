@@ -1,4 +1,4 @@
-"""What a stored output depends on, as one key: where any of it changes, another store is read."""
+"""The key of a store: a digest of all that its outputs depend on, so that any change leads to another store."""
 
 import hashlib
 import json
@@ -15,22 +15,22 @@ from torch import nn
 from segkd.errors import SegkdError
 
 FORMAT = 2
-"""Of the files of a store; another one is another key."""
+"""Version of a store's files, which is part of its key."""
 _LIBRARIES = ("segkd", "torch", "torchvision", "segmentation-models-pytorch", "timm", "transformers", "albumentations")
 
 
 def key(parts: Mapping[str, Any]) -> str:
-    """Return the key of what these parts describe, 20 letters and digits.
+    """Return the key of these parts, 20 hexadecimal digits.
 
     Args:
-        parts: plain values, as JSON has them.
+        parts: JSON values.
     """
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def of_module(module: nn.Module) -> str:
-    """Return a digest of a module's layers, parameters and buffers."""
+    """Return a digest of a module's layers (its ``repr``), parameters and buffers."""
     digest = hashlib.blake2b(repr(module).encode(), digest_size=16)
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -40,7 +40,7 @@ def of_module(module: nn.Module) -> str:
 
 
 def of_files(paths: Iterable[Path], root: Path) -> str:
-    """Return a digest of files in their order: of each one's path below the root, its size and its content.
+    """Return a digest of files in their order: of each one's path relative to ``root`` and of its content.
 
     Raises:
         SegkdError: one cannot be read.

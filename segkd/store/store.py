@@ -1,4 +1,4 @@
-"""The store of one teacher on one data set: a folder for each place, in it one for each epoch, in it a file a view."""
+"""The store of one teacher on one data set: a file ``<place>/<epoch>/<index>.safetensors`` for each place and view."""
 
 import contextlib
 import json
@@ -25,10 +25,10 @@ LOCKS = ".locks"
 
 @dataclass(frozen=True)
 class Store:
-    """What one teacher gave for the views of one data set.
+    """The stored outputs of one teacher for the views of one data set.
 
     Any number of processes may read and write at once: an entry appears whole or not at all. One that is lost or cut is
-    made again. A folder that cannot be written is read all the same.
+    made again. A read-only folder can still be read.
 
     Attributes:
         folder: ``<root>/<key>``, see `segkd.store.key`.
@@ -41,7 +41,7 @@ class Store:
     compress: Compression = "none"
 
     def open(self, about: Mapping[str, Any]) -> None:
-        """Make the folder if need be, say in it what it is of, and note that it was used.
+        """Make the folder with its ``about.json`` if need be, else note there that it was used now.
 
         Raises:
             SegkdError: it cannot be made.
@@ -62,22 +62,22 @@ class Store:
         return self.folder / quote(place, safe="") / str(view[0]) / f"{view[1]}.safetensors"
 
     def missing(self, views: Iterable[View], places: Collection[str]) -> list[View]:
-        """Return those of the views that lack an entry at one of the places, or have a broken one: once, in order."""
+        """Return the views, each once and in order, whose entry at one of the places is missing or broken."""
         paths = {view: [self.path(place, view) for place in places] for view in views}
         return [view for view, files in paths.items() if not all(map(is_whole, files))]
 
     def lock(self, name: str) -> FileLock:
-        """Return a lock that ends with the process that holds it, however that ends."""
+        """Return a lock that is released when the process that holds it ends, even if it is killed."""
         (self.folder / LOCKS).mkdir(exist_ok=True)
         return FileLock(self.folder / LOCKS / f"{name}.lock")
 
     def write(self, view: View, found: Mapping[str, Any], seconds: float | None = None) -> None:
-        """Keep one image's part of what was read; what is there already stays.
+        """Store one view's values; entries that are there already stay.
 
         Args:
-            view: of the image.
-            found: by place.
-            seconds: that making this took, see `seconds_for`.
+            view: its key.
+            found: the values by place.
+            seconds: how long it took to make them, see `seconds_for`.
 
         Raises:
             SegkdError: the folder cannot be written; `segkd.errors.DiskFull` where it is full.
@@ -93,21 +93,21 @@ class Store:
                 raise self._unwritable(error) from error
 
     def read(self, view: View, places: Collection[str]) -> dict[str, Any] | None:
-        """Return what is kept of a view at these places; None where one is missing or broken."""
+        """Return one view's stored values by place; None where one is missing or broken."""
         try:
             return {place: read_entry(self.path(place, view)) for place in places}
         except (FileNotFoundError, Unreadable):
             return None
 
     def seconds_for(self, views: Iterable[View], places: Collection[str]) -> tuple[float, dict[str, float]]:
-        """Return how long it took to make what is kept of these views, whoever did it and whenever.
+        """Return how long it took to make these views' stored values, by any process at any time.
 
         Returns:
-            The seconds that a run would take which makes all of it alone, at once; and of each place what was spent on
-            it, so that those who read it can share that: what was made at several places at once is divided by these.
+            The seconds that one run would take to make all of it at once; and the seconds spent on each place, so that
+            those who read it can share them: the time of values that were made together is divided by their places.
 
         Raises:
-            SegkdError: something is not there, or does not say how long it took.
+            SegkdError: an entry is missing, or does not say how long it took.
         """
         alone, spent = 0.0, dict.fromkeys(places, 0.0)
         for view in views:
@@ -141,12 +141,12 @@ class Store:
 
 @dataclass(frozen=True)
 class Listed:
-    """One store among those of a root, for the list.
+    """A store that was found below a root.
 
     Attributes:
-        store: itself.
-        about: what it is of, empty where that cannot be read.
-        used: seconds since it was used.
+        store: the store itself.
+        about: what its ``about.json`` says.
+        used: seconds since it was last used.
     """
 
     store: Store
@@ -155,7 +155,7 @@ class Listed:
 
 
 def stores(root: Path) -> list[Listed]:
-    """Return the stores below a root, the one used last first."""
+    """Return the stores below a root, the one used last first, without folders that have no readable ``about.json``."""
     found = []
     for folder in _subfolders(root):
         file = folder / ABOUT

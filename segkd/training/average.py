@@ -12,13 +12,13 @@ from segkd.training.module import DistillModule
 
 
 class StudentAverage(pl.Callback):
-    """Keeps an exponential moving average (EMA) of the student's weights; validations see it, and what they save is it.
+    """Keeps an exponential moving average (EMA) of the student's weights, which is measured and saved in their place.
 
     Training goes on with the weights themselves, and ``last.ckpt`` has both. Statistics of batch norms are averaged
-    too. After t steps a step counts at least 9 / (10 + t), so that the average soon forgets where the run began.
+    too. Step t enters with a weight of at least 9 / (10 + t), so that the first weights are soon forgotten.
 
     Args:
-        decay: how much of the average a step leaves as it was, above 0 and below 1.
+        decay: how much of the average is kept at a step, above 0 and below 1.
     """
 
     def __init__(self, decay: float) -> None:
@@ -32,18 +32,18 @@ class StudentAverage(pl.Callback):
         return {"student": dict(self._averages)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore the averages."""
         self._averages = dict(state_dict["student"])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Begin with the weights as they are, where nothing was taken back."""
+        """Begin with the current weights, unless averages were restored."""
         self._seen = trainer.global_step
         self._ready(module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count a step."""
+        """Update the averages after an optimiser step."""
         step = trainer.global_step
-        if step == self._seen:  # of several batches that make a step this is not the last
+        if step == self._seen:  # not the last of the batches that are accumulated to a step
             return
         self._seen = step
         now, averages = _tensors(module), self._ready(module)
@@ -67,7 +67,7 @@ class StudentAverage(pl.Callback):
         self._weights = []
 
     def _ready(self, module: pl.LightningModule) -> dict[str, Tensor]:
-        """Return the averages, as the weights lie in memory and on their device."""
+        """Return the averages, on the weights' device and in their memory layout; one that is missing is a copy."""
         done: dict[int, Tensor] = {}
         for name, tensor in _tensors(module).items():
             average = self._averages.get(name, tensor.detach())
@@ -80,13 +80,13 @@ class StudentAverage(pl.Callback):
 
 
 def averaged(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the averages in a checkpoint by the names that its ``state_dict`` has; nothing where it has none."""
+    """Return the averages in a checkpoint, by the names in its ``state_dict``; empty where it has none."""
     found = content["callbacks"].get(StudentAverage.__qualname__, {}).get("student", {})
     return {f"distiller.student.{name}": average for name, average in found.items()}
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:
-    """Return what is averaged of the student: parameters and buffers, but for counts."""
+    """Return the student's tensors that are averaged, by name: floating-point parameters and buffers."""
     assert isinstance(module, DistillModule)
     student: Any = module.distiller.student
     state: dict[str, Tensor] = student.module.state_dict(keep_vars=True)

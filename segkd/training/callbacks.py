@@ -1,4 +1,4 @@
-"""What happens around the steps: metrics.csv, pictures, what a person watches, and what the run costs."""
+"""Callbacks around the steps: metrics.csv, pictures, the display of progress, and what the run costs."""
 
 import contextlib
 import csv
@@ -25,9 +25,9 @@ from segkd.training.task import Task
 
 
 class Cost(pl.Callback):
-    """Counts seconds and memory, over all parts of a run that is resumed. Goes last in the list of callbacks.
+    """Counts seconds and memory, over all parts of a run that is resumed. It must be the last callback.
 
-    Validation, its pictures and its checkpoints are not counted: how often a run is validated changes nothing here.
+    Validation, its pictures and its checkpoints are not counted, so that it does not matter how often a run validates.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Cost(pl.Callback):
         return {"seconds": self.seconds, "peak_memory": self.peak_memory}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore seconds and memory."""
         self.seconds, self.peak_memory = state_dict["seconds"], state_dict["peak_memory"]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -56,7 +56,7 @@ class Cost(pl.Callback):
         self._count()
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Count what a GPU has still to do."""
+        """Wait for the GPU and count the time until now; note the peak of memory."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         if trainer.training:
@@ -76,12 +76,12 @@ class Cost(pl.Callback):
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes that this process has held so far: on the GPU, or where there is none in main memory."""
+    """Return the most bytes that this process has held: on the GPU, else in main memory; None where unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
         return None
-    # What getrusage says counts, on Linux, the process that started this one too.
+    # On Linux, getrusage counts the process that started this one too.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
@@ -150,7 +150,7 @@ class Watch(pl.Callback):
         self._clock: float | None = None
         self._images, self._begun_at, self._next_line = 0, 0, 0.0
         self.speed: float | None = None
-        """Images per second over all processes, since the last validation; None before the second batch."""
+        """Images per second over all processes, since the last validation; None before the second batch after it."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say what begins, and start the bar."""

@@ -1,4 +1,4 @@
-"""A run's checkpoints: when they are written, how they are kept whole, and what a damaged one is worth."""
+"""A run's checkpoints: when they are written, how they are kept whole, and what is done about a damaged one."""
 
 import io
 import os
@@ -35,11 +35,11 @@ _PARTS = {
 
 
 class Checkpoints(pl.Callback):
-    """Writes ``last.ckpt`` as it goes and ``best.ckpt`` when the score rises, each moved into place when it is whole.
+    """Writes ``last.ckpt`` regularly and ``best.ckpt`` when the score improves, each moved into place when complete.
 
-    The ``last.ckpt`` before stays as ``previous.ckpt``. A step that is validated is saved after its validation, so that
-    resuming never passes over one. A signal that asks for the end is followed after a step or, in one process, within
-    a validation: ``last.ckpt`` is then written, and says whether its validation is still to be done.
+    The former ``last.ckpt`` stays as ``previous.ckpt``. A step that is validated is saved after its validation, so that
+    resuming never skips one. A signal to stop takes effect after a step or, with one process, within a validation:
+    ``last.ckpt`` is then written, and says whether its validation is still to be done.
 
     Args:
         run: where they go.
@@ -47,17 +47,17 @@ class Checkpoints(pl.Callback):
         every: steps between two ``last.ckpt``, besides those after a validation.
         validate_every: steps between two validations.
         ends: the last step of each stage, which is always validated.
-        average: what takes the weights' place in validations, and so in ``best.ckpt``; None: nothing does.
+        average: replaces the weights in validations, and so in ``best.ckpt``; None: nothing does.
 
     Attributes:
-        path: of the checkpoint that training goes on from; None before the first.
-        content: what that holds.
-        step: that it was written after, 0 before the first.
-        remark: what a person should know of it, or nothing.
-        is_restored: whether training has begun, so that all of it was taken back.
+        path: the checkpoint that training resumes from; None where there is none yet.
+        content: what it holds.
+        step: the step after which it was written; 0 where there is none yet.
+        remark: what the user should know of it, or nothing.
+        is_restored: whether training has begun, so that all of the checkpoint was restored.
         files: takes checkpoints from Lightning's Trainer, which must have it as a plugin.
         best: what the best validation measured, and its ``step``; empty before the first.
-        pending: whether the last step was to be validated and is not yet.
+        pending: whether the last step is still to be validated.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class Checkpoints(pl.Callback):
         self.is_restored = False
         self.files = _Taken()
         self._unvalidated: dict[str, Any] | None = None
-        # A damaged file must not take the place of the one before it.
+        # A damaged last.ckpt must not become previous.ckpt.
         self._keep_last = self.path == run.last
         self._seen = self.step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on needs."""
+        """Return what a resumed run needs."""
         return {"best": self.best, "pending": self.pending}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Do the validation that the run was stopped in; Lightning has taken back all that a checkpoint holds."""
+        """Do the validation in which the run was stopped; Lightning has restored the checkpoint by now."""
         self.is_restored = True
-        signals.claim()  # Lightning's own handler ends the run without a checkpoint
+        signals.claim()  # Lightning's own handler would end the run without a checkpoint
         if self.pending:
             loop = trainer.fit_loop.epoch_loop.val_loop
             trainer.validating, loop.restarting = True, False
@@ -97,13 +97,13 @@ class Checkpoints(pl.Callback):
             trainer.training = True
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take the signals, also where nothing is trained."""
+        """Set the signal handlers, also where nothing is trained."""
         signals.claim()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write ``last.ckpt`` when it is time and no validation follows, or when a signal asks for the end."""
+        """Write ``last.ckpt`` when it is due and no validation follows, or when a signal asks to stop."""
         step = trainer.global_step
-        if step == self._seen:  # of several batches that make a step this is not the last
+        if step == self._seen:  # not the last of the batches that are accumulated to a step
             return
         self._seen = step
         is_validated = step % self.validate_every == 0 or step in self.ends
@@ -116,10 +116,10 @@ class Checkpoints(pl.Callback):
         _end(number)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End within a validation when a signal asks for it, with the checkpoint from before the validation."""
-        # Processes have different numbers of batches: several could not agree on one of them.
+        """Stop within a validation when a signal asks for it, with the checkpoint from before the validation."""
+        # Processes may have different numbers of batches, so several could not agree on the batch to stop at.
         if trainer.world_size == 1 and signals.asked() is not None:
-            if self._unvalidated is not None:  # else it was that checkpoint which the run went on from
+            if self._unvalidated is not None:  # else last.ckpt is that checkpoint, from which the run was resumed
                 self._write(self._unvalidated, self.run.last)
             signals.raise_if_asked()
 
@@ -137,7 +137,7 @@ class Checkpoints(pl.Callback):
         _end(self._asked(trainer))
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
-        """Return the signal that asks for the end, the same in all processes, whichever of them it came to."""
+        """Return the signal that asks to stop, the same in all processes, whichever received it; None without one."""
         number = signals.asked()
         if trainer.world_size > 1:
             numbers = torch.tensor(number or 0, device=trainer.strategy.root_device)
@@ -152,7 +152,7 @@ class Checkpoints(pl.Callback):
             self._write(content, path)
 
     def _take(self, trainer: pl.Trainer, path: Path) -> dict[str, Any]:
-        """Return what a checkpoint of now holds, in the first process; never one with weights that are not finite."""
+        """Return what a checkpoint would hold now, in the first process; raise where a weight is not finite."""
         module = trainer.lightning_module
         assert isinstance(module, DistillModule)
         module.stop_if_bad()
@@ -167,7 +167,7 @@ class Checkpoints(pl.Callback):
         return self.files.content
 
     def best_is_last(self) -> None:
-        """Make the best validation that of the last step, where its file was removed from a run that is at its end."""
+        """Take the last step's validation as the best, for a run that is at its end and whose best.ckpt was removed."""
         self.best = {"step": self.step, **self.content["measured"]}
         self.content["callbacks"]["Checkpoints"]["best"] = self.best
         self._write({**self.content, "state_dict": self.content["state_dict"] | averaged(self.content)}, self.run.best)
@@ -184,24 +184,24 @@ class Checkpoints(pl.Callback):
 
 
 def _end(number: int | None) -> None:
-    """End all processes by the signal they agreed on; one that has come since then must wait until they agree again."""
+    """Raise `Interrupted` for the signal that all processes agreed on; a later one waits until they agree again."""
     if number is not None:
         raise Interrupted(number)
 
 
 class _Taken(TorchCheckpointIO):
-    """Holds what the Trainer would write: its own way leads over the folder for temporary files, which may be small."""
+    """Holds what the Trainer would write: Lightning itself writes to the temporary folder first, which may be small."""
 
     def __init__(self) -> None:
         self.content: dict[str, Any] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Keep the checkpoint; in the first process alone this is called."""
+        """Keep the checkpoint; Lightning calls this in the first process only."""
         self.content = checkpoint
 
 
 def find_checkpoint(run: Run) -> tuple[Path | None, dict[str, Any], str]:
-    """Return the last checkpoint that is whole, what it holds, and a remark; None and nothing before the first."""
+    """Return the path of the last intact checkpoint, its content and a remark; None and nothing before the first."""
     if not run.begun:
         return None, {}, ""
     try:
@@ -215,7 +215,7 @@ def find_checkpoint(run: Run) -> tuple[Path | None, dict[str, Any], str]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint of a run holds: one that is whole, of ``segkd train``, and with finite weights."""
+    """Return what a checkpoint holds; raise unless it is intact, of ``segkd train``, and its weights are finite."""
     content: Any = read_content(path)
     try:
         with zipfile.ZipFile(path) as archive:

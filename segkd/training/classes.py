@@ -1,4 +1,4 @@
-"""Which of a teacher's classes are which of the student's: found by their names, or said in a config."""
+"""Which of a teacher's classes is which of the student's: found by their names, or said in a config."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ def match_classes(
     said: Sequence[int | None] | Mapping[str, str | None] | None,
     partial: bool = False,
 ) -> list[int | None] | None:
-    """Return which of a teacher's classes is which of the student's; None where they are the same, in their order.
+    """Return the student class of each teacher class (None for none); just None where both lists are the same.
 
-    They are the same where their names are, letters' case, spaces, ``_`` and ``-`` left out. What these do not tell the
-    config says under ``key``: a list with an entry for each of the teacher's, or a mapping by name. With ``partial`` a
-    class of the student may be left without any.
+    Classes match where their names do, ignoring case, spaces, ``_`` and ``-``. ``said``, the config's value of ``key``,
+    settles the rest: a list with an entry for each of the teacher's, or a mapping by name. With ``partial`` a class of
+    the student may be left without any.
 
     Raises:
-        SegkdError: a class has no counterpart and it is not said that it has none; the message holds the map to fill
-            in, as YAML. Or a class of the student is left without any, or the config names one that does not exist.
+        SegkdError: a teacher class has no counterpart and is not said to have none (the message holds the map to fill
+            in, as YAML); a class of the student is left without any; or the config names a class that does not exist.
     """
     if isinstance(said, Sequence):
         if len(said) != len(theirs):

@@ -64,7 +64,7 @@ def find_config(name: str, beside: Path | None = None) -> Path:
 
 
 def check_named(target: str) -> None:
-    """Raise where there is no config of that name: of what looks like a path, that there is no such run."""
+    """Raise where there is no config of that name; where it looks like a run's path, the error says so."""
     try:
         find_config(target)
     except SegkdError:
@@ -84,8 +84,7 @@ def load_config(
     Args:
         name: see `find_config`; or what such a file would hold.
         overrides: ``key.path=value`` texts, values as in YAML; or values by key, blocks nested or keys dotted.
-        changes: further changes, nested as in the file; the overrides win.
-        build: whether the methods are made once, to try their options' ranges and what is the user's own: that loads
+        build: whether each method is built once, to check its options' ranges and the user's own code; that loads
             torch, and imports what the config names.
 
     Raises:
@@ -124,7 +123,7 @@ def load_config(
 
 
 def _python_path(merged: dict[str, Any], layers: list[Layer]) -> list[str]:
-    """Return the folders where modules are looked for that a config names."""
+    """Return the folders in which modules that a config names are looked for."""
     found = merged.get("python_path")
     if not (isinstance(found, list) and found and all(isinstance(path, str) for path in found)):
         found = [str(layer.folder) for layer in reversed(layers) if layer.folder != Path()]
@@ -137,7 +136,7 @@ def dump_config(config: Config) -> str:
 
 
 def whole(config: Config) -> dict[str, Any]:
-    """Return all that a config says as plain values; paths of data sets hold whatever the working directory is."""
+    """Return all that a config says as plain values, with absolute paths of data sets."""
     content = config.model_dump(mode="json")
     teachers = [content["teacher"], *(content["teachers"] or {}).values()]
     for node in (content, *((block or {}).get("overrides", {}) for block in teachers)):
@@ -145,13 +144,13 @@ def whole(config: Config) -> dict[str, Any]:
         if isinstance(name, str) and is_spec_path(name):
             node["data"]["dataset"] = os.path.abspath(os.path.expanduser(name))
     for stage, written in zip(config.stages or (), content["stages"] or (), strict=True):
-        if stage.distill == config.distill:  # as what a stage does not say: so a change of it is one of the stage
+        if stage.distill == config.distill:  # left out, so that a change of the config's is one of the stage
             del written["distill"]
     return content
 
 
 def same_dataset(one: str, other: str) -> bool:
-    """Whether what two configs name as their data set is the same: of a file, also where other machines have it."""
+    """Whether two configs name the same data set; a description file may lie elsewhere, as on another machine."""
     if not (is_spec_path(one) and is_spec_path(other)):
         return one == other
     first, second = (Path(name).expanduser() for name in (one, other))
@@ -161,7 +160,7 @@ def same_dataset(one: str, other: str) -> bool:
 
 
 def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> None:
-    """Take the paths of data set, modules and the teachers' configs from where they are written, as ``base`` is."""
+    """Resolve paths of data set, modules and teachers' configs relative to the file they stand in, like ``base``."""
     if isinstance(modules := merged.get("python_path"), list):
         folder = source(["python_path"], layers).folder
         merged["python_path"] = [str(folder / Path(p).expanduser()) if isinstance(p, str) else p for p in modules]
@@ -181,7 +180,7 @@ def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> Non
         try:
             found = find_config(teacher["config"], path.parent)
         except SegkdError as error:
-            # An absolute one is a run's, perhaps of another machine: `teacher_configs` asks for it where it is needed.
+            # An absolute path is from a run, perhaps on another machine: `teacher_configs` raises where it is needed.
             if not Path(teacher["config"]).is_absolute():
                 raise SegkdError(f"{where([*keys, 'config'], layers)}: {error}") from None
         else:
@@ -190,17 +189,17 @@ def _place_paths(merged: dict[str, Any], path: Path, layers: list[Layer]) -> Non
             teacher["config"] = found.stem if is_shipped else str(found.resolve())
 
 
-# What pydantic puts into the path of an error where a value may be one of several types: no keys.
+# What pydantic puts into the path of an error where a value may be one of several types: these are no keys.
 _TYPES = re.compile(r"(int|float|str|bool|none|list|tuple|dict|literal|function|union|constrained|nullable)\b.*")
 
 
 def _explain(error: ValidationError, merged: dict[str, Any], layers: list[Layer], schema: type[Config]) -> str:
     """Return one line for the first error: where the key stands, what is wrong, what would be right."""
     problems = error.errors()
-    # A key that lacks is as a rule one that is misspelt.
+    # A missing key is mostly one that is misspelt, so a key that does not exist is told first.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     names: list[str] = []
-    path: list[str] = []  # likewise, but for items of lists, which have the same keys; the name of a term may be any
+    path: list[str] = []  # the same without the indices of lists, and with NAME in place of a term's name
     nodes: list[Any] = [merged]
     for part in first["loc"]:
         node = nodes[-1]

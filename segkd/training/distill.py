@@ -1,4 +1,4 @@
-"""What a config may say of distillation: its terms, their schedule, the pixel weighting; and what is made of that."""
+"""What a config may say of distillation: its terms, their schedule, the pixel weighting; and what is built from it."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Named = str | dict[str, Any]
 """A name alone, or ``{name: options}``."""
 by_name = BeforeValidator(lambda said: {said: {}} if isinstance(said, str) else said)
-"""Of options by name: a name alone has none."""
+"""Reads a name alone as ``{name: {}}``, a name without options."""
 NamedBlocks = Annotated[dict[str, Any] | None, by_name]
 
 
@@ -77,12 +77,12 @@ class TermBlock(Block):
         return Term(**made, **said)
 
     def misplaced(self, task: str, places: Collection[str]) -> str | None:
-        """Return what is wrong where the loss reads what another task's models return; the user's own is imported."""
+        """Return what is wrong where the loss reads another task's outputs, else None; the user's own is imported."""
         says = thing("loss", self.loss).says
         place = says.get("reads", "logits")
         named = [side if isinstance(side, list) else [side] for side in (self.student, self.teacher)]
         read = {where.rpartition(":")[2] or place for side in named for where in side}
-        # The places that are no module's path: what this package's losses read of one task or another.
+        # The places that are no module paths: those that this package's losses read by default, of any task.
         of_tasks = {loss.says["reads"] for loss in things("loss").values()}
         if place in places or place not in read or place not in of_tasks:
             return None
@@ -128,25 +128,25 @@ class Distill(Block):
         return {name: block for name, block in (self.terms or {}).items() if block is not None}
 
     def scheduled(self) -> Iterator[str]:
-        """Yield the terms that have a schedule, as far as is known before one of the user's is imported."""
+        """Yield the terms that have a schedule, as far as that is known without importing the user's own."""
         for term, name, options in self._schedules():
             if term or ":" not in name:
                 yield from [term] if term else make("schedule", name, options)
 
     def names_code(self) -> bool:
-        """Whether anything of the user's own is named."""
+        """Whether any code of the user's own is named."""
         of_terms = (named for block in self.named_terms().values() for named in block.named())
         return any(":" in name for _, name, _ in (*of_terms, *self._named()))
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
-        """Yield what is to be made: its keys in a config, and what makes it."""
+        """Yield what is to be built: its keys in a config, and the function that builds it."""
         for name, block in self.named_terms().items():
             yield ("distill", "terms", name), block.build
         yield ("distill", "schedule"), self.build_schedule
         yield ("distill", "pixel_weighting"), self.build_weighting
 
     def misplaced(self, task: str, places: Collection[str], own: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield what reads another task's than these places: its keys in a config, and what is wrong.
+        """Yield what reads places that this task does not have: its keys in a config, and what is wrong.
 
         Losses of the user's own, which are imported for that, are looked at only if ``own``.
         """
@@ -181,7 +181,7 @@ class Distill(Block):
         return weighting
 
     def _schedules(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Return each schedule's term, name and options; the term is empty for a schedule of several."""
+        """Return each schedule's term, name and options; the term is empty for a schedule of several terms."""
         blocks = self.schedule or {}
         several = [name for name in blocks if is_of_terms(name)]
         if several and len(blocks) > 1:
@@ -200,11 +200,11 @@ class Distill(Block):
 
 
 OptionalDistill = Annotated[Distill, BeforeValidator(lambda said: {} if said is None else said)]
-"""Null is nothing that is distilled."""
+"""A null is read as an empty block: nothing is distilled."""
 
 
 def _one(key: str, block: Named) -> tuple[str, dict[str, Any]]:
-    """Return the name and the options of a thing that is written as either."""
+    """Return name and options of what is written as a name, or as ``{name: options}``."""
     if isinstance(block, str):
         return block, {}
     if len(block) != 1:
@@ -224,6 +224,6 @@ def _check(kind: str, name: str, options: dict[str, Any]) -> None:
 
 
 def is_of_terms(name: str) -> bool:
-    """Return whether what stands in the place of a term is the name of a schedule of several."""
+    """Return whether this key, which may also be a term's name, names a schedule of several terms."""
     known = things("schedule").get(name)
     return ":" in name or (known is not None and bool(known.says.get("of_terms")))

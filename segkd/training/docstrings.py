@@ -1,4 +1,4 @@
-"""What a docstring says, in Markdown: the page of methods and the reference of options are made of it."""
+"""Docstrings as Markdown, for the page of methods and the reference of options."""
 
 import inspect
 import re
@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Mapping
 
 HEADS = "Args|Attributes|Config|Example|Raises|Reference|Returns|Shape"
-"""What a docstring's parts are called; before the first is the description."""
+"""The headings of a docstring's parts; the description stands before the first."""
 
 
 def parts(build: type) -> dict[str, str]:
-    """Return a docstring's parts by their head, without the indent; the description's is empty."""
+    """Return a docstring's parts by their heading, without the indent; the description's heading is empty."""
     text = f":\n{inspect.cleandoc(build.__doc__ or '')}"
     _, description, *others = re.split(rf"^({HEADS}|):(?=\s)", text, flags=re.MULTILINE)[1:]
     found = dict(zip(others[::2], map(inspect.cleandoc, others[1::2]), strict=True))
@@ -18,7 +18,7 @@ def parts(build: type) -> dict[str, str]:
 
 
 def arguments(build: type) -> dict[str, str]:
-    """Return what the ``Args`` of a class's docstring say, and of those that it inherits from."""
+    """Return what the ``Args`` in the docstrings of a class and its bases say, by argument, as Markdown."""
     text = "\n".join(parts(owner).get("Args", "") for owner in reversed(build.__mro__))
     entries = re.findall(r"^(\w+): (.*(?:\n .*)*)", text, flags=re.MULTILINE)
     return {
@@ -28,11 +28,11 @@ def arguments(build: type) -> dict[str, str]:
 
 
 def prose(text: str, anchors: Mapping[str, str]) -> str:
-    """Return a description as Markdown: indented formulas fenced, classes linked, the rest not taken for marks.
+    """Return a description as Markdown: indented formulas fenced, classes linked, special characters escaped.
 
     Args:
         text: paragraphs, lists, tables with pipes, and formulas indented by four.
-        anchors: where on the page there is a section of a class, by the class's name.
+        anchors: by a class's name the anchor of its section on the page.
     """
     blocks = []
     for block in re.split(r"\n{2,}(?!    )", text):

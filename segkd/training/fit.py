@@ -1,4 +1,4 @@
-"""One fit by PyTorch Lightning: its Trainer, the loaders, going on from a checkpoint."""
+"""One fit by PyTorch Lightning: its Trainer, the loaders, resuming from a checkpoint."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ from segkd.training.task import Task
 
 
 class Fit:
-    """What trains one run: made before anything is written, so that what a machine lacks is known at once."""
+    """Trains one run; made before anything is written, so that what a machine lacks is found at once."""
 
     def __init__(self, task: Task, run: Run, console: Console, stores: Stores | None = None) -> None:
         self.task, self.config, self.run = task, task.config, run
@@ -47,7 +47,7 @@ class Fit:
             config,
             val_check_interval=every * settings.accumulate,
             check_val_every_n_epoch=None,
-            # What was written after the checkpoint, before the run stopped, is hidden.
+            # Events written after the checkpoint, before the run stopped, are hidden.
             logger=_Events(
                 run.directory, name="", version="", default_hp_metric=False, purge_step=self.checkpoints.step + 1
             ),
@@ -66,7 +66,7 @@ class Fit:
     def __call__(self, module: DistillModule) -> dict[str, Any]:
         """Train from the last checkpoint, or from the start, to the end, and return what the best validation measured.
 
-        Its ``step`` is among it; what the last one measured is in ``module.measured``.
+        The result includes its ``step``; what the last validation measured is in ``module.measured``.
         """
         settings, found = self.config.trainer, self.checkpoints
         if found.path is not None:
@@ -87,7 +87,7 @@ class Fit:
         loader = self.task.train_loader(self.train_set, seen, rank, world)
         validation = self.task.val_loader(self.val_set, rank, world)
         if settings.compile:
-            # Where torchvision's losses index with a mask, tracing fails, is reported, and goes on behind it.
+            # torchvision's losses index with a mask: tracing fails there, warns, and continues after it.
             warnings.filterwarnings("ignore", message=r"Error detected in \w+Backward")
             for distiller in module.distillers:
                 distiller.compile()
@@ -106,18 +106,18 @@ class Fit:
         return found.best
 
 
-# Parts of the names of Lightning's strategies whose processes do not begin with the command: ddp_spawn, ddp_fork,...
+# Parts of the names of Lightning's strategies whose processes do not run the command: ddp_spawn, ddp_fork, ...
 _WITHIN = {"spawn", "fork", "notebook"}
 
 
 def lay_out(module: nn.Module, config: Config) -> None:
-    """Lay the weights out in memory as the config says; convolutions give their maps as their weights lie."""
+    """Set the weights' memory format as the config says; convolutions return maps in the format of their weights."""
     if config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
 
 
 def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
-    """Return Lightning's Trainer as the config's ``trainer`` block says, and quiet; raises where it cannot be had."""
+    """Return Lightning's Trainer as the config's ``trainer`` block says, silenced; raise where it cannot be made."""
     settings = config.trainer
     if _WITHIN.intersection(settings.strategy.split("_")):
         raise SegkdError(
@@ -128,7 +128,7 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning_utilities")
     warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step\(\)).*")
-    # DDP says so of 1x1xN kernels, whose strides may be written in two ways.
+    # DDP warns of this for 1x1xN kernels, whose strides may be written in two ways.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     same = ("max_steps", "accelerator", "devices", "num_nodes", "strategy", "precision")
     off = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
@@ -142,7 +142,7 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
     }
     try:
         trainer = pl.Trainer(**(options | arguments))
-    # What a kind of device needs may not be installed, and Lightning refuses some in ways of its own.
+    # A library for the device may be missing, and Lightning refuses some settings with errors of other types.
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise SegkdError(f"{config.name}: trainer: {' '.join(str(error).split())}") from None
     check_machines(config.name, trainer)
@@ -150,13 +150,13 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
 
 
 class _Events(TensorBoardLogger):
-    """Writes the events alone: the run's config.yaml says what Lightning's empty hparams.yaml would."""
+    """Writes events only: the run's config.yaml replaces Lightning's hparams.yaml, which would be empty."""
 
     def save(self) -> None:
         """Leave hparams.yaml out."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars; Lightning would call each error, a full disk too, one of their types."""
+        """Write scalars; Lightning reports any error, a full disk too, as one of their types: the cause is raised."""
         try:
             super().log_metrics(dict(metrics), step)
         except ValueError as error:
@@ -165,6 +165,6 @@ class _Events(TensorBoardLogger):
             raise
 
     def finalize(self, status: str) -> None:
-        """Close the file; where an error has ended the run, it is that which counts."""
+        """Close the file; where the run failed, an error here does not hide its own."""
         with contextlib.suppress(*() if status == "success" else (OSError,)):
             super().finalize(status)

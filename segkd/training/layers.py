@@ -1,4 +1,4 @@
-"""What a config says before it is checked: its bases, itself, and what changes it, laid over each other."""
+"""Merging a config before it is checked: its bases, itself, and the changes to it, one layer over the other."""
 
 import functools
 import os
@@ -13,9 +13,9 @@ from segkd.errors import SegkdError, nearest
 from segkd.resources import resource_dir
 from segkd.training.distill import is_of_terms
 
-# So many files at most make a config, each counted as often as it is a base.
+# The most files that may make a config; one counts each time that it is a base.
 MAX_FILES = 50
-# So many values at most may one value stand for, through ``${...}`` and what that refers to.
+# The most values that one value may stand for, through ``${...}`` and what that refers to.
 MAX_REFERENCES = 1000
 _ABSENT = object()
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.-]+)\s*\}")
@@ -25,14 +25,14 @@ class Layer(NamedTuple):
     """Some keys, nested as in a file, and where they come from."""
 
     name: str
-    """A file's path, ``the command line`` or ``the keywords``."""
+    """A file's path, ``the command line``, ``the keywords`` or ``teacher.overrides``."""
     keys: dict[str, Any]
     folder: Path
     """What paths in it are relative to."""
 
 
 def read_layers(path: Path, content: Any = _ABSENT, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """Return a file's bases, in order, then the file itself, or what is given in its place."""
+    """Return a file's bases, in order, then the file itself, or ``content`` in its place."""
     if path.resolve() in seen:
         raise SegkdError(f"{path}: its bases go round in a circle")
     content = read_yaml(path) if content is _ABSENT else content
@@ -76,9 +76,9 @@ def plain(value: Any) -> Any:
 
 
 def changes_of(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
-    """Return the changes of ``key.path=value`` texts, or of values or blocks by key or dotted key; a later one wins.
+    """Return the layers of changes: ``key.path=value`` texts, or values or blocks by (dotted) key; a later one wins.
 
-    Blocks that are emptied (``student.options={}``) come first, so that ``student.options.x=1`` can go beside.
+    The first layer empties blocks (``student.options={}``), so that ``student.options.x=1`` can be given as well.
     """
     name = "the keywords" if isinstance(overrides, Mapping) else "the command line"
     keys: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def _parsed(text: str) -> tuple[str, Any]:
 
 
 def merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Lay the layers over each other, and put what ``${...}`` refers to in its place."""
+    """Merge the layers, later ones over earlier ones, and replace each ``${...}`` by what it refers to."""
     merged: dict[str, Any] = functools.reduce(overlay, (layer.keys for layer in layers), {})
     if not any(isinstance(value, str) and "${" in value for value in leaves(merged).values()):
         return merged
@@ -129,23 +129,23 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
     return cast(dict[str, Any], resolved)
 
 
-# Blocks of one name and its options: with another name the lower one's options go.
+# Blocks of one name and its options: another name drops the lower layer's options.
 _NAMING = ("connector", "pixel_weighting")
-# What a term says beside the options of its loss.
+# A term's keys beside its loss's options.
 _OF_TERMS = ("loss", "weight", "share", "student", "teacher", "connector", "size")
 _OF_ANY_FAMILY = ("config", "overrides", "class_map", "partial", "checkpoint")
-_DEFAULTS = ("smp", "detectors")  # what a block that names no family is of
-# What a teacher's config leaves to be said.
+_DEFAULTS = ("smp", "detectors")  # the family of a block that names none
+# What may be said of a teacher beside its config.
 _BESIDE_CONFIG = ("overrides", "auxiliary", "auxiliary_fit", "class_map", "partial")
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of both; blocks are merged key by key, and where both have a value that of ``above`` stands.
+    """Return the keys of both; blocks are merged key by key, elsewhere the value of ``above`` wins.
 
-    An empty block (``{}``) takes out what the lower one has. What belongs to a choice goes with it: another ``arch``
-    leaves the ``options`` of the lower one out, another ``family`` all that describes the model, another ``loss`` its
-    loss's, another connector, pixel weighting or schedule that one's; and of a teacher's checkpoint and config, of
-    ``teacher`` and ``teachers``, and of a term's ``weight`` and ``share``, each leaves the other out.
+    An empty block (``{}``) takes out what the lower one has. What belongs to a choice is dropped with it: another
+    ``arch`` drops the lower ``options``, another ``family`` all that describes the model, another ``loss``, connector,
+    pixel weighting or schedule its options. A teacher's ``checkpoint`` and ``config``, ``teacher`` and ``teachers``,
+    and a term's ``weight`` and ``share`` drop each other.
     """
     merged = _without_outdated(below, above)
     for key, value in above.items():
@@ -195,7 +195,7 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
 
 
 def source(keys: Sequence[str], layers: Sequence[Layer]) -> Layer:
-    """Return the last layer that has the key, else the last that has the longest part of its path, else the last."""
+    """Return the last layer with the key, else the last with the longest part of its path, else the last file."""
     for length in range(len(keys), 0, -1):
         for layer in reversed(layers):
             node: Any = layer.keys
@@ -207,7 +207,7 @@ def source(keys: Sequence[str], layers: Sequence[Layer]) -> Layer:
 
 
 def where(keys: Sequence[str], layers: Sequence[Layer]) -> str:
-    """Return which layer says something, and under which keys: how messages begin."""
+    """Return how a message about a key begins: the layer that sets it, and the key."""
     return f"{source(keys, layers).name}: {'.'.join(keys)}"
 
 
@@ -231,7 +231,7 @@ def leaves(node: Any, within: Any = dict | list, path: str = "") -> dict[str, An
 
 
 def _check_references(name: str, merged: dict[str, Any]) -> None:
-    """Raise where a value stands for too many others: references that double thirty times over never end."""
+    """Raise where a value stands for too many others: references that double thirty times would never end."""
     values, weights = leaves(merged), dict[str, int]()
 
     def weigh(path: str, way: tuple[str, ...]) -> int:

@@ -1,4 +1,4 @@
-"""What is measured of a model: the measures that a task has, and models over a config's validation split."""
+"""Measuring models: the measures that a task has, and models on a config's validation split."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ class Measure:
     """One of the values that a task's metrics compute.
 
     Attributes:
-        key: under which they return it.
-        label: how a person calls it.
+        key: under which the metrics return it.
+        label: what a person calls it.
         of_classes: whether it is a list with a value for each class.
-        unit: ``%`` for a share of 1, which is shown in per cent; else what is written behind the number.
-        higher_is_better: whether more of it is better.
+        unit: ``%`` for a fraction of 1, which is shown in per cent; else the unit that headings show.
+        higher_is_better: whether a larger value is better.
     """
 
     key: str
@@ -41,16 +41,16 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """Return the label, with the unit where values are no shares."""
+        """Return the label, with the unit where values are no fractions."""
         return self.label if self.unit == "%" else f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
     def factor(self) -> float:
-        """Return what a value is multiplied by where it is shown."""
+        """Return what a value is multiplied by to be shown."""
         return 100.0 if self.unit == "%" else 1.0
 
     def shown(self, value: float | None, sign: str = "") -> str:
-        """Return a value as a person reads it, a dash where nothing was measured; with ``+`` always with its sign."""
+        """Return a value as text, a dash where nothing was measured; ``sign="+"`` shows the sign of all values."""
         if value is None or math.isnan(value):
             return "-"
         return format(self.factor * value, f"{sign}.{2 if self.unit == '%' else 3}f")
@@ -64,8 +64,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the models of a run directory, or those of a config: teachers, and its student where it is trained.
 
-    The folder of a saved student alone does as well: it is measured over the data set that it names, or that
-    ``data.dataset`` among the overrides does.
+    The folder of a saved student works too: it is measured on the data set that it names, or on the overrides'
+    ``data.dataset``.
 
     Returns:
         ``classes``, and for each of ``teacher`` and ``student`` that exists what was measured, ``teachers`` by name
@@ -92,7 +92,7 @@ def evaluate(
     if is_trained:
         run.check_student(config, overrides)
     dataset_of(config)
-    # They load torch: a wrong key is told without waiting for that.
+    # Imported here, since they load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
     from segkd.training.teacher import TeachersOf, teacher_configs
 
@@ -121,9 +121,9 @@ def measure(
     device: "torch.device | None" = None,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
-    """Return what the task's metrics say of a model, the student or a teacher by its name, over the validation split.
+    """Return the task's metrics of a model on the validation split; ``name`` is ``student`` or the teacher's.
 
-    It runs where ``trainer.accelerator`` says unless a device is given. Of the console see `evaluate`.
+    It runs where ``trainer.accelerator`` says unless a device is given. Progress is shown on the console, if any.
     """
     import torch
     from pytorch_lightning.utilities import move_data_to_device
@@ -132,7 +132,7 @@ def measure(
 
     device = device or device_of(task.config)
     network = network.to(device).eval()
-    # The process that measures does so alone, also where others run beside it.
+    # Not synchronised: this process measures alone, also where others run beside it.
     metrics = task.metrics(sync_on_compute=False).to(device)
     with torch.no_grad():
         loader = task.val_loader(task.val_set())

@@ -12,13 +12,13 @@ GROUPS = ("Losses on logits", "Losses on features", "Losses of detectors", "Pixe
 
 
 def methods() -> list[Thing]:
-    """Return all that have a section, in their order on the page."""
+    """Return all methods that have a section, in their order on the page."""
     found = [method for kind in SECTIONED for method in things(kind).values()]
     return sorted(found, key=lambda method: GROUPS.index(_group(method)))
 
 
 def heading(method: Thing) -> str:
-    """Return what a method's section is called: its class."""
+    """Return the title of a method's section: its class's name."""
     return method.place.partition(":")[2]
 
 
@@ -53,7 +53,7 @@ def _group(method: Thing) -> str:
 
 
 def owners_of(method: Thing) -> list[type]:
-    """Return a method's class after those of its file that it derives from, which have sections too."""
+    """Return a method's class, after its bases in the same file, which have sections too."""
     build = method.load()
     return [owner for owner in build.__mro__[::-1] if owner.__module__ == build.__module__]
 
@@ -87,7 +87,7 @@ def _section(owner: type, method: Thing, anchors: dict[str, str]) -> list[str]:
 
 
 def _public(owner: type) -> str:
-    """Return where a class is imported from: the package of its file, where that has it."""
+    """Return where a class is imported from: its package if that has it, else its module."""
     package = owner.__module__.rpartition(".")[0]
     has_it = getattr(importlib.import_module(package), owner.__name__, None) is owner
     return f"{package if has_it else owner.__module__}.{owner.__name__}"

@@ -16,9 +16,9 @@ HEAD = ("method", "in a config", "reads", "needs", "store", "trains along", "mem
 
 
 def with_methods(page: str, costs: str) -> str:
-    """Return the page with what stands between its two comments made anew: the table, then the sections.
+    """Return the page with the text between its two comments generated anew: the table, then the sections.
 
-    A method's gain here is from the page's rows ``| data | method | gain |`` of its class or that of its base.
+    A method's gain in our runs is read from the page's rows ``| data | method | gain |`` of its class or its bases.
 
     Args:
         page: the page of methods.
@@ -59,7 +59,7 @@ def _gain(names: set[str], page: str) -> str:
 
 
 def _memory(name: str, costs: str) -> str:
-    """Return the peak where a loss was measured first."""
+    """Return a loss's peak memory from the first row in which it was measured; empty without one."""
     rows = (line.strip("| ").split(" | ") for line in costs.splitlines())
     return next((f"{row[3]} MiB at {row[1]}" for row in rows if row[0] == f"`{name}`" and len(row) == 7), "")
 

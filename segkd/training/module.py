@@ -36,23 +36,23 @@ class DistillModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.task, self.config, self.distiller = task, task.config, distiller
-        self.teachers = dict(teachers or {})  # no module's child: they are in neither parameters() nor state_dict()
+        self.teachers = dict(teachers or {})  # a dict, no submodules: they are in neither parameters() nor state_dict()
         self.distillers, self.stage = [distiller, *later], 0
         self.borders = [0, *(ends_of(task.config) if later else [task.config.trainer.max_steps])]
-        # Of every stage what it trains beside the student, whichever distiller is at work.
+        # What each stage trains beside the student, whichever distiller is active.
         self._beside = [
             [each.connectors, each.losses, *([each.balance] if each.balance is not None else [])]
             for each in self.distillers
         ]
         for each in self.distillers:
             if each.balance is not None:
-                each.balance.reuse = True  # each loss gets one backward pass here, to what the optimiser moves
+                each.balance.reuse = True  # each loss has one backward pass here, with respect to parameters alone
         if later:
             self.parts = nn.ModuleList(map(nn.ModuleList, self._beside))
         self._checked_every: int | float | None = None
         self.metrics = task.metrics()
         self.latest_loss: float | None = None
-        """As it was last logged; None before that, after resuming too."""
+        """The loss that was last logged; None before the first, after resuming too."""
         self.measured: dict[str, Any] = {}
         """What the last validation measured: what the task's metrics compute."""
         # The step at which each value was first not finite: kept on the device, read when logging.
@@ -60,17 +60,17 @@ class DistillModule(pl.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the optimiser steps that are done, of those of the stage."""
+        """Fraction of the stage's optimiser steps that are done, in [0, 1]."""
         first, last = self.borders[self.stage : self.stage + 2]
         return (self.global_step - first) / (last - first)
 
     def enter(self, step: int) -> None:
-        """Put the distiller of the stage to work that a step, counted from 0, belongs to."""
+        """Switch to the stage, and its distiller, that a step (counted from 0) belongs to."""
         self.stage = min(bisect.bisect(self.borders, step), len(self.distillers)) - 1
         self.distiller = self.distillers[self.stage]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin a stage: with its distiller, and its own course of the learning rate; the optimiser's state goes on."""
+        """At a stage's first step, switch to its distiller and learning-rate schedule; the optimiser's state stays."""
         if self._checked_every is not None:
             self.trainer.val_check_batch, self._checked_every = self._checked_every, None
         if self.global_step in self.borders[1:-1]:
@@ -100,7 +100,7 @@ class DistillModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Run the distiller on one batch."""
-        # Dropout draws from the batch's number alone, so that a resumed run goes on as if it had never stopped.
+        # Dropout depends on seed, batch and process alone, so that a resumed run goes on as if it had never stopped.
         torch.manual_seed(draw_seed(self.config.seed, batch_idx, self.global_rank))
         progress = self.progress
         out: DistillOutput = self.distiller(
@@ -111,7 +111,7 @@ class DistillModule(pl.LightningModule):
             teacher_images=batch.get("image_teacher"),
         )
         self._watch(out)
-        if self.trainer.world_size > 1:  # DDP waits for a gradient of each parameter, also of what only others train
+        if self.trainer.world_size > 1:  # DDP waits for the gradient of each parameter, also of other stages'
             out.loss = out.loss + sum(0.0 * parameter.sum() for parameter in self._idle())
         settings, step = self.config.trainer, self.global_step + 1
         ends_step = (batch_idx + 1) % settings.accumulate == 0
@@ -120,7 +120,7 @@ class DistillModule(pl.LightningModule):
         return out.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave alone what only other stages train, which weight decay would move; clip losses' layers that say so."""
+        """Exclude what only other stages train, which weight decay would move; clip losses' layers that ask for it."""
         for parameter in self._idle():
             parameter.grad = None
         for loss in self.distiller.losses.values():
@@ -128,7 +128,7 @@ class DistillModule(pl.LightningModule):
                 nn.utils.clip_grad_norm_(loss.parameters(), most)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Have the end of a stage validated; that of the run is seen to elsewhere."""
+        """Have a validation at the end of a stage; `Fit` sees to that at the end of the run."""
         if self.global_step in self.borders[1:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
             self._checked_every, self.trainer.val_check_batch = self.trainer.val_check_batch, 1
 
@@ -149,26 +149,26 @@ class DistillModule(pl.LightningModule):
             dist.broadcast(buffer, 0)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count the student's predictions."""
+        """Add the student's predictions to the metrics."""
         self.task.count(self.metrics, cast(Network, self.distiller.student), batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sum the metrics over processes and log what they say."""
+        """Sum the metrics over processes and log them."""
         self.measured = self.metrics.compute()
         self.metrics.reset()
         values = {key: value for key, value in self.task.scalars(self.measured).items() if value == value}
         score = f"val/{self.task.score.key}"
-        if score in values:  # once more under what TensorBoard puts first: it orders groups by name, capitals before
+        if score in values:  # repeated in the group that TensorBoard shows first: it sorts them by name, capitals first
             values[f"Overview/{score}"] = values[score]
         self.write(values, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the last validation measured, which ends the result of a run that is resumed after its last step."""
+        """Add what the last validation measured, which a run resumed after its end returns, and the run's length."""
         checkpoint["measured"] = self.measured
         checkpoint["max_steps"] = self.config.trainer.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back; where the run is to be of another length now, put the rates of such a run in."""
+        """Restore what was measured; if the run's length has changed, set the learning rates for the new length."""
         self.measured = checkpoint["measured"]
         if len(self.distillers) > 1:
             self.enter(max(checkpoint["global_step"] - 1, 0))
@@ -184,7 +184,7 @@ class DistillModule(pl.LightningModule):
         _take_rates(checkpoint["optimizer_states"][0]["param_groups"], fresh["optimizer"])
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and the learning rate's course, stepped with it."""
+        """Return the optimiser and the learning-rate schedule, which is stepped with it."""
         settings = self.config.optimizer
         student = cast(Network, self.distiller.student)
         modules = [student, *itertools.chain(*self._beside)]
@@ -193,12 +193,12 @@ class DistillModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return the learning rate's course over the stage."""
+        """Return the learning-rate schedule of the current stage."""
         first, last = self.borders[self.stage : self.stage + 2]
         return make_scheduler(optimizer, self.config.optimizer, last - first)
 
     def stop_if_bad(self) -> None:
-        """Raise `SegkdError` if a term was not finite, at the first such step; reads from the device."""
+        """Raise `SegkdError` with the first step at which a term was not finite, if any; waits for the device."""
         if not self._first_bad:
             return
         found = torch.stack(list(self._first_bad.values()))
@@ -236,13 +236,13 @@ class DistillModule(pl.LightningModule):
         self.write(values, step)
 
     def write(self, values: dict[str, float], step: int) -> None:
-        """Write scalars to TensorBoard, at the number of steps that were done with them."""
+        """Write scalars to TensorBoard under the number of steps that are done."""
         # Not by Lightning's log_dict, which would put a step's values one step too early.
         if self.logger is not None:
             self.logger.log_metrics(values, step)
 
     def _watch(self, out: DistillOutput) -> None:
-        # As they enter the loss: a finite value may overflow under its weight.
+        # With their weights: a finite value may overflow when it is multiplied.
         weighted = {name: out.weights[name] * value for name, value in out.terms.items()}
         for name, value in {**weighted, "loss": out.loss.detach()}.items():
             first = self._first_bad.get(name, torch.tensor(_NEVER, device=value.device))
@@ -251,7 +251,7 @@ class DistillModule(pl.LightningModule):
 
 
 def _take_rates(groups: list[dict[str, Any]], fresh: torch.optim.Optimizer) -> None:
-    """Give the groups of an optimiser all settings of another's."""
+    """Copy all settings but the parameters from another optimiser's groups."""
     for old, new in zip(groups, fresh.param_groups, strict=True):
         old.update({key: value for key, value in new.items() if key != "params"})
 

@@ -1,4 +1,4 @@
-"""What a person names as a model: a run, a student's folder, or a config."""
+"""Opening what a person names as a model: a run, a student's folder, or a config."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from segkd.training.tasks import task_of
 
 @dataclass
 class OpenedModel:
-    """A model, by the name that it was given, and where it comes from."""
+    """A model, the name that it was asked for by, and where it comes from."""
 
     name: str
     network: Network
@@ -31,7 +31,7 @@ class OpenedModel:
     home: Path
     """The run's directory, or the student's folder."""
     config: Config | None = None
-    """Of the run, with the changes that were asked for; None of a student's folder alone."""
+    """The run's, with the changes that were asked for; None for a student's folder alone."""
 
     @functools.cached_property
     def task(self) -> Task | None:
@@ -48,11 +48,11 @@ def open_model(
         target: the directory of a finished run, the folder of a saved student, or a config: the student of its finished
             run, or where there is none that of ``student.checkpoint``.
         overrides: changes to the config, see `load_config`, such as where the data lie now.
-        needs_config: whether a run's config is read; it always is where it names code that the student is made by.
+        needs_config: whether a run's config is read; it is read anyway where the user's own code builds the student.
 
     Raises:
-        SegkdError: there is no such thing, the run is not finished, there are changes but no config, or of the student
-            that a run has trained, or the model cannot be opened.
+        SegkdError: there is no such model; the run is not finished; there are changes, but no config, or they are of
+            the student that a run has trained; or the model cannot be opened.
     """
     name, path = str(target), Path(target)
     run = run_at(path)
@@ -77,17 +77,17 @@ def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None 
     """Open a student: a run directory, the ``student`` folder in it, or a config: that of its finished run.
 
     Args:
-        path: of the folder, which may be a stranger's: nothing in it can name code or a place to fetch something from;
-            or a config, which may.
-        build: what makes the module, of a folder's student whose module is made by one's own code, which the folder
-            cannot name: ``package.module:name`` or the function itself.
-        own: ``family`` and ``task``, where these are one's own.
+        path: a folder, which may be a stranger's: nothing in it can name code or a place to fetch something from; or
+            a config, which can.
+        build: makes the module of a student in a folder that is built by the user's own code, which the folder cannot
+            name: ``package.module:name`` or the function itself.
+        own: ``family`` and ``task``, where these are the user's own.
 
     Returns:
         The network in eval mode.
 
     Raises:
-        OwnCode: a folder's student is made by code of one's own, and that is not given.
+        OwnCode: a folder's student is built by the user's own code, and that is not given.
         SegkdError: there is no student, its files are unreadable or do not belong together, or a value in them is
             none that a student has.
     """
@@ -97,7 +97,7 @@ def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None 
 
 
 def run_at(path: Path) -> Run | None:
-    """Return the run that a directory is, or that it is the student's folder in; None where it is neither."""
+    """Return the run in a directory, or the run whose student lies there; None where it is neither."""
     run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
     return None if run is None or (run.directory != path and path.name != run.student.name) else run
 

@@ -1,4 +1,4 @@
-"""The optimiser with its two learning rates, and the learning rate's course over the steps."""
+"""The optimiser with its two learning rates, and the learning-rate schedule."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from segkd.training.schema import Optimizer
 def parameter_groups(
     modules: Iterable[nn.Module], settings: Optimizer, encoders: Sequence[str] = ("encoder",)
 ) -> list[dict[str, Any]]:
-    """Return the groups ``encoder`` (parts of these paths) and ``head`` (the rest); an empty one is left out.
+    """Return the groups ``encoder`` (parameters below these paths) and ``head`` (all others); no empty ones.
 
     Where the settings treat biases apart, ``encoder_bias`` and ``head_bias`` hold those of convolutions and linear
     layers, with their own rate and weight decay.

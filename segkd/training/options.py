@@ -1,4 +1,4 @@
-"""The options that a config gives to what it names: checked against the parameters, and what is made of them."""
+"""The options that a config gives to what it names: checked against its parameters, and used to make it."""
 
 import functools
 import inspect
@@ -21,13 +21,13 @@ from segkd.registry import KINDS, Thing, said, thing
 
 
 def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a thing, each of its type, or raise a SegkdError: all that is known before it is made."""
+    """Return options converted to the types of a thing's parameters; raise a SegkdError where one does not fit."""
     where, known = f"{KINDS[thing.kind].noun} {thing.name!r}", thing.options()
     if options and thing.header is None:
         raise SegkdError(f"{where} is an object, used as it is: it takes no options, got {', '.join(options)}")
     parameters = inspect.signature(thing.header).parameters.values() if thing.header is not None else ()
     kinds = {parameter.kind for parameter in parameters}
-    # Torch's modules take no other options, though their constructor is written so.
+    # Constructors of torch's modules are written with *args and **kwargs, but take no other options.
     is_open = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
     for key in options:
         if key not in known and not is_open:
@@ -49,7 +49,7 @@ def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hints(header: Callable[..., Any] | None) -> dict[str, Any]:
-    """Return the types of the parameters, of those that say any that can be told."""
+    """Return the types of the annotated parameters; none where they cannot be told."""
     try:
         return get_type_hints(header.__init__ if inspect.isclass(header) else header)
     except Exception:  # the user's annotations may be any text
@@ -57,7 +57,7 @@ def hints(header: Callable[..., Any] | None) -> dict[str, Any]:
 
 
 def _checkable(hint: Any) -> Any:
-    """Return a type, or any for one that no value of a config is of, such as a module of torch."""
+    """Return a type, or ``Any`` for one that no value in a config can have, such as a torch module."""
     try:
         TypeAdapter(hint)
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
@@ -68,8 +68,8 @@ def _checkable(hint: Any) -> Any:
 def make(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """Return what a config means by a name and its options.
 
-    A class is made with the options; a function is itself, with the options as keywords; any other object of the
-    user's is itself. A connector, class or function, waits for the numbers of channels.
+    A class is made with the options; a function is returned with the options bound as keywords; any other object of the
+    user's is returned as it is. A connector, class or function, is bound too: the numbers of channels come later.
 
     Raises:
         SegkdError: there is none of this name, an option does not fit, or the user's code raises an error.

@@ -1,4 +1,4 @@
-"""Which of the processes of one training this is, and how those of several machines find each other."""
+"""The first of the processes of one training, and how those of several machines find each other."""
 
 import os
 
@@ -8,16 +8,17 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from segkd.errors import SegkdError
 
 FOUND_BY = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-"""What a person sets on each machine; torchrun and SLURM set what they need themselves."""
+"""Environment variables that the user sets on each machine; torchrun and SLURM set what they need themselves."""
 
 
 def is_first(machines: int) -> bool:
-    """Whether this process makes the run's directory and says what happens; raises where NODE_RANK is no number.
+    """Whether this is the process that makes the run's directory and prints; raises where NODE_RANK is no number.
 
-    As the environment has it: Lightning's own rank is that within the machine, and then that of the last Trainer made.
+    Read from the environment: Lightning's own rank is first that within the machine, then that of the last Trainer.
 
     Args:
-        machines: of the training. A teacher of one machine is trained by whichever takes its run's lock first.
+        machines: how many the training has. With 1, of machines on which the command is started separately each has a
+            first process: a teacher that trains on one machine is trained by whichever takes its run's lock first.
     """
     ranks = (os.environ.get(variable) for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = next((rank for rank in ranks if rank is not None), "0")
@@ -33,7 +34,7 @@ def _machine() -> int:
 
 
 def check_machines(name: str, trainer: Trainer) -> None:
-    """Raise where several machines are wanted and nothing says how they find each other: each would wait for ever."""
+    """Raise where several machines are wanted but cannot find each other: each would wait for the others for ever."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.num_nodes == 1 or not isinstance(environment, LightningEnvironment):
         return

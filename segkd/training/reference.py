@@ -122,7 +122,7 @@ def _section(path: str, of_task: dict[str, Schema], paths: dict[str, str]) -> li
 
 
 def _blocks(path: str, block: Schema, defined: dict[str, Schema]) -> Iterator[tuple[str, Schema]]:
-    """Yield a block and those in it, by where a config has them."""
+    """Yield a block and the blocks in it, each with its dotted path in a config."""
     yield path, block
     for key, schema in block["properties"].items():
         for inner, name in _references(key if path == ROOT else f"{path}.{key}", schema):
@@ -130,7 +130,7 @@ def _blocks(path: str, block: Schema, defined: dict[str, Schema]) -> Iterator[tu
 
 
 def _references(path: str, schema: Schema) -> Iterator[tuple[str, str]]:
-    """Yield the blocks that a key's value may be, or may hold under names of the user's."""
+    """Yield the blocks that a key's value may be, or may hold under names that the user chooses."""
     if "$ref" in schema:
         yield path, schema["$ref"].rpartition("/")[2]
     for choice in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])):

@@ -1,4 +1,4 @@
-"""A run's result: what was measured as the rows that a person reads, where it was made, and its file."""
+"""A run's result: its measures as rows of a table, the environment that it was made in, and its file."""
 
 import contextlib
 import importlib.metadata
@@ -21,10 +21,10 @@ _OURS = ("segkd", "torch", "torchvision", "pytorch-lightning", "segmentation-mod
 
 
 def measures_of(result: Mapping[str, Any]) -> "tuple[Measure, ...]":
-    """Return what a result's task measures, the score first; raises a SegkdError where it holds none of any task's."""
+    """Return the measures of a result's task, the score first; raises a SegkdError where it has none of any task."""
     if "task" in result:
         return task_type(result["task"]).measures
-    # As version 0.1 wrote it.
+    # Version 0.1 did not write the task.
     for name in registry.things("task"):
         measures = task_type(name).measures
         if any(measures[0].key in measured for measured in models_of(result).values()):
@@ -33,7 +33,7 @@ def measures_of(result: Mapping[str, Any]) -> "tuple[Measure, ...]":
 
 
 def models_of(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what was measured of each model by its name: the teachers in their order, then the student."""
+    """Return what was measured of each model, by name: the teachers in their order, then the student."""
     teachers = result.get("teachers") or {"teacher": result.get("teacher")}
     return {name: found for name, found in {**teachers, "student": result.get("student")}.items() if found}
 
@@ -73,13 +73,13 @@ def environment() -> dict[str, Any]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise `SegkdError` unless a file can be written here: known before hours are spent on what goes into it."""
+    """Raise `SegkdError` unless a file can be written here: checked before hours are spent on its content."""
     if path.is_dir() or not path.parent.is_dir():
         raise SegkdError(f"{path} cannot be written: there is no folder {path.parent}, or it is a folder itself")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that programs read; what is not a number stands there as null."""
+    """Write a JSON file, with null in place of NaN."""
 
     def without_nan(node: Any) -> Any:
         if isinstance(node, Mapping):

@@ -27,7 +27,7 @@ from segkd.training.schema import Config
 
 
 class Run:
-    """The paths and the state of one run; nothing is made or read yet."""
+    """The paths and the state of one run; making this object neither writes nor reads anything."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -46,7 +46,7 @@ class Run:
         return cls(Path(config.runs) / config.name)
 
     def auxiliary_of(self, teacher: str) -> Path:
-        """Return where the auxiliary head lies that this run has trained on a teacher."""
+        """Return the file of the auxiliary head that this run has trained for a teacher."""
         return self.directory / f"{teacher}_auxiliary.safetensors"
 
     @property
@@ -60,7 +60,7 @@ class Run:
         return self.last.is_file() or self.previous.is_file()
 
     def config(self, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-        """Return the config that the run was started with, and changes to it, see `load_config`."""
+        """Return the config that the run was started with, with these changes, see `load_config`."""
         if not self.directory.exists():
             raise no_run(self.directory)
         if not self.config_file.is_file():
@@ -68,7 +68,7 @@ class Run:
         return load_config(str(self.config_file), overrides, build=False)
 
     def check_student(self, config: Config, overrides: Sequence[str] | Mapping[str, Any]) -> None:
-        """Raise where the changes that made `config` ask for another student than the one that this run has saved."""
+        """Raise where the overrides, part of ``config``, ask for another student than this run has saved."""
         asked = changes_of(overrides)[-1].keys.get("student")
         if not asked:
             return
@@ -92,7 +92,7 @@ class Run:
         return result
 
     def rows(self, *numbers: str) -> list[dict[str, str]]:
-        """Return the validations that ``metrics.csv`` holds, each as its columns' text, of these columns numbers."""
+        """Return the rows of ``metrics.csv``, as text; raise unless the columns ``numbers`` hold numbers or nothing."""
         try:
             text = self.metrics.read_bytes().decode()
             rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -111,12 +111,12 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keep other processes from making or training this run; what holds it lets go however it ends.
+        """Hold the run's lock, so that no other process makes or trains it; it is released even if this one is killed.
 
-        The directory is made if absent. Where this process holds the run already, it goes on holding it. If another
-        has it, `waiting` is called and that one waited for; without it a `SegkdError` says so.
+        The directory is made if absent. This process may hold the lock several times. If another process holds it,
+        ``waiting`` is called and the lock waited for; without ``waiting`` a `SegkdError` is raised.
         """
-        # One object for each path, which may be acquired again: a teacher's is held when its training begins.
+        # One lock object for each path can be acquired again: a teacher's is held when its training begins.
         lock = FileLock(self._lock, is_singleton=True)
         made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
@@ -153,7 +153,7 @@ class Run:
             )
         if self.directory.is_dir() and any(path != self._lock for path in self.directory.iterdir()):
             raise SegkdError(f"{self.directory} holds other files: choose another name=...")
-        # What is there of the path must let the rest be made: known now, not after the teacher's training.
+        # The folders that are missing must be possible to make: checked now, not after the teacher's training.
         there = next(folder for folder in (self.directory, *self.directory.absolute().parents) if folder.exists())
         if not there.is_dir():
             raise SegkdError(f"the run directory {self.directory} cannot be made: {there} is a file; set name or runs")
@@ -167,7 +167,7 @@ class Run:
         self.check_free()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            # The directory holds at most its lock until it is a run: killed in between, it is in nobody's way.
+            # Until config.yaml is there the directory holds at most its lock: killed before, it is in nobody's way.
             scratch = self.directory.with_name(f".{self.directory.name}.tmp")
             write_text(self.config_file, dump_config(config), scratch=scratch)
             self.last.parent.mkdir(exist_ok=True)
@@ -177,7 +177,7 @@ class Run:
             raise SegkdError(f"the run directory {self.directory} cannot be written: {error.strerror}") from None
 
     def change(self, config: Config) -> None:
-        """Replace the config of a run that goes on, if it is another; what was finished is so no longer."""
+        """Replace the config of a resumed run if it has changed, and remove its result: it is not finished any more."""
         if config != self.config():
             write_text(self.config_file, dump_config(config))
         self.result_file.unlink(missing_ok=True)
@@ -201,14 +201,14 @@ HARMLESS = (
     "data.workers",
     "data.max_pixels",
 )
-"""What may change when a run goes on: how far, where and how it is computed, read, measured and logged. Anything else
-says what is learnt: half of it learnt otherwise would be no run that its config describes."""
+"""Keys that may change when a run is resumed: how far, where and how it is computed, read, measured and logged. Any
+other key changes what is learnt: the run would then not be one that its config describes."""
 
 
 def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
-    """Return the config of a run that was begun with changes that it takes when it goes on, else raise.
+    """Return a run's config with these changes; raise unless a resumed run may have all of them, see `HARMLESS`.
 
-    A finished one must be given more ``trainer.max_steps``.
+    A finished run must be given more ``trainer.max_steps``.
     """
     old, new = run.config(), run.config(overrides)
     refused = [key for key in _differing(old, new) if key not in HARMLESS]
@@ -231,7 +231,7 @@ def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Co
 
 
 def changed_keys(mine: Config, theirs: Config) -> list[str]:
-    """Return the dotted keys in which two configs differ, where they are written and how many workers load left out."""
+    """Return the dotted keys in which two configs differ, without folders, workers, threads and the limit of pixels."""
     left, right = settings(mine), settings(theirs)
 
     def counts(key: str) -> bool:

@@ -16,7 +16,7 @@ from segkd.training.teacher_schema import AverageBlock, TeacherBlock, Teachers
 
 
 class Unlabelled(Block):
-    """Images without labels: what a teacher says of them is learnt all the same."""
+    """Images without labels: the terms learn from what a teacher says of them."""
 
     images: PathText | list[PathText] = Field(
         description="pattern such as `extra/*.jpg`, or several, relative to where the data lie, or absolute"
@@ -25,7 +25,7 @@ class Unlabelled(Block):
 
 
 class Data(Block):
-    """What is trained on; how it is augmented is the task's."""
+    """What is trained on; a task adds how it is augmented."""
 
     dataset: PathText = Field(description="name of a shipped data set, or path of a description of one's own")
     root: PathText | None = Field(
@@ -69,7 +69,7 @@ class Data(Block):
 
 
 class Optimizer(Block):
-    """The optimiser, and the learning rate's course."""
+    """The optimiser, and the learning-rate schedule."""
 
     read_where: ClassVar[ReadWhere] = {
         "momentum": ("name", ("sgd",)),
@@ -104,7 +104,7 @@ class Optimizer(Block):
 
 
 class Validation(Block):
-    """When the student is measured; how is the task's."""
+    """When the student is measured; a task adds how."""
 
     every: Count | None = Field(None, description="steps between two validations; default a tenth of all")
     batch_size: BatchSize = Field(1, description="images at once; above 1, those of segmentation must have one size")
@@ -144,7 +144,7 @@ class Config(Block):
     """A whole experiment."""
 
     places: ClassVar[tuple[str, ...]] = ()
-    """What terms can read of what the task's models return; any other name is a module's path."""
+    """Names that terms can read of the outputs of the task's models; any other name is a module path."""
 
     task: str = Field(description="what is trained")
     name: RunName = Field(description="of the run directory")
@@ -206,13 +206,13 @@ class Config(Block):
         return self
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], Callable[[], Any]]]:
-        """Yield what is to be made: its keys in a config, and what makes it."""
+        """Yield what is to be built: its keys in a config, and the function that builds it."""
         yield from self.distill.parts()
         for stage in self.stages or ():
             yield from ((("stages",), make) for _, make in stage.distill.parts())
 
     def without_effect(self) -> list[str]:
-        """Return a line for each setting that does not count, or not in full: who wrote it thinks that it does."""
+        """Return a line for each setting that has no effect, or not its full one, so that the user is told."""
         blocks = {"optimizer": self.optimizer, "validation": self.validation}
         found = [
             f"{name}.{key} has no effect: it counts where {name}.{where}"
@@ -225,11 +225,11 @@ class Config(Block):
         return found
 
     def names_code(self) -> bool:
-        """Whether anything of the user's own is named."""
+        """Whether any code of the user's own is named."""
         return any(each.names_code() for each in (self.distill, *(stage.distill for stage in self.stages or ())))
 
     def named_teachers(self) -> dict[str, TeacherBlock | AverageBlock]:
-        """Return the teachers by name; that of ``teacher`` is called so too."""
+        """Return the teachers' blocks by name; the name of a single one is ``teacher``."""
         if self.teachers is not None:
             return self.teachers.blocks()
         return {} if self.teacher is None else {"teacher": self.teacher}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Stage(Block):
-    """One stage: schedules and the learning rate's course run from its first step to its last."""
+    """One stage: schedules, also the learning rate's, run from its first step to its last."""
 
     steps: Count = Field(description="optimiser steps")
     distill: OptionalDistill = Field(
@@ -25,19 +25,19 @@ class Stage(Block):
 
 
 def filled(content: Any) -> Any:
-    """Return what a config says with what its stages leave out: their ``distill``, and ``trainer.max_steps``."""
+    """Return a config's content with what its stages leave out: their ``distill``, and ``trainer.max_steps``."""
     stages = content.get("stages") if isinstance(content, dict) else None
     trainer = (content.get("trainer") or {}) if stages else None
     if not isinstance(trainer, dict):
         return content
     given = trainer.get("max_steps")
-    if given is None:  # what a base says, taken out
+    if given is None:  # a null takes out what a base says
         trainer = {key: value for key, value in trainer.items() if key != "max_steps"}
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         return {**content, "trainer": trainer}
     try:  # as they will be read: 2.0 and "2" are numbers too
         steps = TypeAdapter(list[Count]).validate_python([stage.get("steps") for stage in stages])
-    except ValidationError:  # which the stages themselves will say
+    except ValidationError:  # reported when the stages themselves are checked
         steps = []
     if steps:
         try:
@@ -69,12 +69,12 @@ def stage_configs(config: "Config") -> "list[Config]":
 
 
 def ends_of(config: "Config") -> list[int]:
-    """Return the step that each stage ends with, of a run without stages its last."""
+    """Return the last step of each stage; without stages that of the run."""
     return list(itertools.accumulate(stage.trainer.max_steps for stage in stage_configs(config)))
 
 
 def of_length(config: "Config", steps: int) -> "Config":
-    """Return a config that trains so many steps, its stages as long as before in relation to each other."""
+    """Return a config that trains so many steps, with stages in the same proportions."""
     trainer = config.trainer.model_copy(update={"max_steps": steps})
     if config.stages is None:
         return config.model_copy(update={"trainer": trainer})

@@ -1,4 +1,4 @@
-"""Teachers' stores in a run: what they are of, filled before the first step, and a sample of them run anew."""
+"""Teachers' stores in a run: their keys, filling them before the first step, and checking a sample of what is there."""
 
 import itertools
 import os
@@ -31,10 +31,10 @@ from segkd.training.task import Task
 from segkd.training.teacher_schema import StoreBlock
 
 Precision = Callable[[], AbstractContextManager[Any]]
-"""Gives a context to run a network in, anew each time: it can be entered once."""
+"""Returns a context to run a network in, a new one each time: it can be entered only once."""
 
 SAMPLE = 4
-"""So many entries that were there before are compared with what the teacher gives anew."""
+"""How many entries that were there before are compared with what the teacher gives anew."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def store_root(block: StoreBlock | None = None) -> Path:
 
 
 def views_of(task: Task, dataset: SeededDataset, start: int = 0, world: int = 1) -> list[View]:
-    """Return the views that a run will see, each once, after ``start`` samples of all its ``world`` processes."""
+    """Return the views that a run of ``world`` processes will see after its first ``start`` samples, each once."""
     config = task.config
     batches = itertools.islice(
         task.train_loader(dataset, start).batch_sampler or (),
@@ -62,13 +62,13 @@ def views_of(task: Task, dataset: SeededDataset, start: int = 0, world: int = 1)
 
 
 class Stores(pl.Callback):
-    """The stores of a run's teachers; of a run without any it does nothing.
+    """Fills and opens the stores of a run's teachers; does nothing where no teacher is stored.
 
     Args:
         task: of the run.
-        distillers: of its stages, whose teachers these are.
-        console: where it is shown how far the filling is.
-        root: the folder that the stores lie in, in place of those that the config names.
+        distillers: one for each stage; stored are their teachers.
+        console: where the progress of the filling is shown.
+        root: the folder for the stores, in place of those that the config names.
 
     Raises:
         SegkdError: a teacher of this task cannot be stored.
@@ -77,7 +77,7 @@ class Stores(pl.Callback):
     def __init__(self, task: Task, distillers: Sequence[Distiller], console: Console, root: Path | None = None) -> None:
         self.task, self.console, self.root = task, console, root
         self.cost = {"seconds": 0.0, "views": 0}
-        """Seconds of filling, and how many views were made: this process's part of it."""
+        """Seconds of filling, and how many views were made, both in this process."""
         found: dict[str, list[tuple[Stored, Sequence[str]]]] = {}
         for distiller in distillers:
             for name, teacher in distiller.teachers.items():
@@ -99,10 +99,10 @@ class Stores(pl.Callback):
                 )
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        """Fill what this run lacks: every process its part."""
+        """Make what this run's stores lack; each process makes a part."""
         if not self.wanted:
             return
-        signals.claim()  # Lightning's own handler would have it filled to the end
+        signals.claim()  # with Lightning's own handler a signal would wait for the end of the filling
         context: Precision = trainer.precision_plugin.forward_context
         seen = trainer.global_step * self.task.config.trainer.accumulate * self.task.config.data.batch_size
         dataset = self.task.train_set()
@@ -129,7 +129,7 @@ class Stores(pl.Callback):
         Raises:
             SegkdError: a folder cannot be written, or what lies there is not what the teacher gives.
             DiskFull: there is no room for it.
-            Interrupted: a signal came, in the only process; what was stored stays.
+            Interrupted: a signal came, if there is one process only; what was stored stays.
         """
         config, begin, filled = self.task.config, time.monotonic(), []
         views = views_of(self.task, dataset, start, world)
@@ -151,7 +151,7 @@ class Stores(pl.Callback):
     def _about(
         self, teacher: Stored, name: str, dataset: SeededDataset, files: str, device: torch.device
     ) -> dict[str, Any]:
-        """Return all that a stored output depends on, but for the view: what the store's key is of."""
+        """Return all that a stored output depends on except the view: the parts of the store's key."""
         config, network = self.task.config, cast(Network, teacher.module)
         block: Any = config.named_teachers()[name]
         return {
@@ -221,7 +221,7 @@ class Stores(pl.Callback):
                 signals.raise_if_asked()
 
     def _compare(self, store: Store, views: Sequence[View], found: dict[str, Any]) -> None:
-        """Raise where entries are not what the teacher gives, as far as their type allows."""
+        """Raise where stored entries differ from what the teacher gives by more than their type allows."""
         for number, view in enumerate(dict.fromkeys(views)):
             kept = store.read(view, list(found))
             for place in found if kept is not None else ():
@@ -231,7 +231,7 @@ class Stores(pl.Callback):
                     if entry.shape == fresh.shape and not fresh.numel():
                         continue
                     off: Any = torch.inf
-                    if entry.shape == fresh.shape:  # of an image single pixels may differ
+                    if entry.shape == fresh.shape:  # of integers (an image) the mean: single pixels may differ
                         apart = (entry.float() - fresh.float()).abs()
                         off = apart.amax() if fresh.is_floating_point() else apart.mean()
                     allowed = tolerance(store.kept, fresh.dtype) * float(fresh.float().abs().amax())

@@ -1,6 +1,6 @@
-"""A task: what one has of its own in a class of its own, and what is the same in every run, written once.
+"""Tasks: what a task has of its own in a class of its own, and what is the same in every run, written once.
 
-Nothing here loads torch before it is needed: a config is read, and told what is wrong with it, through these classes.
+Nothing here loads torch before it is needed: configs are read and checked through these classes.
 """
 
 from abc import ABC, abstractmethod
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """One run's data and models. A class that derives from this is a task: its values and functions are all it is.
+    """One run's data and models. A class that derives from this is a task, defined by its attributes and methods alone.
 
     Args:
-        config: of the run, an instance of the class's own.
+        config: of the run, an instance of `config_type`.
 
     Raises:
         SegkdError: the data set's description cannot be read.
     """
 
     name: ClassVar[str]
-    """As ``task:`` in a config names it."""
+    """The name by which a config's ``task`` names it."""
     title: ClassVar[str] = ""
     """What it is, in a few words."""
     config_type: ClassVar[type[Config]]
-    """What a config may say."""
+    """The class of its configs."""
     family: ClassVar[str]
-    """That of a model which names none."""
+    """The family of a model whose block names none."""
     maps_classes: ClassVar[bool] = True
     """Whether a teacher's classes can be read as the student's."""
     measures: ClassVar[tuple[Measure, ...]]
@@ -63,13 +63,13 @@ class Task(ABC):
 
     @classmethod
     def read_dataset(cls, name_or_path: str) -> DatasetSpec:
-        """Return the description of a data set that has labels of `labels`."""
+        """Read the description of a data set, which must be of the type that `labels` returns."""
         return read_spec(name_or_path, cls.labels(), own_code=True)
 
     @classmethod
     @abstractmethod
     def labels(cls) -> type[DatasetSpec]:
-        """Return which descriptions of data sets the task takes."""
+        """Return the type of the data sets' descriptions that the task takes."""
 
     def dataset(self, split: str, augmented: bool, **options: Any) -> "SeededDataset":
         """Return a split of the data, as training sees it or as it is measured."""
@@ -83,7 +83,7 @@ class Task(ABC):
         return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
 
     def transform(self, augmented: bool) -> "Transform":
-        """Return what is done to an image and its label in training, or where they are measured."""
+        """Return the transform of an image and its label, for training (``augmented``) or for measuring."""
         from segkd.data.transforms import eval_transform, train_transform
 
         data = self.config.data
@@ -94,7 +94,7 @@ class Task(ABC):
         return train_transform(data.crop, resize=getattr(data, "resize", None), **options)
 
     def remarks(self, dataset: "SeededDataset") -> list[str]:
-        """Return what a person should know of a split before the run, see `SeededDataset.told`."""
+        """Return what the user should know of a split before the run, see `SeededDataset.told`."""
         told = dataset.told()
         if dataset.unlabelled:
             data = self.config.data
@@ -133,33 +133,33 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, **options: Any) -> "Metric":
-        """Return what measures a model; ``options`` are `torchmetrics.Metric`'s."""
+        """Return the metric that measures a model; ``options`` are `torchmetrics.Metric`'s."""
 
     def count(self, metrics: "Metric", network: "Network", batch: dict[str, Any]) -> None:
-        """Count a model's predictions for one batch."""
+        """Update the metrics with a model's predictions for one batch."""
         images, target = self.inputs(batch)
         metrics.update(self.predict(network, images, target), target)
 
     def predict(self, network: "Network", images: Any, target: Any) -> Any:
-        """Return what the metrics take of a model, for the images and target of `inputs`."""
+        """Return a model's predictions as the metrics take them, for the images and target of `inputs`."""
         return network(images)
 
     @abstractmethod
     def boards(self, module: "DistillModule", items: list[dict[str, Any]]) -> "dict[str, Picture]":
-        """Return TensorBoard's pictures by name, drawn of items of the validation split, of which there is one."""
+        """Return pictures for TensorBoard by name, drawn from one or more items of the validation split."""
 
     @abstractmethod
     def draw(self, item: dict[str, Any], network: "Network | None" = None) -> "Picture":
         """Draw an item of the validation split with its label, or with what a model predicts for it."""
 
     def adapter(self) -> "Adapter":
-        """Return how a batch goes through the models."""
+        """Return the adapter, which runs a batch through the models."""
         from segkd.adapter import Adapter
 
         return Adapter()
 
     def stored(self, network: "Network") -> "Stored":
-        """Return a teacher of which is kept what depends on an image's view alone."""
+        """Return a network as a stored teacher: what depends on an image's view alone is kept."""
         from segkd.teachers import Stored
 
         return Stored(network)
@@ -169,19 +169,19 @@ class Task(ABC):
         return None
 
     def check_networks(self, networks: "Mapping[str, Network]") -> None:
-        """Raise a `SegkdError` where a model, by what it is called, does not take what it is trained on."""
+        """Raise a `SegkdError` where one of these models, by their names, cannot take this run's data."""
         return
 
     def start(self, student: "Network", teachers: "Mapping[str, Network]") -> str:
-        """Give a student what it starts with of its teachers, whose weights are loaded; return one line on it if so."""
+        """Initialise a student from its teachers' weights, if the task does so; return a line on it, else nothing."""
         return ""
 
     def sizes(self) -> dict[str, Any]:
-        """Return settings that a model's block takes over of this run's data, unless it has its own."""
+        """Return settings from this run's data for the keys that a model's block leaves at None."""
         return {}
 
     def info(self) -> dict[str, Any]:
-        """Return what a saved student says of its task, beside its classes, their colours and the data set."""
+        """Return what a saved student records of its task, beside its classes, their colours and the data set."""
         return {}
 
     def finish_teacher(
@@ -234,7 +234,7 @@ class Task(ABC):
     def student(self, weights: bool = True) -> "Network":
         """Return the student; the same seed gives the same weights, whatever teaches it.
 
-        Without pretrained weights and checkpoint where others are loaded over them.
+        ``weights=False`` leaves out pretrained weights and checkpoint, for a student whose weights are replaced anyway.
 
         Raises:
             SegkdError: it cannot be built; the config's name stands before the reason.
@@ -283,7 +283,7 @@ class Task(ABC):
             raise SegkdError(f"{self.config.name}: distill: {error}") from None
 
     def scalars(self, measured: dict[str, Any]) -> dict[str, float]:
-        """Return what `metrics` computed by the names that it is logged under: ``val/miou``, of a class ``iou/sky``."""
+        """Return what `metrics` computed by the names for logging: ``val/miou``, and ``iou/sky`` for a class."""
         named = {f"val/{key}": value for key, value in measured.items() if not isinstance(value, list)}
         for key, values in measured.items():
             if isinstance(values, list):
@@ -292,7 +292,7 @@ class Task(ABC):
         return named
 
     def load_student(self, directory: "str | Path") -> "Network":
-        """Open a student that such a run has saved, see `segkd.models.saved.load_student`."""
+        """Open a student that a run of this config has saved, see `segkd.models.saved.load_student`."""
         from segkd.models.saved import load_student
 
         block = self.config.student

@@ -1,4 +1,4 @@
-"""What a config names: its task, and by the families of its models the class of configs that describes all of it."""
+"""From a config's content to its task, and to the class of the config, which depends on its models' families."""
 
 import copy
 import functools
@@ -22,7 +22,7 @@ from segkd.training.teacher_schema import AverageBlock, TeacherBlock, Teachers
 if TYPE_CHECKING:
     from segkd.training.task import Task
 
-# Of a model's keys those that only count for one that is trained.
+# Keys of a model's block that only count for a student.
 _OF_STUDENTS = ("encoder_weights", "backbone_weights", "auxiliary_weight", "norm", "inherit")
 
 
@@ -50,7 +50,7 @@ def dataset_of(config: Config) -> DatasetSpec:
 
 
 def bare_dataset(name: str) -> DatasetSpec | None:
-    """Return the data set that a file describes, or a shipped one by name; None where it is a config, or nothing."""
+    """Return the data set that a file or a shipped name describes; None where it is a config, or nothing."""
     path = Path(name)
     if not path.is_file():
         path = resource_dir("datasets") / f"{path.name}.yaml"
@@ -59,12 +59,12 @@ def bare_dataset(name: str) -> DatasetSpec | None:
     try:
         content = read_yaml(path, MAX_VALUES)
     except SegkdError:
-        return None  # read as a config, it is told what is wrong with it
+        return None  # what is wrong with it is told when it is read as a config
     return read_spec(path) if isinstance(content, dict) and "splits" in content else None
 
 
 def models_in(content: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Return the blocks of models that a config has, as yet unchecked, by their keys."""
+    """Return a config's blocks of models, as yet unchecked, by their keys."""
     found: dict[tuple[str, ...], Any] = {("student",): content.get("student"), ("teacher",): content.get("teacher")}
     several = content.get("teachers")
     found |= {("teachers", name): block for name, block in (several.items() if isinstance(several, dict) else ())}
@@ -72,15 +72,15 @@ def models_in(content: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def names_code(content: Mapping[str, Any]) -> bool:
-    """Whether a config names a task or a model of the user's own: that must be imported before it can be checked."""
+    """Whether a config names a task or model of the user's own, which must be imported before it can be checked."""
     named = [block.get(key) for block in models_in(content).values() for key in ("family", "build")]
     return any(isinstance(name, str) and ":" in name for name in (content.get("task"), *named))
 
 
 def config_type(content: dict[str, Any], where: Callable[[Sequence[str]], str] = ".".join) -> Any:
-    """Return the class of the config that has this content, and write into it which families its models are of.
+    """Return the class of the config with this content, and write the families of its models into the content.
 
-    What it says is as yet unchecked; ``where`` returns how messages name the place of some keys.
+    The content is as yet unchecked; ``where`` returns how messages name the place of some keys.
 
     Raises:
         SegkdError: there is no such task or family, or a family has no models for the task.
@@ -110,7 +110,7 @@ def config_type(content: dict[str, Any], where: Callable[[Sequence[str]], str] =
     return _config_type(base, tuple(blocks.items()))
 
 
-@functools.cache  # of one class are configs that can be compared
+@functools.cache  # so that configs of the same families are of one class, and can be compared
 def _config_type(base: type[Config], blocks: tuple[tuple[tuple[str, ...], Any], ...]) -> type[Config]:
     (_, student), (_, teacher), *several = blocks
     teachers: dict[str, Any] = {name: (kind | None, None) for (_, name), kind in several}
@@ -147,7 +147,7 @@ def _family(name: str) -> type[Family]:
 
 @functools.cache
 def _teacher_type(config: type[Config], family: str) -> type[TeacherBlock]:
-    """Return the block of a teacher of a family: what describes such a model is optional, since a run says it too."""
+    """Return the block of a family's teacher: keys that describe the model are optional, since a run has them too."""
     base = get_args(config.model_fields["teacher"].annotation)[0]
     fields = _family(family).block.model_fields
     own = {name: field for name, field in fields.items() if name not in (*base.model_fields, *_OF_STUDENTS)}

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, Config]:
-    """Return by name the configs that train teachers of a student's config, which is to teach others in these runs.
+    """Return by name the configs that train a config's teachers; ``pupils`` are the runs that the config teaches.
 
-    A teacher that is named by weights has none.
+    A teacher that is given by weights has none.
 
     Raises:
-        SegkdError: such a config is not there or cannot be read, or names a teacher that is its own pupil.
+        SegkdError: such a config is not there or cannot be read, or a run would be its own teacher.
     """
     pupils = (*pupils, Run.of(config).directory)
     return {
@@ -39,7 +39,7 @@ def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, 
 
 
 def _key_of(config: Config, name: str) -> str:
-    """Return where a config names a teacher."""
+    """Return the key of a config that holds a teacher's block."""
     return name if config.teachers is None else f"teachers.{name}"
 
 
@@ -71,14 +71,14 @@ class TeacherOf:
     """One teacher of a run, and the config that trains it, if it has one: built now, its weights loaded later.
 
     Attributes:
-        network: reads its logits in the student's classes.
-        checkpoint: where its weights lie, until they are loaded and after; None where its family brought them.
+        network: the model, whose logits are read in the student's classes.
+        checkpoint: where its weights are loaded from; None where its family brings them.
         lacks_head: whether its auxiliary head is still to be trained.
-        remarks: what a person should know of it.
+        remarks: what the user should know of it.
 
     Raises:
-        SegkdError: the model cannot be built, its classes are others and it is not said which is which, or the config
-            says something else of it than its run.
+        SegkdError: the model cannot be built, its classes differ and the config does not say which is which, or the
+            config says something else of it than its run.
     """
 
     def __init__(self, task: "Task", name: str, own: Config | None) -> None:
@@ -131,7 +131,7 @@ class TeacherOf:
         return task.network(block, classes, weights=False)
 
     def _head_of(self, block: Any) -> dict[str, bool]:
-        """Return the setting by which a model gets the auxiliary head that the config asks for, if it does."""
+        """Return the setting that gives a model the auxiliary head, where the config asks for one."""
         if not getattr(self.block, "auxiliary", False):
             return {}
         if not hasattr(block, "auxiliary"):
@@ -139,7 +139,7 @@ class TeacherOf:
         return {"auxiliary": True}
 
     def _of_folder(self, task: "Task", folder: Path) -> "Network":
-        """Return a saved student, of which the config may say only what it says itself."""
+        """Return a saved student; raise where the config says something else of it than its folder."""
         from segkd.models.saved import OwnCode, read_network
         from segkd.models.smp_files import AUXILIARY_FILE
 
@@ -203,7 +203,7 @@ class TeacherOf:
             self.remarks.append(f"{teacher} lacks {', '.join(lacking)}: the terms leave these classes out")
 
     def load(self, to_measure: bool = False) -> None:
-        """Load the weights; an auxiliary head that is asked for may lack only where its predictions alone are."""
+        """Load the weights; raise if an auxiliary head is missing, except to fit it or to measure predictions alone."""
         if self.checkpoint is None:
             return
         family: type[Family] = registry.find("family", self.network.family or "")
@@ -216,9 +216,9 @@ class TeachersOf:
     """The teachers of a run by name, see `TeacherOf`, with the configs that `teacher_configs` found.
 
     Attributes:
-        each: the `TeacherOf` of those that are no average.
-        networks: each of them, averages too.
-        remarks: what a person should know of them.
+        each: the `TeacherOf` of each that is no average, by name.
+        networks: the model of each by name, averages too.
+        remarks: what the user should know of them.
     """
 
     def __init__(self, task: "Task", configs: Mapping[str, Config]) -> None:
@@ -245,11 +245,11 @@ class TeachersOf:
 
     @property
     def predicting(self) -> "dict[str, Network]":
-        """Those whose features are not all that can be read of them."""
+        """The models that predict classes, by name; of others only features can be read."""
         return {name: network for name, network in self.networks.items() if network.classes}
 
     def unread(self, distillers: "Sequence[Distiller]") -> list[str]:
-        """Return the names of those that no stage's distiller reads, nor an average that one reads."""
+        """Return the names of those that no stage reads, neither themselves nor through an average."""
         read = {name for each in distillers for name, places in each.reads.items() if places}
         for name, block in self.averages.items():
             read |= set(block.average) if name in read else set()

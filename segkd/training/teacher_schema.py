@@ -32,13 +32,13 @@ StoreKey = Annotated[
 class TeacherBlock(ModelBlock):
     """A teacher: a config that trains it, a checkpoint, or a model whose family brings its weights."""
 
-    # What `segkd.training.tasks` knows of its family.
+    # Set by `segkd.training.tasks` for the teacher's family.
     describing: ClassVar[tuple[str, ...]] = ()
-    """Keys that describe a model; a run says that itself."""
+    """Keys that describe the model; a run has them itself."""
     required: ClassVar[tuple[str, ...]] = ()
-    """Those of them that the family must be told."""
+    """Those of them that have no default."""
     brings_weights: ClassVar[bool] = False
-    """Whether its models are trained as they come."""
+    """Whether the family's models come with trained weights."""
 
     config: PathText | None = Field(
         None, description="a config that trains it; its finished run is used, and made first where there is none"

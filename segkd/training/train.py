@@ -55,11 +55,11 @@ def train(config: Config, console: Console, resume: Run | None = None) -> dict[s
 
 @contextlib.contextmanager
 def _stops_named(run: Run, machines: int) -> Iterator[None]:
-    """Within this a signal or a full disk, wherever it is met, is one error that says how the run goes on."""
+    """Within this a signal or a full disk, wherever it occurs, raises one error that says how to resume the run."""
     hook, resume = threading.excepthook, f"go on with 'segkd train --resume {run.directory}'"
 
     def of_thread(arguments: threading.ExceptHookArgs) -> None:
-        # TensorBoard's thread: the next write raises the same error here.
+        # This is TensorBoard's thread: the next write raises the same error in the main one.
         if arguments.exc_value is None or not is_disk_full(arguments.exc_value):
             hook(arguments)
 
@@ -73,7 +73,7 @@ def _stops_named(run: Run, machines: int) -> Iterator[None]:
         full.way_on = f"free some, then {resume}" if run.config_file.is_file() else full.way_on
         raise full from None
     except Interrupted as stop:
-        if not processes.is_first(machines):  # which says it
+        if not processes.is_first(machines):  # the first process reports it
             raise SystemExit(0) from None
         stop.way_on = resume if run.config_file.is_file() else "the same command goes on"
         raise
@@ -108,7 +108,7 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         raise SegkdError(
             f"{run.directory} has done {fit.checkpoints.step} steps: trainer.max_steps must be more, to go further"
         )
-    # Labels are read for these: what is wrong with them is known before anything is written.
+    # These read the labels: what is wrong with them is found before anything is written.
     of_student = [f"the student: {student.note}"] if student.note else []
     remarks = [
         *config.without_effect(),
@@ -165,7 +165,7 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
                     "environment": {**environment(), "processes": fit.trainer.world_size},
                 }
             )
-    if torch.distributed.is_initialized():  # a teacher's run is finished for every process, or for none
+    if torch.distributed.is_initialized():  # so that a teacher's run is finished for every process, or for none
         torch.distributed.barrier()
     return run.result()
 
@@ -187,11 +187,11 @@ def prepare(config: Config, console: Console, root: Path | None = None) -> tuple
     Args:
         config: of the run.
         console: where progress is shown.
-        root: where the stores go, in place of where the config says, to see how long it takes: of auxiliary heads that
-            are fitted no weights are needed for that, so they are not.
+        root: where the stores go, in place of where the config says, to measure how long filling takes: auxiliary heads
+            are then not fitted, since their weights do not matter.
 
     Returns:
-        Its teachers' stores, filled; and the seconds that it took to fit auxiliary heads, which are then thrown away.
+        Its teachers' stores, filled; and the seconds of fitting auxiliary heads, which are then thrown away.
 
     Raises:
         SegkdError: see `Stores.fill`.
@@ -226,7 +226,7 @@ def prepare(config: Config, console: Console, root: Path | None = None) -> tuple
 def resume(
     directory: str | Path, console: Console, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> dict[str, Any]:
-    """Go on with the run in a directory, exactly where its last checkpoint stands; see `train` and `resumed_config`.
+    """Resume the run in a directory, exactly where its last checkpoint stands; see `train` and `resumed_config`.
 
     With other ``trainer.max_steps`` the learning rate and all schedules go on as at this step of a run of that length.
     """
@@ -235,12 +235,13 @@ def resume(
 
 
 def _have_teacher(config: Config, own: Config, console: Console) -> None:
-    """Have the teacher's run finished: by training it here, or by waiting for the process that does."""
+    """Make sure that the teacher's run is finished: train it here, or wait for the process that does."""
     run = Run.of(own)
-    if _is_begun(run, own) and run.finished:  # it may lie where nothing can be written, so not even the lock
+    if _is_begun(run, own) and run.finished:  # asked without the lock: a finished run may be read-only
         return
     waiting = f"{config.name}: another process trains the teacher {own.name} ({run.directory}): waiting for it"
-    # Of the processes of one training the first decides, before it starts the others; of machines, who comes first.
+    # On each machine the first process takes the lock, before it starts the others: of several machines whose teacher
+    # trains on one, the first to take it trains the teacher.
     is_first = processes.is_first(own.trainer.num_nodes)
     with run.locked(lambda: say(console, waiting)) if is_first else contextlib.nullcontext():
         # Asked again: another process may have made it meanwhile, or ended in the middle of it.
