@@ -200,10 +200,13 @@ class DetectionAdapter(Adapter):
             )
         if stops:
             return DetectorOutput(inputs.images, maps)
-        head = dense_head(detector)
         # Views of the maps, so that a gradient at one is the head's alone, without what P5 does to P6.
-        maps = {stride: x.view_as(x) for stride, x in maps.items()}
-        return DenseOutput(inputs.images, maps, head, *head.run(list(maps.values()), self.keep))
+        return self.headed(model, inputs.images, {stride: x.view_as(x) for stride, x in maps.items()})
+
+    def headed(self, model: nn.Module, images: ImageList, maps: dict[int, Tensor]) -> DenseOutput:
+        """Run a one-stage detector's head on FPN maps by stride, from fine to coarse."""
+        head = dense_head(inner(model))
+        return DenseOutput(images, maps, head, *head.run(list(maps.values()), self.keep))
 
     def read(self, side: str, name: str, output: Any) -> Any:
         """Return maps by stride for ``"fpn"`` and ``"adversarial"``, and the whole output for every other name."""

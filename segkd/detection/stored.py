@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from segkd.detection.adapter import DetectionAdapter
 from segkd.detection.adversarial import ADVERSARIAL, fooling_image
+from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.output import DetectorOutput
 from segkd.detection.targets import Targets
 from segkd.step import Step, View
+from segkd.taps import inner
 from segkd.teachers import Shapes, Stored
 
 MAPS = "fpn"
@@ -20,26 +22,27 @@ MAPS = "fpn"
 class StoredDetector(Stored):
     """A detector of which is kept what depends on an image alone.
 
-    Its FPN maps do where all images come in one size and are resized to one: it then does not run at all. Else smaller
-    images are padded to the largest of their batch, and it runs on each; so it does where its head is read. The images
-    that fool it are kept whatever their size.
+    Its FPN maps do where all images come in one size and are resized to one: it then does not run at all, or, where
+    terms read its head, its head alone does, on the maps that were kept. Images of several sizes are padded to the
+    largest of their batch, so that it runs on each. The images that fool it are kept whatever their size.
 
     Args:
         module: see `Stored`.
         cropped: whether all images come in one size.
+        head: whether its head may run on maps that were kept; else nothing is kept where it is read.
     """
 
     runs = True
     cannot = (
-        "kept are FPN maps where nothing else is read, with data.crop and one data.min_size, and images that fool the "
-        "teacher: all else depends on the batch, or is the head's"
+        "kept are FPN maps, with data.crop and one data.min_size, and images that fool the teacher: all else depends "
+        "on the batch, or is the head's (teacher.store.head=true keeps a one-stage detector's maps and runs its head)"
     )
 
     adapter: DetectionAdapter
 
-    def __init__(self, module: nn.Module, cropped: bool = False) -> None:
+    def __init__(self, module: nn.Module, cropped: bool = False, head: bool = False) -> None:
         super().__init__(module)
-        self.cropped = cropped
+        self.cropped, self.head = cropped, head
 
     def offers(self, reads: Collection[str]) -> Shapes:
         """Hook the modules among the places, and have the adapter ask for images that are kept."""
@@ -51,9 +54,9 @@ class StoredDetector(Stored):
         """Return under which places it is kept what is read at these."""
         if ADVERSARIAL in reads:
             return [ADVERSARIAL]
-        has_maps_alone = bool(reads) and {*reads} <= {MAPS, "pyramid"}
+        has_maps = bool(reads) and {*reads} <= {MAPS, "pyramid", *(["head"] if self.head else [])}
         is_one_size = self.cropped and len({*self.adapter.transform.min_size}) == 1
-        return [MAPS] if has_maps_alone and is_one_size else []
+        return [MAPS] if has_maps and is_one_size else []
 
     def about(self) -> dict[str, Any]:
         """Return how the student's transform, which is the teacher's too, resizes and normalises."""
@@ -64,7 +67,7 @@ class StoredDetector(Stored):
         """Return FPN maps by stride; or the images that fool it, uint8, with the labels that they were made of."""
         if self.places(reads) == [MAPS]:
             _, inputs, _ = self.adapter.inputs(images)
-            return {MAPS: dict(self.read(self.run(inputs), [MAPS])[MAPS])}
+            return {MAPS: fpn_maps(inner(self.module), inputs.images)[1]}
         found = [fooling_image(self.module, *pair) for pair in zip(images, target, strict=True)]
         labels = {key: tuple(of_image[key] for of_image in target) for key in ("boxes", "labels")}
         return {ADVERSARIAL: {"image": tuple((x * 255).round().to(torch.uint8) for x in found), **labels}}
@@ -74,11 +77,20 @@ class StoredDetector(Stored):
         found = super().__call__(step, reads)
         if "pyramid" in reads and "pyramid" not in found:
             found["pyramid"] = DetectorOutput(step.images.images, found[MAPS])
+        if "head" in reads and "head" not in found:
+            with torch.no_grad():
+                found["head"] = self.adapter.headed(self.module, step.images.images, found[MAPS])
         return found
 
     def kept(self, views: "list[View] | Tensor | None", reads: Collection[str]) -> dict[str, Any] | None:
-        """Return the maps that are kept of these views; None where it has to run."""
-        return super().kept(views, reads) if self.places(reads) == [MAPS] else None
+        """Return the kept maps of these views, laid out as the detector gives them; None where it has to run."""
+        found = super().kept(views, reads) if self.places(reads) == [MAPS] else None
+        if found is None:
+            return None
+        weights = [weight for weight in self.module.parameters() if weight.dim() == 4]
+        if all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights):
+            found[MAPS] = {k: x.contiguous(memory_format=torch.channels_last) for k, x in found[MAPS].items()}
+        return found
 
     @torch.compiler.disable
     def complete(self, target: Targets, views: "list[View] | Tensor | None") -> Targets:

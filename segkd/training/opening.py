@@ -1,5 +1,6 @@
 """Opening what a person names as a model: a run, a student's folder, or a config."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ from typing import Any
 from torch import nn
 
 from segkd.common.student import STUDENT_FILE, student_dir
+from segkd.common.yaml_file import read_yaml
+from segkd.data.description import MAX_VALUES, is_spec_path
 from segkd.errors import SegkdError
 from segkd.models import saved
 from segkd.models.saved import OwnCode
 from segkd.network import Network
 from segkd.training.config import check_named, load_config
-from segkd.training.layers import changes_of, leaves
+from segkd.training.layers import changes_of, leaves, merge, read_layers
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import Task
-from segkd.training.tasks import task_of
+from segkd.training.tasks import names_code, task_of
 
 
 @dataclass
@@ -97,9 +100,25 @@ def load_student(path: str | Path, build: str | Callable[..., nn.Module] | None 
 
 
 def run_at(path: Path) -> Run | None:
-    """Return the run in a directory, or the run whose student lies there; None where it is neither."""
-    run = next((Run(at) for at in (path, path.resolve().parent) if (at / "config.yaml").is_file()), None)
-    return None if run is None or (run.directory != path and path.name != run.student.name) else run
+    """Return the run in a directory, or the run whose student lies there; None where it is neither.
+
+    A student's folder may be a stranger's: a run around it whose config names code counts as none.
+    """
+    is_student = (path / STUDENT_FILE).is_file()
+    run = Run(path.resolve().parent if is_student else path)
+    if not run.config_file.is_file() or (is_student and (path.name != run.student.name or _names_code(run))):
+        return None
+    return run
+
+
+def _names_code(run: Run) -> bool:
+    """Whether a run's config, or the description of its data set, names code of one's own that opening it imports."""
+    with contextlib.suppress(SegkdError):  # what is wrong with it is told where it is read
+        if names_code(merge(read_layers(run.config_file))):
+            return True
+        dataset = run.config().data.dataset
+        return is_spec_path(dataset) and ":" in str(read_yaml(Path(dataset), MAX_VALUES).get("format"))
+    return False
 
 
 def config_of_student(

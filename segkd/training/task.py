@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from segkd.teachers import Stored
     from segkd.training.module import DistillModule
     from segkd.training.run import Run
+    from segkd.training.teacher_schema import StoreBlock
 
 
 class Task(ABC):
@@ -158,10 +159,12 @@ class Task(ABC):
 
         return Adapter()
 
-    def stored(self, network: "Network") -> "Stored":
-        """Return a network as a stored teacher: what depends on an image's view alone is kept."""
+    def stored(self, network: "Network", block: "StoreBlock") -> "Stored":
+        """Return a network as a stored teacher, as its block says: what depends on an image's view alone is kept."""
         from segkd.teachers import Stored
 
+        if block.head:
+            raise SegkdError(f"{self.config.name}: teacher.store.head is of one-stage detectors: leave it out")
         return Stored(network)
 
     def task_loss(self) -> Any:
@@ -200,8 +203,7 @@ class Task(ABC):
     @property
     def class_names(self) -> list[str]:
         """Return the classes that are measured, in their order."""
-        names: list[str] = self.spec.class_names
-        return names
+        return list(self.spec.class_names)
 
     @property
     def legend(self) -> list[tuple[str, "Color"]]:
@@ -233,7 +235,6 @@ class Task(ABC):
 
     def student(self, weights: bool = True) -> "Network":
         """Return the student; the same seed gives the same weights, whatever teaches it.
-
         ``weights=False`` leaves out pretrained weights and checkpoint, for a student whose weights are replaced anyway.
 
         Raises:
@@ -254,9 +255,8 @@ class Task(ABC):
         from segkd.models.build import build_network
 
         changes = {key: value for key, value in self.sizes().items() if getattr(block, key, 0) is None}
-        return build_network(
-            block.family or self.family, block.model_copy(update=changes), classes, weights, task=self.config.task
-        )
+        block = block.model_copy(update=changes)
+        return build_network(block.family or self.family, block, classes, weights, task=self.config.task)
 
     def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
         """Return the distiller that the config describes; without teachers it trains on the task loss alone."""
@@ -265,8 +265,8 @@ class Task(ABC):
         distill = self.config.distill
         read: dict[str, Any] = {k: net for k, net in (teachers or {}).items() if k in self.config.read_teachers()}
         self.check_networks({"student": student, **read})
-        blocks = self.config.named_teachers()
-        read = {k: self.stored(net) if getattr(blocks[k], "store", None) else net for k, net in read.items()}
+        stores = {k: block.store for k, block in self.config.named_teachers().items() if block.store is not None}
+        read = {k: self.stored(net, stores[k]) if k in stores else net for k, net in read.items()}
         task_loss = self.task_loss()
         try:
             return Distiller(

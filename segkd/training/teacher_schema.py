@@ -17,6 +17,10 @@ class StoreBlock(Block):
     dtype: Kept = Field("auto", description="of the values kept: as they arise, or narrower")
     compress: Compression = Field("none", description="zstd: lossless, needs the extra zstd")
     folder: PathText | None = Field(None, description="where; default `$SEGKD_STORE`, else `runs/store`")
+    head: bool = Field(
+        False,
+        description="of a one-stage detector whose head is read too: its FPN maps are kept, and the head runs on them",
+    )
 
 
 StoreKey = Annotated[

@@ -1,5 +1,6 @@
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,29 @@ class TestLoadStudent:
             folder / "taught.yaml", {"base": "distilled.yaml", "name": "taught", "teacher": {"config": None, **teacher}}
         )
         refused(segkd_command("train", folder / "taught.yaml"), "code of one's own", "name it as teacher.build")
+
+    @pytest.mark.parametrize("command", ["predict", "eval"])
+    @pytest.mark.parametrize("where", ["student.build", "task", "teacher.family", "data.dataset", "in a base"])
+    def test_nor_does_what_lies_beside_it(
+        self, where: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A stranger may have put a config, and code, beside the student that was asked for."""
+        run = folder / "runs/tiny"
+        write(run / "evil.py", "raise SystemError('imported')\n")
+        write(run / "set.yaml", {"format": "evil:Format", "name": "tiny"})
+        named = {
+            "student.build": {"base": f"{folder}/tiny.yaml", "student": {"family": "python", "build": "evil:make"}},
+            "task": {"base": f"{folder}/tiny.yaml", "task": "evil:Task"},
+            "teacher.family": {"base": f"{folder}/tiny.yaml", "teacher": {"family": "evil:Family"}},
+            "data.dataset": {"base": f"{folder}/tiny.yaml", "data": {"dataset": "set.yaml"}},
+            "in a base": {"base": "other.yaml"},
+        }
+        write(run / "other.yaml", named["task"])
+        write(run / "config.yaml", {**named[where], "python_path": ["."]})
+        monkeypatch.chdir(folder)
+        found = segkd_command(command, run / "student", *(["images"] if command == "predict" else []))
+        assert "imported" not in found.err
+        assert "evil" not in sys.modules
 
 
 class TestAConfig:

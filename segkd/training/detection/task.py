@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from segkd.detection.stored import StoredDetector
     from segkd.network import Network
     from segkd.training.module import DistillModule
+    from segkd.training.teacher_schema import StoreBlock
 
 
 class DetectionTask(Task):
@@ -102,11 +103,11 @@ class DetectionTask(Task):
 
         return DetectionAdapter()
 
-    def stored(self, network: "Network") -> "StoredDetector":
+    def stored(self, network: "Network", block: "StoreBlock") -> "StoredDetector":
         """Return a teacher whose FPN maps are kept where images are cropped to one size, and resized to one."""
         from segkd.detection.stored import StoredDetector
 
-        return StoredDetector(network, cropped=self.config.data.crop is not None)
+        return StoredDetector(network, cropped=self.config.data.crop is not None, head=block.head)
 
     def metrics(self, **options: Any) -> "DetectionMetrics":
         """Return COCO's average precision."""

@@ -13,9 +13,9 @@ MAPS = {"pkd": {"loss": "pkd", "student": "fpn", "teacher": "fpn", "weight": 6.0
 HEAD = {"class": {"loss": "crosskd_class"}}
 
 
-def config(folder: Path, name: str, terms: dict[str, Any], store: bool = True, **data: Any) -> Path:
+def config(folder: Path, name: str, terms: dict[str, Any], store: bool = True, head: bool = False, **data: Any) -> Path:
     none = {"class": None, "box": None, "pkd": None}
-    block = {"store": {"folder": str(folder / "kept")} if store else None}
+    block = {"store": {"folder": str(folder / "kept"), "head": head} if store else None}
     data = {"crop": [64, 96], "scale": [0.8, 1.2], "views": 2, "view_seed": 5, **data}
     content = {"base": "distilled.yaml", "name": name, "teacher": block, "data": data}
     return write(folder / f"{name}.yaml", {**content, "distill": {"terms": none | terms}})
@@ -49,6 +49,28 @@ def test_a_run_ends_as_without_to_the_bit_and_the_next_one_runs_no_teacher(exper
     train(config(experiment, "third", MAPS))
     last = "checkpoints/last.ckpt"
     assert not same(weights(experiment / "runs/third" / last), weights(experiment / "runs/live" / last))
+
+
+OF_HEADS = {
+    "crosskd": {"class": {"loss": "crosskd_class"}, "box": {"loss": "crosskd_box"}},
+    "ld and pkd": {"ld": {"loss": "ld"}, **MAPS},
+    "pgd": {"pgd": {"loss": "pgd"}},
+    "gradients of the head": {"guided": {"loss": "gradient_guided"}},
+}
+
+
+@pytest.mark.parametrize("terms", OF_HEADS.values(), ids=OF_HEADS)
+@pytest.mark.parametrize("trainer", [{}, {"channels_last": True, "precision": "bf16-mixed"}], ids=["", "as on CPUs"])
+def test_a_head_that_runs_on_stored_maps_teaches_as_the_whole_to_the_bit(
+    terms: dict[str, Any], trainer: dict[str, Any], experiment: Path
+) -> None:
+    changes = [f"trainer.{key}={value}" for key, value in trainer.items()]
+    for name in ("live", "first", "second"):
+        train(config(experiment, name, terms, store=name != "live", head=True), *changes)
+    assert filled(experiment, "first") > 0
+    assert filled(experiment, "second") == 0
+    for name in ("first", "second"):
+        expect_same(experiment / f"runs/{name}", experiment / "runs/live")
 
 
 def test_filled_without_training_and_where_the_student_resizes_otherwise_another_one(experiment: Path) -> None:
