@@ -78,8 +78,9 @@ def evaluate(
     if Path(target).is_dir():
         from segkd.training.opening import config_of_student, load_student, run_at
 
-        run = run_at(Path(target)) or Run(target)
-        if run.config_file.is_file() or not (Path(target) / STUDENT_FILE).is_file():
+        around = run_at(Path(target))
+        run = around or Run(target)
+        if around or not (Path(target) / STUDENT_FILE).is_file():
             config = run.config(overrides)
         else:
             alone = load_student(target)

@@ -1,6 +1,5 @@
 """Opening what a person names as a model: a run, a student's folder, or a config."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from segkd.errors import SegkdError
 from segkd.models import saved
 from segkd.models.saved import OwnCode
 from segkd.network import Network
-from segkd.training.config import check_named, load_config
-from segkd.training.layers import changes_of, leaves, merge, read_layers
+from segkd.training.config import check_named, find_config, load_config
+from segkd.training.layers import Layer, changes_of, leaves, merge, read_layers
 from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import Task
 from segkd.training.tasks import names_code, task_of
+from segkd.training.teacher_schema import TeacherBlock
 
 
 @dataclass
@@ -106,19 +106,31 @@ def run_at(path: Path) -> Run | None:
     """
     is_student = (path / STUDENT_FILE).is_file()
     run = Run(path.resolve().parent if is_student else path)
-    if not run.config_file.is_file() or (is_student and (path.name != run.student.name or _names_code(run))):
+    if not run.config_file.is_file() or (
+        is_student and (path.name != run.student.name or _names_code(run.config_file))
+    ):
         return None
     return run
 
 
-def _names_code(run: Run) -> bool:
-    """Whether a run's config, or the description of its data set, names code of one's own that opening it imports."""
-    with contextlib.suppress(SegkdError):  # what is wrong with it is told where it is read
-        if names_code(merge(read_layers(run.config_file))):
+def _names_code(path: Path, changes: Mapping[str, Any] | None = None, pupils: tuple[Path, ...] = ()) -> bool:
+    """Whether opening a config would import code that it, its data set or its teachers' configs name; imports none.
+
+    A config that cannot be read counts as one that would.
+    """
+    try:
+        layers = [*read_layers(path), Layer("teacher.overrides", dict(changes or {}), Path())]
+        if path in pupils or names_code(merge(layers)):
             return True
-        dataset = run.config().data.dataset
-        return is_spec_path(dataset) and ":" in str(read_yaml(Path(dataset), MAX_VALUES).get("format"))
-    return False
+        config = load_config(str(path), changes=changes, build=False)
+        if is_spec_path(config.data.dataset):
+            described = read_yaml(Path(config.data.dataset), MAX_VALUES)
+            if not isinstance(described, Mapping) or ":" in str(described.get("format")):
+                return True
+        taught = [block for block in config.named_teachers().values() if isinstance(block, TeacherBlock)]
+        return any(_names_code(find_config(of.config), of.overrides, (*pupils, path)) for of in taught if of.config)
+    except SegkdError:
+        return True
 
 
 def config_of_student(

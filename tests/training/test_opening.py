@@ -94,7 +94,21 @@ class TestLoadStudent:
         refused(segkd_command("train", folder / "taught.yaml"), "code of one's own", "name it as teacher.build")
 
     @pytest.mark.parametrize("command", ["predict", "eval"])
-    @pytest.mark.parametrize("where", ["student.build", "task", "teacher.family", "data.dataset", "in a base"])
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "student.build",
+            "task",
+            "teacher.family",
+            "data.dataset",
+            "a list",
+            "in a base",
+            "a teacher's config",
+            "a teacher's overrides",
+            "its own teacher",
+            "within",
+        ],
+    )
     def test_nor_does_what_lies_beside_it(
         self, where: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ):
@@ -107,10 +121,18 @@ class TestLoadStudent:
             "task": {"base": f"{folder}/tiny.yaml", "task": "evil:Task"},
             "teacher.family": {"base": f"{folder}/tiny.yaml", "teacher": {"family": "evil:Family"}},
             "data.dataset": {"base": f"{folder}/tiny.yaml", "data": {"dataset": "set.yaml"}},
+            "a list": {"base": f"{folder}/tiny.yaml", "data": {"dataset": "list.yaml"}},
             "in a base": {"base": "other.yaml"},
+            "a teacher's config": {"base": f"{folder}/tiny.yaml", "teacher": {"config": "other.yaml"}},
+            "its own teacher": {"base": f"{folder}/tiny.yaml", "teacher": {"config": "config.yaml"}},
         }
-        write(run / "other.yaml", named["task"])
-        write(run / "config.yaml", {**named[where], "python_path": ["."]})
+        of_teacher = {"config": f"{folder}/tiny.yaml", "overrides": {"task": "evil:Task"}}
+        named["a teacher's overrides"] = {"base": f"{folder}/tiny.yaml", "teacher": of_teacher}
+        named["within"] = named["task"]
+        write(run / "list.yaml", "[1]")
+        write(run / "other.yaml", {**named["task"], "python_path": ["."]})
+        inner = run / "student" if where == "within" else run
+        write(inner / "config.yaml", {**named[where], "python_path": [str(run)]})
         monkeypatch.chdir(folder)
         found = segkd_command(command, run / "student", *(["images"] if command == "predict" else []))
         assert "imported" not in found.err
