@@ -11,8 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from segkd.common.pictures import Picture, comparison_grid, letterbox
-from segkd.common.pixels import conversion_lines
-from segkd.common.reading import read_photo
+from segkd.common.reading import conversion_lines, read_photo
 from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec, Root
 from segkd.data.masks import MaskSamples, MaskSpec

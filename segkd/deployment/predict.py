@@ -17,10 +17,9 @@ from PIL import Image
 from rich.console import Console
 
 from segkd.common.devices import find_device
-from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.plain import written
 from segkd.common.progress import progress_bar, say
-from segkd.common.reading import read_photo
+from segkd.common.reading import MAX_PIXELS, conversion_lines, read_photo
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import RESULTS, MapResults, save_picture
 from segkd.deployment.signature import Size
