@@ -59,15 +59,12 @@ def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
 
 def _refuse_description(name: str) -> None:
     """Raise where what is named describes a data set: read as a config, its keys would be called unknown."""
-    from segkd.resources import resource_dir
     from segkd.training.config import find_config
     from segkd.training.tasks import bare_dataset
 
     try:
         found = str(find_config(name))
-    except SegkdError:
-        if name not in {path.stem for path in resource_dir("datasets").glob("*.yaml")}:
-            return
+    except SegkdError:  # a shipped data set, or nothing at all
         found = name
     try:
         is_description = bare_dataset(found) is not None

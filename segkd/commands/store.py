@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 from rich.table import Table
 
 from segkd.commands.shared import Debug, On, console, read_config, shipped_names
 from segkd.common.progress import say
 from segkd.errors import SegkdError, nearest
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def store(
@@ -83,7 +82,7 @@ def store(
 
     for each in fill_stores(config, console):
         count, size = each.store.size()
-        say(console, f"{each.store.folder}: {count} files, {_bytes(size)}")
+        say(console, f"{each.store.folder}: {count} files, {decimal(size)}")
 
 
 def _refuse(takes: str, misplaced: list[str]) -> None:
@@ -104,7 +103,7 @@ def _list(root: Path) -> None:
     for each in found:
         count, size = each.store.size()
         known = [str(each.about.get(key, "?")) for key in ("teacher", "dataset")]
-        table.add_row(each.store.folder.name, *known, str(count), _bytes(size), _ago(each.used))
+        table.add_row(each.store.folder.name, *known, str(count), decimal(size), _ago(each.used))
     console.print(table, markup=False)
 
 
@@ -125,16 +124,9 @@ def _prune(root: Path, named: list[str], unused: int | None) -> None:
             shutil.rmtree(found[name].store.folder)
         except OSError as error:
             raise SegkdError(f"{found[name].store.folder} cannot be removed: {error.strerror}") from None
-        say(console, f"removed {found[name].store.folder}: {count} files, {_bytes(size)}")
+        say(console, f"removed {found[name].store.folder}: {count} files, {decimal(size)}")
     if not named:
         say(console, f"nothing in {root} is unused for {unused} days")
-
-
-def _bytes(size: float) -> str:
-    power = 0
-    while size >= 1000 and power < len(_UNITS) - 1:
-        size, power = size / 1000, power + 1
-    return f"{size:.0f} {_UNITS[power]}" if power == 0 or size >= 100 else f"{size:.1f} {_UNITS[power]}"
 
 
 def _ago(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""What both tasks need besides the core: descriptions of data sets, reading, loading, augmentation, pictures."""
+"""What both tasks need besides the core: reading files, checking what a person wrote, progress, pictures."""

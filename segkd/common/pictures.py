@@ -71,16 +71,6 @@ def comparison_grid(
     return np.asarray(canvas)
 
 
-def letterbox(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """Pad (H, W, 3) with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image."""
-    height, width = picture.shape[:2]
-    tall, wide = max(height, round(width * shape[0] / shape[1])), max(width, round(height * shape[1] / shape[0]))
-    out = np.full((tall, wide, 3), 255, dtype=np.uint8)
-    top, left = (tall - height) // 2, (wide - width) // 2
-    out[top : top + height, left : left + width] = picture
-    return out
-
-
 def font(size: int) -> Any:
     """Return the font that everything is written in, ``size`` pixels high."""
     return ImageFont.load_default(size=size)

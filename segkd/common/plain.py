@@ -23,7 +23,7 @@ class Checked(BaseModel):
     @classmethod
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[info.field_name or ""].annotation
-        if not _mentions(annotation, BaseModel):  # which has this check of its own
+        if block_of(annotation) is None:  # a block has this check of its own
             takes_bool = _mentions(annotation, bool) or _mentions(annotation, Any)
             _check_numbers(value, None if takes_bool else annotation)
         return value
@@ -62,9 +62,7 @@ def _check_numbers(value: Any, annotation: Any, place: str = "") -> None:
 
 
 def _mentions(annotation: Any, kind: Any) -> bool:
-    if annotation is kind or (kind is BaseModel and isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return True
-    return any(_mentions(inner, kind) for inner in get_args(annotation))
+    return annotation is kind or any(_mentions(inner, kind) for inner in get_args(annotation))
 
 
 def complaint(error: Mapping[str, Any], field: FieldInfo | None = None, block: type[BaseModel] | None = None) -> str:
@@ -126,7 +124,7 @@ def block_of(annotation: Any) -> Any:
     """Return the class of the block that a key of a type holds, None where it holds none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    blocks = (block_of(argument) for argument in getattr(annotation, "__args__", ()))
+    blocks = map(block_of, get_args(annotation))
     return next((block for block in blocks if block is not None), None)
 
 

@@ -62,7 +62,4 @@ def shown(items: Iterable[Item], total: int, name: str, console: Console | None)
         yield from items
         return
     with progress_bar(console, transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        for item in items:
-            yield item
-            bar.advance(task)
+        yield from bar.track(items, total=total, description=name)

@@ -1,5 +1,8 @@
 """From files to arrays: images as RGB, and an error that names the file for everything else."""
 
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +11,18 @@ from PIL import Image
 
 from segkd.common.orientation import UPRIGHT, orientation, upright
 from segkd.common.paths import check_regular, same_name
-from segkd.common.pixels import MAX_PIXELS, check_pixels, conversions, open_file
 from segkd.errors import SegkdError
+
+MAX_PIXELS = 1_000_000_000
+"""How many pixels an image may have, unless a config or flag says otherwise."""
 
 #: PIL's modes of images with at most 8 bits a channel, which `convert("RGB")` does not distort.
 COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+
+DEEP = "16 bits a channel, scaled to 8 (65535 is white)"
+ALPHA = "an alpha channel, left out: transparent pixels count as opaque"
+
+_LOCK = threading.Lock()
 
 
 class Opened(NamedTuple):
@@ -24,7 +34,7 @@ class Opened(NamedTuple):
     left: int
     """What of it is to be applied to ``image`` still: the tag, or 1 where PIL has applied it."""
     converted: list[str]
-    """What 8-bit RGB does not hold of it, see `segkd.common.pixels.conversions`."""
+    """What 8-bit RGB does not hold of it, see `conversions`."""
 
 
 class Photo(NamedTuple):
@@ -35,7 +45,7 @@ class Photo(NamedTuple):
     tag: int
     """The orientation tag that they were turned by: masks and boxes may have none."""
     converted: list[str]
-    """What was lost in making them 8-bit RGB, see `segkd.common.pixels.conversions`."""
+    """What was lost in making them 8-bit RGB, see `conversions`."""
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -52,20 +62,71 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
 def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
     """Open a file with all its pixels; errors call it by its ``kind``, such as ``"mask"``."""
+    with opening(path, kind) as image:
+        pixels = image.width * image.height
+        if pixels > max_pixels:  # so many may be meant to fill memory
+            raise ValueError(
+                f"{kind} {path} has {pixels} pixels ({image.width}x{image.height}), more than "
+                f"data.max_pixels={max_pixels} allows (in predict --max-pixels)"
+            )
+        converted = conversions(image)
+        tag = orientation(image)
+        image.load()  # which turns TIFFs and takes their tag away; some PNGs show their tag only now
+        left = orientation(image)
+        return Opened(image, left if tag == UPRIGHT else tag, left, converted)
+
+
+@contextlib.contextmanager
+def opening(path: Path, kind: str) -> Iterator[Image.Image]:
+    """Give an image, of any size and without its pixels; errors within this call the file by its ``kind``."""
     check_regular(path, kind)
     try:
-        with open_file(path) as image:
-            check_pixels(image, path, kind, max_pixels)
-            converted = conversions(image)
-            tag = orientation(image)
-            image.load()  # which turns TIFFs and takes their tag away; some PNGs show their tag only now
-            left = orientation(image)
-            return Opened(image, left if tag == UPRIGHT else tag, left, converted)
+        # PIL's limit is one for the whole process, which others may rely on: it is off for no longer than this.
+        with _LOCK:
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
+        with image:
+            yield image
     except FileNotFoundError:
         raise SegkdError(f"no {kind} {path}") from None
     # PIL reports a broken file as any of these, depending on where it breaks.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise SegkdError(f"cannot read {kind} {path}: {' '.join(str(error).split())}") from None
+
+
+def conversions(image: Image.Image) -> list[str]:
+    """Return what of an image, whose pixels are not read yet, 8-bit RGB does not hold: `DEEP`, `ALPHA`, or nothing."""
+    found = []
+    # What the decoder is told: PIL itself calls an image of 16 bits a channel RGB; 65535 is the white of a PPM.
+    if any(sign in str(part[3]) for part in getattr(image, "tile", ()) for sign in (";16", "65535")):
+        found.append(DEEP)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        found.append(ALPHA)
+    return found
+
+
+def conversion_lines(converted: Iterable[tuple[Path, Iterable[str]]]) -> list[str]:
+    """Say how many images have what `conversions` finds, and which is the first: one line each."""
+    files: dict[str, list[Path]] = {}
+    for path, found in converted:
+        for what in found:
+            files.setdefault(what, []).append(path)
+    return [
+        f"{len(paths)} image{'s have' if len(paths) > 1 else ' has'} {what}; the first is {paths[0]}"
+        for what, paths in files.items()
+    ]
+
+
+def look(paths: Iterable[Path]) -> list[str]:
+    """Return `conversion_lines` of files, without reading their pixels; those that cannot be opened are passed over."""
+    converted = []
+    for path in paths:
+        with contextlib.suppress(SegkdError), opening(path, "image") as image:
+            converted.append((path, conversions(image)))
+    return conversion_lines(converted)
 
 
 def read_stems(path: Path) -> list[str]:

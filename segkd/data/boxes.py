@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 
 from segkd.common.orientation import UPRIGHT, upright, upright_boxes, upright_size
 from segkd.common.paths import check_regular
-from segkd.common.pixels import open_file
-from segkd.common.reading import Photo, read_stems
+from segkd.common.reading import Photo, opening, read_stems
 from segkd.data.annotations import AnnotatedSamples, Box, Found, Objects
 from segkd.data.description import DatasetSpec, SplitSpec
 from segkd.data.formats import format_names
@@ -245,11 +244,5 @@ def _locate(label: str, pattern: Pattern, files: Matches, stem: str, base: Path)
 
 def image_size(image: Path) -> tuple[int, int]:
     """Return the height and width of an image when it is upright, without its pixels; a SegkdError if it is none."""
-    check_regular(image, "image")
-    try:
-        with open_file(image) as opened:
-            return upright_size(opened)
-    except FileNotFoundError:
-        raise SegkdError(f"no image {image}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SegkdError(f"cannot read image {image}: {error}") from None
+    with opening(image, "image") as opened:
+        return upright_size(opened)

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from segkd.common.pictures import Picture, comparison_grid, letterbox
-from segkd.common.pixels import conversion_lines
-from segkd.common.reading import read_photo
+from segkd.common.pictures import Picture, comparison_grid
+from segkd.common.reading import conversion_lines, read_photo
 from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec, Root
 from segkd.data.masks import MaskSamples, MaskSpec
@@ -181,7 +180,7 @@ def contact_sheet(
         if has_masks and after.shape[:2] != label.shape:  # validation resizes the image alone
             after = np.asarray(Image.fromarray(after).resize((label.shape[1], label.shape[0])))
         # Before the label is painted over it, which keeps names as sharp as those of the other.
-        after, label = _padded(after, label, sample.image.shape, getattr(spec, "ignore_index", 0))
+        after, label = letterbox(after, label, sample.image.shape, getattr(spec, "ignore_index", 0))
         rows.append([])
         for image, over in ((sample.image, sample.label), (after, label)):
             rows[-1] += [image, paint(image, over)] if has_masks else [paint(image, over)]
@@ -197,12 +196,17 @@ def choose(total: int, count: int, seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(total)[:count].tolist()
 
 
-def _padded(image: np.ndarray, label: Any, shape: tuple[int, ...], nothing: int) -> tuple[np.ndarray, Any]:
-    """Pad an image with white to the aspect ratio of ``shape``, and its label with ``nothing``, see `letterbox`."""
-    padded = letterbox(image, shape)
-    top, left = (np.array(padded.shape[:2]) - image.shape[:2]) // 2
+def letterbox(image: Picture, label: Any, shape: tuple[int, ...], nothing: int = 0) -> tuple[Picture, Any]:
+    """Pad an image with white to the aspect ratio of ``shape``, so that a crop is not stretched beside its image.
+
+    A mask is padded with ``nothing``, boxes are moved along.
+    """
+    height, width = image.shape[:2]
+    high = max(round(width * shape[0] / shape[1]) - height, 0)
+    wide = max(round(height * shape[1] / shape[0]) - width, 0)
+    top, left = high // 2, wide // 2
+    around = (top, high - top), (left, wide - left)
+    padded = np.pad(image, (*around, (0, 0)), constant_values=255)
     if isinstance(label, Objects):
         return padded, label._replace(boxes=np.add(label.boxes, (left, top, left, top)))
-    around = np.full(padded.shape[:2], nothing, dtype=label.dtype)
-    around[top : top + label.shape[0], left : left + label.shape[1]] = label
-    return padded, around
+    return padded, np.pad(label, around, constant_values=nothing)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from segkd.common.pixels import look
-from segkd.common.reading import read_photo
+from segkd.common.reading import look, read_photo
 from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec, Root
 from segkd.data.samples import spread

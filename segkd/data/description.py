@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_valid
 
 from segkd import registry
 from segkd.common.paths import check_regular, plain_path, shortened
-from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Checked, block_of, complaint
-from segkd.common.reading import refuse
+from segkd.common.reading import MAX_PIXELS, refuse
 from segkd.common.yaml_file import read_yaml
 from segkd.data.formats import find_format
 from segkd.data.hold_out import places_of, whole_split

@@ -18,12 +18,10 @@ from torch.utils.data import DataLoader
 
 from segkd.data.dataset import SeededDataset
 from segkd.errors import SegkdError
-
-Key = tuple[int, int]
-"""Epoch and index of an item."""
+from segkd.step import View
 
 
-def endless(size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, stream: int = 0) -> Iterator[Key]:
+def endless(size: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, stream: int = 0) -> Iterator[View]:
     """Yield keys for ever: a permutation of ``size`` indices per epoch, by seed and epoch, dealt to the ranks in turn.
 
     They begin after ``start`` samples of all ranks together; each ``stream`` is an order of its own.
@@ -59,7 +57,7 @@ class Batches:
         for size in (self.labelled, self.unlabelled) if self.share else (self.labelled,):
             _check_rank(size, self.rank, self.world)
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[View]]:
         done, count = self.start // self.batch_size, self.batch_size - self.share
         first = endless(self.labelled, self.seed, done * count, self.rank, self.world)
         further = endless(self.unlabelled, self.seed, done * self.share, self.rank, self.world, stream=1)
@@ -98,7 +96,7 @@ def train_loader(
     return _loader(dataset, workers, batch_sampler=Batches(*sizes, batch_size, share, seed, start, rank, world))
 
 
-def given_loader(dataset: SeededDataset, batches: Iterable[list[Key]], workers: int = 0) -> Loader:
+def given_loader(dataset: SeededDataset, batches: Iterable[list[View]], workers: int = 0) -> Loader:
     """Build a loader of given batches of keys."""
     return _loader(dataset, workers, batch_sampler=batches)
 

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from segkd.common.orientation import UPRIGHT, upright
 from segkd.common.paths import same_name
-from segkd.common.pixels import open_file
 from segkd.common.progress import shown
-from segkd.common.reading import COLOUR_MODES, Photo, open_image, read_photo
+from segkd.common.reading import COLOUR_MODES, Photo, open_image, opening, read_photo
 from segkd.data.patterns import Pattern
 from segkd.errors import SegkdError
 
@@ -153,9 +152,9 @@ class Samples(ABC):
         """Raise where what a teacher sees is no image, or, by the headers of the files, of another size."""
         for index in indices if self.seconds else ():
             try:
-                with open_file(self.images[index]) as image, open_file(self.seconds[index]) as second:
+                with opening(self.images[index], "image") as image, opening(self.seconds[index], "image") as second:
                     is_same = sorted(image.size) == sorted(second.size)  # a tag may turn either
-            except (OSError, SyntaxError, ValueError):
+            except SegkdError:
                 is_same = False
             if not is_same:  # reading both says what it is
                 self.second(index, self.read(index).image.shape)

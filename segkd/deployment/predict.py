@@ -17,10 +17,9 @@ from PIL import Image
 from rich.console import Console
 
 from segkd.common.devices import find_device
-from segkd.common.pixels import MAX_PIXELS, conversion_lines
 from segkd.common.plain import written
 from segkd.common.progress import progress_bar, say
-from segkd.common.reading import read_photo
+from segkd.common.reading import MAX_PIXELS, conversion_lines, read_photo
 from segkd.deployment.inputs import Source, find_sources
 from segkd.deployment.results import RESULTS, MapResults, save_picture
 from segkd.deployment.signature import Size
@@ -97,8 +96,8 @@ def predict(
         SegkdError: there is no student, an input matches nothing, `out` is in use or cannot be written, or an option
             is not of the student's task or has a wrong value.
     """
-    _check(batch_size, max_pixels, scales, windows={"window": window, "stride": stride})
-    _check_shares(alpha=alpha, score_threshold=score_threshold)
+    shares = {"alpha": alpha, "score_threshold": score_threshold}
+    _check(batch_size, max_pixels, scales, {"window": window, "stride": stride}, shares)
     sources = find_sources(inputs)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -107,7 +106,7 @@ def predict(
     network = open_model(target, needs_config=False).network
     kind = RESULTS.get(network.task, MapResults)
     options: dict[str, Any] = {"sliding": sliding or None, "window": window, "stride": stride, "flip": flip or None}
-    options |= {"scales": scales, "alpha": alpha, "score_threshold": score_threshold}
+    options |= {"scales": scales, **shares}
     given = {key: value for key, value in options.items() if value is not None}
     foreign = [key for key in given if key not in (*kind.reads, *kind.writes)]
     _refuse(foreign, f"for {kind.others}, and {target} is {kind.noun}")
@@ -127,7 +126,7 @@ def predict(
     return job.summary
 
 
-def _check(batch_size: Any, max_pixels: Any, scales: Any, windows: dict[str, Any]) -> None:
+def _check(batch_size: Any, max_pixels: Any, scales: Any, windows: dict[str, Any], shares: dict[str, Any]) -> None:
     """Raise for what the command line's parser would refuse: a program's values come as they are."""
     if not (_is(Integral, batch_size) and batch_size >= 1):
         raise SegkdError(f"batch_size: expected a whole number, at least 1, got {written(batch_size)}")
@@ -142,8 +141,6 @@ def _check(batch_size: Any, max_pixels: Any, scales: Any, windows: dict[str, Any
         if size is not None and not (len(sides) == 2 and all(_is(Integral, side) for side in sides)):
             raise SegkdError(f"{name}: expected pixels, N or (height, width) in whole numbers, got {written(size)}")
 
-
-def _check_shares(**shares: Any) -> None:
     for name, share in shares.items():
         if share is not None and not (_is(Real, share) and 0 <= share <= 1):
             raise SegkdError(f"{name}: expected a number from 0 to 1, got {written(share)}")

@@ -53,7 +53,8 @@ def write_entry(
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may write the same entry: each uses a scratch file of its own. The file is not synced to disk: an
     # entry that a power cut leaves half-written is found when it is read.
-    with replacing(path, sync=False, scratch=path.with_name(f".tmp.{path.stem}.{_process()}")) as scratch:
+    scratch = path.with_name(f".tmp.{path.stem}.{socket.gethostname()}.{os.getpid()}")
+    with replacing(path, sync=False, scratch=scratch):
         safetensors.torch.save_file(held, scratch, {"layout": json.dumps(layout)})
 
 
@@ -151,7 +152,3 @@ def _zstd() -> Any:
             f"valid without it: {get_args(Compression)[0]}"
         ) from None
     return zstandard
-
-
-def _process() -> str:
-    return f"{socket.gethostname()}.{os.getpid()}"

@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from segkd.errors import DiskFull
+from segkd.outputs import tensors_of
 from segkd.step import View
 from segkd.store.store import Store
 
@@ -99,8 +100,7 @@ class Filling:
 
     def size(self, found: Found) -> int:
         """Return about how many bytes are still to be written, given what a batch has at each place."""
-        values = [tensor for value in found.values() for tensor in tensors(value)]
-        each = sum(x.numel() * _width(x, self.store.kept) for x in values) // self.batch_size
+        each = sum(x.numel() * _width(x, self.store.kept) for x in tensors_of(found)) // self.batch_size
         return each * len(self.missing)
 
     def _check_room(self, found: Found) -> None:
@@ -120,13 +120,6 @@ def of_image(value: Any, place: int) -> Any:
     if isinstance(value, Mapping):
         return {key: of_image(each, place) for key, each in value.items()}
     return [of_image(each, place) for each in value] if isinstance(value, list) else value[place]
-
-
-def tensors(value: Any) -> list[Tensor]:
-    """Return the tensors in what was read at a place."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [x for part in (value.values() if isinstance(value, Mapping) else value) for x in tensors(part)]
 
 
 def _width(x: Tensor, kept: str) -> int:

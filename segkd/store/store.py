@@ -157,19 +157,11 @@ class Listed:
 def stores(root: Path) -> list[Listed]:
     """Return the stores below a root, the one used last first, without folders that have no readable ``about.json``."""
     found = []
-    for folder in _subfolders(root):
-        file = folder / ABOUT
+    for file in sorted(root.glob(f"*/{ABOUT}")):
         try:
             about = json.loads(file.read_text())
             used = time.time() - file.stat().st_mtime
         except (OSError, ValueError):
             continue  # a folder of something else
-        found.append(Listed(Store(folder), about if isinstance(about, dict) else {}, used))
+        found.append(Listed(Store(file.parent), about if isinstance(about, dict) else {}, used))
     return sorted(found, key=lambda each: each.used)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return [each for each in sorted(folder.iterdir()) if each.is_dir()]
-    except OSError:
-        return []

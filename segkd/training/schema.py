@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
-from segkd.common.pixels import MAX_PIXELS
 from segkd.common.plain import Block, ReadWhere
+from segkd.common.reading import MAX_PIXELS
 from segkd.common.values import Above0, AtLeast0, BatchSize, Count, Devices, Natural, PathText, RunName, Share
 from segkd.errors import nearest
 from segkd.models.family import ModelBlock

@@ -21,10 +21,11 @@ from segkd.data.loading import given_loader
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.network import Network
+from segkd.outputs import tensors_of
 from segkd.step import View
 from segkd.store import key as keys
 from segkd.store.entry import tolerance
-from segkd.store.filling import Filling, of_image, tensors
+from segkd.store.filling import Filling, of_image
 from segkd.store.store import Store
 from segkd.teachers import Stored
 from segkd.training.task import Task
@@ -225,8 +226,8 @@ class Stores(pl.Callback):
         for number, view in enumerate(dict.fromkeys(views)):
             kept = store.read(view, list(found))
             for place in found if kept is not None else ():
-                pairs = zip(tensors(kept[place]), tensors(of_image(found[place], number)), strict=True)  # type: ignore[index]
-                for entry, fresh in pairs:
+                fresh_ones = tensors_of(of_image(found[place], number))
+                for entry, fresh in zip(tensors_of(kept[place]), fresh_ones, strict=True):  # type: ignore[index]
                     fresh = fresh.detach().cpu()
                     if entry.shape == fresh.shape and not fresh.numel():
                         continue

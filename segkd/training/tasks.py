@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -52,9 +53,9 @@ def dataset_of(config: Config) -> DatasetSpec:
 def bare_dataset(name: str) -> DatasetSpec | None:
     """Return the data set that a file or a shipped name describes; None where it is a config, or nothing."""
     path = Path(name)
-    if not path.is_file():
+    if not isfile(path):  # unlike Path.is_file, of a name that no disk can have too
         path = resource_dir("datasets") / f"{path.name}.yaml"
-        if path.stem != name or not path.is_file():
+        if path.stem != name or not isfile(path):
             return None
     try:
         content = read_yaml(path, MAX_VALUES)

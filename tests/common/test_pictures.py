@@ -7,7 +7,6 @@ from segkd.common.pictures import (
     comparison_grid,
     font,
     ink_on,
-    letterbox,
     short_number,
     text_width,
     weight_map,
@@ -55,18 +54,6 @@ def test_the_legend_wraps_and_long_headers_fit():
 def test_a_row_of_another_length_is_named(rows):
     with pytest.raises(SegkdError, match="rows of 2 pictures"):
         comparison_grid(rows, ["a", "b"])
-
-
-@pytest.mark.parametrize(("size", "expected"), [((10, 40), (30, 40)), ((30, 10), (30, 40)), ((60, 80), (60, 80))])
-def test_a_letterbox_keeps_every_pixel_and_takes_on_the_aspect(size, expected):
-    picture = np.full((*size, 3), 7, np.uint8)
-    padded = letterbox(picture, (480, 640, 3))
-    assert padded.shape == (*expected, 3)
-    rows, columns = np.nonzero((padded == 7).all(-1))
-    assert len(rows) == size[0] * size[1]
-    assert rows[0] == (expected[0] - size[0]) // 2
-    assert columns[0] == (expected[1] - size[1]) // 2
-    assert (padded[(padded != 7).any(-1)] == 255).all()
 
 
 def test_ink_is_legible_on_its_ground():

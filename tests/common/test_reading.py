@@ -5,8 +5,7 @@ import torch
 from PIL import Image
 
 from segkd.common.orientation import upright
-from segkd.common.pixels import ALPHA, DEEP
-from segkd.common.reading import open_image, read_photo, read_stems, refuse, rgb_pixels
+from segkd.common.reading import ALPHA, DEEP, open_image, read_photo, read_stems, refuse, rgb_pixels
 from segkd.errors import SegkdError
 
 

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from segkd.data.check import DatasetReport, SplitReport, choose, sizes_text
+from segkd.data.check import DatasetReport, SplitReport, choose, letterbox, sizes_text
 from segkd.data.samples import read_all
 from segkd.errors import SegkdError
 
@@ -42,3 +43,16 @@ def test_samples_are_drawn_without_repetition():
     assert len(choose(3, 5, seed=1)) == 3
     with pytest.raises(SegkdError, match="count=0"):
         choose(3, 0, seed=1)
+
+
+@pytest.mark.parametrize(("size", "expected"), [((10, 40), (30, 40)), ((30, 10), (30, 40)), ((60, 80), (60, 80))])
+def test_a_letterbox_keeps_every_pixel_and_takes_on_the_aspect(size, expected):
+    picture = np.full((*size, 3), 7, np.uint8)
+    padded, mask = letterbox(picture, picture[..., 0], (480, 640, 3), nothing=255)
+    assert padded.shape == (*expected, 3)
+    rows, columns = np.nonzero((padded == 7).all(-1))
+    assert len(rows) == size[0] * size[1]
+    assert rows[0] == (expected[0] - size[0]) // 2
+    assert columns[0] == (expected[1] - size[1]) // 2
+    assert (padded[(padded != 7).any(-1)] == 255).all()
+    assert (mask == padded[..., 0]).all()
