@@ -18,11 +18,17 @@ Declaration = tuple[str, Mapping[str, Any], Callable[..., Any] | None]
 
 
 def declared(path: Path, headers: bool = True) -> dict[str, Declaration]:
-    """Return what a file's classes that set ``name`` themselves declare, by that name, with headers if wanted."""
+    """Return what a file's classes declare, by their ``name``, with headers if wanted.
+
+    Those that set ``name`` themselves, and those that set ``title`` alone, which go by the file's name: of a data set
+    ``name`` is a field.
+    """
     found: dict[str, Declaration] = {}
     module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
     for node in _tree(path).body:
-        if isinstance(node, ast.ClassDef) and isinstance(name := _said(node).get("name"), str):
+        said = _said(node) if isinstance(node, ast.ClassDef) else {}
+        name = said.get("name") or (path.stem if said.get("title") else None)
+        if isinstance(node, ast.ClassDef) and isinstance(name, str):
             chain = _with_bases(path, node.name)
             says = {key: value for _, base in chain for key, value in _said(base).items()}
             found[name] = (f"{module}:{node.name}", says, _header(chain) if headers else None)

@@ -1,7 +1,7 @@
 """From a name in a config to the thing that it names: one of this package's, or ``package.module:Name`` of the user's.
 
-What this package has is a class with a ``name`` in one of the files of its kind (see `KINDS`); what else is known of it
-stands in class attributes, which `segkd.declared` reads.
+What this package has is a class with a ``name``, or a file of its own, in a place of its kind (see `KINDS`); what else
+is known of it stands in class attributes, which `segkd.declared` reads.
 """
 
 import functools
@@ -40,9 +40,7 @@ KINDS = {
     "task_loss": Kind("task loss", "Task losses", "task_loss", _TASK_LOSSES, ("logits", "target")),
     "family": Kind("family", "Families of models", "family, of student and teacher", ("models/*.py",)),
     "builder": Kind("model builder", "Builders of models", "build, of student and teacher", ()),
-    "format": Kind(
-        "format", "Formats of data", "format, in the description of a data set", ("*/formats.py", "*/formats/*.py")
-    ),
+    "format": Kind("format", "Formats of data", "format, in the description of a data set", ("data/formats/*.py",)),
     "task": Kind("task", "Tasks", "task", ("*/task.py", "training/*/task.py")),
 }
 

@@ -65,7 +65,7 @@ def open_image(path: Path, kind: str, max_pixels: int = MAX_PIXELS) -> Opened:
     with opening(path, kind) as image:
         pixels = image.width * image.height
         if pixels > max_pixels:  # so many may be meant to fill memory
-            raise ValueError(
+            raise SegkdError(
                 f"{kind} {path} has {pixels} pixels ({image.width}x{image.height}), more than "
                 f"data.max_pixels={max_pixels} allows (in predict --max-pixels)"
             )
@@ -92,6 +92,8 @@ def opening(path: Path, kind: str) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise SegkdError(f"no {kind} {path}") from None
+    except SegkdError:
+        raise
     # PIL reports a broken file as any of these, depending on where it breaks.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise SegkdError(f"cannot read {kind} {path}: {' '.join(str(error).split())}") from None

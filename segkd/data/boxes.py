@@ -12,10 +12,10 @@ from segkd.common.paths import check_regular
 from segkd.common.reading import Photo, opening, read_stems
 from segkd.data.annotations import AnnotatedSamples, Box, Found, Objects
 from segkd.data.description import DatasetSpec, SplitSpec
-from segkd.data.formats import format_names
 from segkd.data.patterns import Matches, Pattern, unclaimed
 from segkd.data.samples import Look, classes_have
 from segkd.errors import SegkdError, nearest
+from segkd.registry import things
 
 
 class AnnotatedSplit(SplitSpec):
@@ -65,7 +65,7 @@ class AnnotatedSpec(DatasetSpec):
         """Say why a description, in format ``found``, has no labels of this kind."""
         if "format" in content:
             return super().refusal(content, found)
-        *names, last = [name for name in format_names() if name not in ("masks", "colors", "coco_masks")]
+        *names, last = [name for name in things("format") if name not in ("masks", "colors", "coco_masks")]
         return f"key 'format' is required: {', '.join(names)} or {last} (without it this is no data set for detection)"
 
     @property
@@ -77,13 +77,14 @@ class AnnotatedSpec(DatasetSpec):
         """Return the label of a class that a file names, and why it is left out if it is; ValueError if unknown."""
         if name in self.ignore:
             return 0, f"class {name!r}, which is ignored"
-        if name not in self.label_of:
+        label = self.label_of.get(name)
+        if label is None:
             hint = nearest(name, self.class_names)
             raise ValueError(
                 f"has the class {name!r}, which the data set does not name; {hint}{'' if hint.endswith('?') else '.'} "
                 f"To leave it out: ignore: [{name}]"
             )
-        return self.label_of[name], ""
+        return label, ""
 
     def read(self, split: str, base: Path, masks: bool) -> Found:
         """Return what the files of a split below ``base`` hold, with masks of the objects if asked for.

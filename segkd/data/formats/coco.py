@@ -94,7 +94,7 @@ class CocoFile(AnnotatedSpec):
 class Coco(CocoFile, BoxSpec):
     """A data set of COCO's boxes."""
 
-    title = "boxes of a JSON file as COCO writes it, with masks where they are asked for"
+    title = "boxes of a JSON file like COCO's, and masks where asked for"
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class CocoMasks(CocoFile, MaskSpec):
         rest: the class of pixels that no object covers; None leaves them out.
     """
 
-    title = "masks drawn from the polygons and run lengths of a JSON file as COCO writes it"
+    title = "masks drawn from polygons and run lengths, a file like COCO's"
     made_of = DrawnMasks
 
     rest: str | None = None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
@@ -23,120 +23,12 @@ _LOSSY = {"JPEG", "MPO"}
 _BYTE = TypeAdapter(Byte)
 
 
-class Masks(MaskSpec):
-    """A data set of images and files of masks.
-
-    Attributes:
-        masks: what mask files hold: ``"ids"``, or ``"colors"``, each class in its own; None takes files of RGB for
-            colours, those of one channel or with a palette for ids.
-        ignore_colors: RGB of pixels that count for nothing, in masks of colours.
-        label_map: raw id in the mask file -> class id or ``"ignore"``. A raw id outside the map is an error. Without
-            a map raw ids are class ids, and anything but a class id or ``ignore_index`` is an error.
-    """
-
-    title = "masks as image files: ids, or each class in its colour"
-
-    splits: dict[str, PairSplit] = Field(min_length=1)
-    masks: Literal["ids", "colors"] | None = None
-    ignore_colors: list[Color] = Field(default=[], max_length=255)
-    label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
-
-    @field_validator("label_map", mode="before")
-    @classmethod
-    def _ids(cls, said: Any, info: ValidationInfo) -> Any:
-        # In words: of a value of one of two types pydantic says by its own names what it lacks to be either.
-        names = [item.name for item in info.data.get("classes", ())]  # none where these are wrong, which is told
-        for raw, target in said.items() if names and isinstance(said, Mapping) else ():
-            if not _is_byte(raw):
-                raise ValueError(f"expected raw ids as keys, whole numbers from 0 to 255, got {written(raw)}")
-            if target != "ignore" and not _is_byte(target):
-                hint = f"{target!r} has id {names.index(target)}" if target in names else nearest(target, ["ignore"])
-                is_close = isinstance(target, str) and not hint.startswith("valid")
-                raise ValueError(
-                    f"raw id {raw}: expected a class id, a whole number from 0 to {len(names) - 1}, or ignore, got "
-                    f"{written(target)}{f' ({hint})' if is_close else ''}"
-                )
-        return said
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Masks":
-        count = len(self.classes)
-        for raw, target in (self.label_map or {}).items():
-            if target != "ignore" and target >= count:
-                raise ValueError(f"label_map sends raw id {raw} to class {target}, but class ids end at {count - 1}")
-        if self.masks == "colors" and self.shared_color:
-            raise ValueError(f"masks: colors, but {self.shared_color}")
-        if self.masks == "colors" and self.label_map is not None:
-            raise ValueError("label_map is of ids, and masks: colors has none: leave one of them out")
-        for color in set(self.ignore_colors) & set(self.colors):
-            name = self.class_names[self.colors.index(color)]
-            raise ValueError(f"ignore_colors has {list(color)}, the colour of class {name!r}")
-        return self
-
-    @cached_property
-    def lookup(self) -> np.ndarray:
-        """Table (256,) int16 from raw id to class id or ``ignore_index``; -1 where a raw id is an error."""
-        table = np.full(256, INVALID, dtype=np.int16)
-        same = {number: number for number in (*range(self.num_classes), self.ignore_index)}
-        for raw, target in (same if self.label_map is None else self.label_map).items():
-            table[raw] = self.ignore_index if target == "ignore" else target
-        return table
-
-    @cached_property
-    def color_lookup(self) -> np.ndarray:
-        """Table (2**24,) int16 from colour, as red * 2**16 + green * 2**8 + blue, to what `lookup` gives for an id."""
-        table = np.full(1 << 24, INVALID, dtype=np.int16)
-        ids = [*range(self.num_classes), *[self.ignore_index] * len(self.ignore_colors)]
-        for (red, green, blue), target in zip([*self.colors, *self.ignore_colors], ids, strict=True):
-            table[red << 16 | green << 8 | blue] = target
-        return table
-
-    @property
-    def shared_color(self) -> str:
-        """Which classes have one colour; empty where each has its own."""
-        for color, count in Counter(self.colors).items():
-            if count > 1:
-                one, other, *_ = [item.name for item in self.classes if item.color == color]
-                return f"classes {one!r} and {other!r} share the colour {list(color)}"
-        return ""
-
-    def find(self, split: str, base: Path, masks: bool = False) -> "MaskFiles":
-        """Return the pairs of image and mask below ``base``."""
-        files = match_files(f"{self.name} {split}", self.splits, split, base)
-        found = MaskFiles(self, split, files.pairs)
-        found.problems, found.remarks = files.problems, files.remarks
-        return found
-
-    def cause(self, counts: np.ndarray, absent: list[int]) -> str:
-        """Say what may be the cause that classes do not occur."""
-        if self.label_map is not None:
-            unmapped = [number for number in absent if number not in self.label_map.values()]
-            return f"; label_map sends no id to {self.class_names[unmapped[0]]!r}" if unmapped else ""
-        ignored = counts[self.ignore_index]
-        if not ignored or self.masks == "colors" or self.ignore_colors:
-            return ""
-        text = f"; {100 * ignored / counts.sum():.0f} % are {self.ignore_index}, which is ignored"
-        if len(absent) > 1:
-            return f"{text}: if that is one of them, say so in label_map"
-        kept = [f"{number}: {number}" for number in range(self.num_classes) if number not in absent]
-        mapped = ", ".join([*kept, f"{self.ignore_index}: {absent[0]}"])
-        return f"{text}: if that is {self.class_names[absent[0]]!r}, say label_map: {{{mapped}}}"
-
-
-def _is_byte(value: Any) -> bool:
-    try:
-        _BYTE.validate_python(value)
-    except ValidationError:
-        return False
-    return not isinstance(value, bool)
-
-
 class MaskFiles(MaskSamples):
     """Images with a file of a mask each."""
 
-    spec: Masks
+    spec: "Masks"
 
-    def __init__(self, spec: Masks, split: str, pairs: list[Pair]) -> None:
+    def __init__(self, spec: "Masks", split: str, pairs: list[Pair]) -> None:
         super().__init__(spec, split, [pair.image for pair in pairs])
         self.pairs = pairs
 
@@ -206,6 +98,115 @@ class MaskFiles(MaskSamples):
         if ids.min() == INVALID:
             raise SegkdError(f"mask {path}{_unknown(pixels[ids == INVALID], spec)}")
         return ids.astype(np.uint8)
+
+
+class Masks(MaskSpec):
+    """A data set of images and files of masks.
+
+    Attributes:
+        masks: what mask files hold: ``"ids"``, or ``"colors"``, each class in its own; None takes files of RGB for
+            colours, those of one channel or with a palette for ids.
+        ignore_colors: RGB of pixels that count for nothing, in masks of colours.
+        label_map: raw id in the mask file -> class id or ``"ignore"``. A raw id outside the map is an error. Without
+            a map raw ids are class ids, and anything but a class id or ``ignore_index`` is an error.
+    """
+
+    title = "masks as image files: ids, or each class in its colour"
+    made_of: ClassVar[type[MaskFiles]] = MaskFiles  # what a split is
+
+    splits: dict[str, PairSplit] = Field(min_length=1)
+    masks: Literal["ids", "colors"] | None = None
+    ignore_colors: list[Color] = Field(default=[], max_length=255)
+    label_map: dict[Byte, Byte | Literal["ignore"]] | None = None
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _ids(cls, said: Any, info: ValidationInfo) -> Any:
+        # In words: of a value of one of two types pydantic says by its own names what it lacks to be either.
+        names = [item.name for item in info.data.get("classes", ())]  # none where these are wrong, which is told
+        for raw, target in said.items() if names and isinstance(said, Mapping) else ():
+            if not _is_byte(raw):
+                raise ValueError(f"expected raw ids as keys, whole numbers from 0 to 255, got {written(raw)}")
+            if target != "ignore" and not _is_byte(target):
+                hint = f"{target!r} has id {names.index(target)}" if target in names else nearest(target, ["ignore"])
+                is_close = isinstance(target, str) and not hint.startswith("valid")
+                raise ValueError(
+                    f"raw id {raw}: expected a class id, a whole number from 0 to {len(names) - 1}, or ignore, got "
+                    f"{written(target)}{f' ({hint})' if is_close else ''}"
+                )
+        return said
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Masks":
+        count = len(self.classes)
+        for raw, target in (self.label_map or {}).items():
+            if target != "ignore" and target >= count:
+                raise ValueError(f"label_map sends raw id {raw} to class {target}, but class ids end at {count - 1}")
+        if self.masks == "colors" and self.shared_color:
+            raise ValueError(f"masks: colors, but {self.shared_color}")
+        if self.masks == "colors" and self.label_map is not None:
+            raise ValueError("label_map is of ids, and masks: colors has none: leave one of them out")
+        for color in set(self.ignore_colors) & set(self.colors):
+            name = self.class_names[self.colors.index(color)]
+            raise ValueError(f"ignore_colors has {list(color)}, the colour of class {name!r}")
+        return self
+
+    @cached_property
+    def lookup(self) -> np.ndarray:
+        """Table (256,) int16 from raw id to class id or ``ignore_index``; -1 where a raw id is an error."""
+        table = np.full(256, INVALID, dtype=np.int16)
+        same = {number: number for number in (*range(self.num_classes), self.ignore_index)}
+        for raw, target in (same if self.label_map is None else self.label_map).items():
+            table[raw] = self.ignore_index if target == "ignore" else target
+        return table
+
+    @cached_property
+    def color_lookup(self) -> np.ndarray:
+        """Table (2**24,) int16 from colour, as red * 2**16 + green * 2**8 + blue, to what `lookup` gives for an id."""
+        table = np.full(1 << 24, INVALID, dtype=np.int16)
+        ids = [*range(self.num_classes), *[self.ignore_index] * len(self.ignore_colors)]
+        for (red, green, blue), target in zip([*self.colors, *self.ignore_colors], ids, strict=True):
+            table[red << 16 | green << 8 | blue] = target
+        return table
+
+    @property
+    def shared_color(self) -> str:
+        """Which classes have one colour; empty where each has its own."""
+        for color, count in Counter(self.colors).items():
+            if count > 1:
+                one, other, *_ = [item.name for item in self.classes if item.color == color]
+                return f"classes {one!r} and {other!r} share the colour {list(color)}"
+        return ""
+
+    def find(self, split: str, base: Path, masks: bool = False) -> MaskFiles:
+        """Return the pairs of image and mask below ``base``."""
+        files = match_files(f"{self.name} {split}", self.splits, split, base)
+        found = self.made_of(self, split, files.pairs)
+        found.problems, found.remarks = files.problems, files.remarks
+        return found
+
+    def cause(self, counts: np.ndarray, absent: list[int]) -> str:
+        """Say what may be the cause that classes do not occur."""
+        if self.label_map is not None:
+            unmapped = [number for number in absent if number not in self.label_map.values()]
+            return f"; label_map sends no id to {self.class_names[unmapped[0]]!r}" if unmapped else ""
+        ignored = counts[self.ignore_index]
+        if not ignored or self.masks == "colors" or self.ignore_colors:
+            return ""
+        text = f"; {100 * ignored / counts.sum():.0f} % are {self.ignore_index}, which is ignored"
+        if len(absent) > 1:
+            return f"{text}: if that is one of them, say so in label_map"
+        kept = [f"{number}: {number}" for number in range(self.num_classes) if number not in absent]
+        mapped = ", ".join([*kept, f"{self.ignore_index}: {absent[0]}"])
+        return f"{text}: if that is {self.class_names[absent[0]]!r}, say label_map: {{{mapped}}}"
+
+
+def _is_byte(value: Any) -> bool:
+    try:
+        _BYTE.validate_python(value)
+    except ValidationError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _unknown(pixels: np.ndarray, spec: Masks) -> str:

@@ -10,9 +10,10 @@ from PIL import Image
 from segkd.data.boxes import BoxSpec
 from segkd.data.check import check_dataset
 from segkd.data.description import DatasetSpec, read_spec
-from segkd.data.formats import find_format, format_names
+from segkd.data.formats import find_format
 from segkd.data.masks import MaskSpec
 from segkd.errors import SegkdError
+from segkd.registry import things
 
 OWN = """
 import numpy as np
@@ -20,14 +21,13 @@ import numpy as np
 from segkd.data.formats.masks import Masks, MaskFiles
 
 
-class Numbers(Masks):
-    def find(self, split, base, masks=False):
-        return Files(self, split, super().find(split, base).pairs)
-
-
 class Files(MaskFiles):
     def read_mask(self, path):
         return np.loadtxt(path, dtype=np.uint8)
+
+
+class Numbers(Masks):
+    made_of = Files
 
 
 def no_class():
@@ -53,8 +53,8 @@ def own(tmp_path, monkeypatch):
 
 
 def test_each_file_is_a_format_that_says_what_it_is():
-    assert {"masks", "colors", "coco_masks", "coco", "voc", "yolo"} <= set(format_names())
-    for name in format_names():
+    assert {"masks", "colors", "coco_masks", "coco", "voc", "yolo"} <= set(things("format"))
+    for name in things("format"):
         found = find_format(name, DatasetSpec)
         assert issubclass(found, (MaskSpec, BoxSpec))
         assert "\n" not in found.title
@@ -75,6 +75,8 @@ def test_ones_own_is_named_by_a_description_that_a_config_names(own):
     spec = read_spec(path, MaskSpec, own_code=True)
     assert spec.samples("train").read(0).label.tolist() == [[0, 1, 1], [255, 0, 0]]
     assert check_dataset(spec).problems == []
+    (own / "a.txt").rename(own / "b.txt")
+    assert "a.png has no mask" in check_dataset(spec).problems[0]
     with pytest.raises(SegkdError, match=r"'own_numbers:Numbers' names code, which a data set may do only where a co"):
         read_spec(path)
 
