@@ -68,7 +68,9 @@ def _with_bases(path: Path, name: str) -> list[tuple[Path, ast.ClassDef]]:
     for node in _tree(path).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            return [*(found for base in bases for found in _with_bases(path, base)), (path, node)]
+            # As Python looks them up: of what two bases say the first one's counts, and each base stands once.
+            above = [found for base in reversed(bases) for found in _with_bases(path, base)]
+            return [*dict.fromkeys(above), (path, node)]
     for line in _tree(path).body:
         if isinstance(line, ast.ImportFrom) and name in {alias.name for alias in line.names}:
             file = PACKAGE.parent.joinpath(*(line.module or "").split(".")).with_suffix(".py")
