@@ -1,5 +1,6 @@
 """The command line: which commands there are, and what becomes of an error."""
 
+import errno
 import os
 import sys
 import traceback
@@ -72,6 +73,8 @@ def main() -> None:
             traceback.print_exc()
         if isinstance(error, SegkdError):
             text, code = str(error), 2
+        elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whatever command it was given to
+            text, code = f"no file can have so long a name: {error.filename}", 2
         elif isinstance(error, DiskFull):
             text, code = str(error), 1
         elif hasattr(error, "format_message"):  # typer's, for a wrong option or argument

@@ -64,6 +64,17 @@ FAULTS = [
     Fault("eval on an unknown kind of device", "eval runs/tiny --device gpuu", ("'gpuu'", "cpu"), folder="run"),
     Fault("figures of eval into no folder", "eval runs/tiny --json none/a.json", ("none/a.json",), folder="run"),
     ("check of what is neither config nor data set", "data check camvdi", ("'camvdi'", "did you mean 'camvid'?")),
+    *(
+        (f"{command} of a name that no disk can hold", f"{command} {'x' * 256} {more}", ("xxx",))
+        for command, more in [
+            *((name, "") for name in ("train", "eval", "compare", "store", "export", "bench")),
+            ("train --resume", ""),
+            ("tune", "distill.terms.kd.share=0.1..3"),
+            ("predict", "tiny.yaml --out out"),
+            *((name, "") for name in ("data show", "data check")),
+        ]
+    ),
+    ("predict of an image whose name no disk can hold", f"predict runs/tiny {'x' * 256} --out out", ("xxx",)),
     ("check of a data set with a config's key", "data check data.yaml seed=1", ("seed=1", "data.root")),
     Fault("predict of no file", "predict runs/tiny none.png --out found", ("none.png",), folder="run"),
     Fault("predict of a pattern without files", "predict runs/tiny '*.tif' --out found", ("*.tif",), folder="run"),
