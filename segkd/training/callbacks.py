@@ -176,8 +176,7 @@ class Watch(pl.Callback):
         else:
             self._images += module.config.data.batch_size * trainer.world_size
             self.speed = self._images / (time.monotonic() - self._clock)
-            settings = module.config.trainer
-            if trainer.global_step % settings.log_every == 0 and (batch_idx + 1) % settings.accumulate == 0:
+            if trainer.global_step % module.config.trainer.log_every == 0 and module.ends_step(batch_idx):
                 module.write({"speed/images_per_second": self.speed}, trainer.global_step)
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, values=self._values(module))

@@ -69,6 +69,10 @@ class DistillModule(pl.LightningModule):
         self.stage = min(bisect.bisect(self.borders, step), len(self.distillers)) - 1
         self.distiller = self.distillers[self.stage]
 
+    def ends_step(self, batch_idx: int) -> bool:
+        """Whether a batch is the last of those that are accumulated to an optimiser step."""
+        return (batch_idx + 1) % self.config.trainer.accumulate == 0
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """At a stage's first step, switch to its distiller and learning-rate schedule; the optimiser's state stays."""
         if self._checked_every is not None:
@@ -114,8 +118,7 @@ class DistillModule(pl.LightningModule):
         if self.trainer.world_size > 1:  # DDP waits for the gradient of each parameter, also of other stages'
             out.loss = out.loss + sum(0.0 * parameter.sum() for parameter in self._idle())
         settings, step = self.config.trainer, self.global_step + 1
-        ends_step = (batch_idx + 1) % settings.accumulate == 0
-        if ends_step and (step in (1, settings.max_steps) or step % settings.log_every == 0):
+        if self.ends_step(batch_idx) and (step in (1, settings.max_steps) or step % settings.log_every == 0):
             self._log_training(out, step)
         return out.loss
 
@@ -129,7 +132,7 @@ class DistillModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Have a validation at the end of a stage; `Fit` sees to that at the end of the run."""
-        if self.global_step in self.borders[1:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
+        if self.global_step in self.borders[1:-1] and self.ends_step(batch_idx):
             self._checked_every, self.trainer.val_check_batch = self.trainer.val_check_batch, 1
 
     def _idle(self) -> list[nn.Parameter]:
