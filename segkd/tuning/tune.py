@@ -21,7 +21,6 @@ from segkd.training.config import find_config, whole
 from segkd.training.layers import changes_of, overlay
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher_schema import TeacherBlock
 from segkd.tuning.report import check_best, trial_rows, write_report
 from segkd.tuning.search import Search
 from segkd.tuning.space import Knob, check_space, short_names, shown, with_values
@@ -80,8 +79,8 @@ def tune(
     rest, held_out = hold_out(config.data.train_split, share)
     changes: dict[str, Any] = {"runs": str(place), "data.train_split": rest, "data.val_split": held_out}
     changes |= {} if seed is None else {"seed": seed}
-    for key, block in _trained_teachers(config).items():  # by `segkd train` as well
-        changes[f"{key}.overrides"] = {"runs": config.runs, **block.overrides}
+    for name, block in config.trained_teachers().items():  # by `segkd train` as well
+        changes[f"{config.teacher_key(name)}.overrides"] = {"runs": config.runs, **block.overrides}
     common = with_values(config, changes)
     ends, task = check_space(common, knobs, build=True), task_of(common)
     for split in (rest, held_out):  # neither is empty, and all of it is there
@@ -112,14 +111,9 @@ def base_of(config: Config, name: str | None, overrides: Sequence[str] | Mapping
         return whole(config)
     base = {"base": str(find_config(name).resolve()), **changes_of(overrides)[-1].keys}
     # Teachers' configs that lie beside that config would be looked for beside this one.
-    found = {f"{key}.config": block.config for key, block in _trained_teachers(config).items()}
+    taught_by = config.trained_teachers().items()
+    found = {f"{config.teacher_key(teacher)}.config": block.config for teacher, block in taught_by}
     return overlay(base, changes_of(found)[-1].keys)
-
-
-def _trained_teachers(config: Config) -> dict[str, TeacherBlock]:
-    """Return the teachers that a config trains, by their keys."""
-    blocks = {name if config.teachers is None else f"teachers.{name}": b for name, b in config.named_teachers().items()}
-    return {key: block for key, block in blocks.items() if isinstance(block, TeacherBlock) and block.config}
 
 
 def _run_trials(
