@@ -11,11 +11,11 @@ from filelock import Timeout
 from rich.console import Console
 
 from segkd.common.progress import say, shown
-from segkd.comparison.charges import has_charges, shared
 from segkd.comparison.cluster import Cluster, RayTask
 from segkd.comparison.plan import Job, make_jobs
+from segkd.comparison.timing import has_charges, shared
 from segkd.comparison.versus import longer_name
-from segkd.comparison.work import Workplace, run_module
+from segkd.comparison.work import Workplace, run_timing
 from segkd.errors import SegkdError
 from segkd.training.schema import Config
 from segkd.training.stages import of_length
@@ -133,7 +133,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
         charges[job.method] = {"fitting": 0.0, "views": 0, "stores": []}
         if has_charges(job.config):
             file = place.written(job.config).with_suffix(".json")
-            run_module("segkd.comparison.charges", place, job.config, str(seeds), str(file), console=console)
+            run_timing(place, job.config, "charges", str(seeds), str(file), console=console)
             charges[job.method] = json.loads(file.read_text())
     first, names = jobs[0].method, [job.method for job in jobs]
     rounds: list[dict[str, tuple[float, float]]] = place.agreed().get("same_time", {}).get("rounds", [])
@@ -144,7 +144,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
         found: dict[str, tuple[float, float]] = {}
         for job in shown(jobs, len(jobs), "timed", console):
             too = ["views"] if charges[job.method]["stores"] else []
-            printed = run_module("segkd.comparison.timing", place, job.config, *too).split()
+            printed = run_timing(place, job.config, *too).split()
             found[job.method] = float(printed[0]), float(printed[1]) if too else 0.0
         rounds.append(found)
         with place.lock("budget"):

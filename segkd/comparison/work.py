@@ -141,16 +141,16 @@ def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster 
     if cluster is not None:
         task = RayTask(config.name, config, partial(_timed, place, config), place.log(config.name))
         return float(cluster.run([task], console)[0])
-    return float(run_module("segkd.comparison.timing", place, config))
+    return float(run_timing(place, config))
 
 
-def run_module(module: str, place: Workplace, config: Config, *arguments: str, console: Console | None = None) -> str:
-    """Run a module that times something of a config, in a process of its own, and return the last line that it printed.
+def run_timing(place: Workplace, config: Config, *asked: str, console: Console | None = None) -> str:
+    """Run `segkd.comparison.timing` of a config in a process of its own, and return the last line that it printed.
 
     With a console all that it prints is shown there instead, and the result is empty.
     """
     shown = subprocess.PIPE if console is None else subprocess.DEVNULL if console.quiet else None
-    command = [sys.executable, "-m", module, str(place.written(config)), *arguments]
+    command = [sys.executable, "-m", "segkd.comparison.timing", str(place.written(config)), *asked]
     done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         why = last_line(done.stderr) or f"exit status {done.returncode}"
