@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from filelock import Timeout
 from rich.console import Console
 
 from segkd.common.progress import say, shown
@@ -68,13 +67,7 @@ def longer_baselines(
 def _agree(
     place: Workplace, jobs: Sequence[Job], baseline: str, seeds: int, console: Console, cluster: Cluster | None
 ) -> dict[str, Any]:
-    lock = place.lock("same_time")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        say(console, "another process times the methods: waiting for it")
-        held = lock.acquire()
-    with held:
+    with place.acquired("same_time", console, "times the methods"):
         agreed: dict[str, Any] = place.agreed().get("same_time", {})
         if agreed.get("baseline", baseline) != baseline:
             raise SegkdError(

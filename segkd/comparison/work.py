@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
 
 from segkd.common.files import write_text
@@ -67,6 +67,14 @@ class Workplace:
     def lock(self, name: str) -> FileLock:
         """Return a lock that is released when the process that holds it ends, even if it is killed."""
         return FileLock(self._locks / f"{name}.lock")
+
+    def acquired(self, name: str, console: Console, what: str) -> AcquireReturnProxy:
+        """Take a lock; where another process has it, say ``what`` that one does, and wait for it."""
+        lock = self.lock(name)
+        with contextlib.suppress(Timeout):
+            return lock.acquire(timeout=0)
+        say(console, f"another process {what}: waiting for it")
+        return lock.acquire()
 
     def mark(self) -> str:
         """Return an identifier of this folder, the same seen from any machine; the caller holds a lock."""
@@ -172,13 +180,7 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console, 
                     f"the teacher {job.config.name} could not be trained: see {place.log(job.config.name)}"
                 )
             continue
-        lock = place.lock(job.config.name)
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            say(console, f"another process trains the teacher {job.config.name}: waiting for it")
-            held = lock.acquire()
-        with held:
+        with place.acquired(job.config.name, console, f"trains the teacher {job.config.name}"):
             if not job.run.finished and not run_job(place, job, console):
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
 
