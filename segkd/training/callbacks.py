@@ -124,7 +124,7 @@ class Pictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Draw and write, in the first process."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not self.items:
+        if not trainer.is_global_zero or not self.items:
             return
         assert isinstance(module, DistillModule)
         assert isinstance(trainer.logger, TensorBoardLogger)

@@ -173,8 +173,6 @@ class DistillModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was measured; if the run's length has changed, set the learning rates for the new length."""
         self.measured = checkpoint["measured"]
-        if len(self.distillers) > 1:
-            self.enter(max(checkpoint["global_step"] - 1, 0))
         if checkpoint.get("max_steps") == self.config.trainer.max_steps:
             return
         fresh = self.configure_optimizers()
