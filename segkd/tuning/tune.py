@@ -1,6 +1,7 @@
 """A search from its config and keys to the best values: trials one after the other, and what is written of them."""
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,11 +93,9 @@ def tune(
         check_best(search)
         work.train_teachers(search.place, teachers, console, there)
         with signals.held_back():
-            gives_up = (
-                _spread(there, search, console, trials, minutes)
-                if there
-                else _run_trials(search, console, trials, minutes)
-            )
+            end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+            how = partial(_spread, there) if there else _run_trials
+            gives_up = how(search, console, trials, end)
             best = write_report(search, base, console)
     if gives_up:
         raise SegkdError(f"the last {FAILURES} trials failed, see above")
@@ -116,15 +115,12 @@ def base_of(config: Config, name: str | None, overrides: Sequence[str] | Mapping
     return overlay(base, changes_of(found)[-1].keys)
 
 
-def _run_trials(
-    search: Search, console: Console, wanted: int, minutes: float | None, says_what_it_waits_for: bool = True
-) -> bool:
+def _run_trials(search: Search, console: Console, wanted: int, end: float, says_what_it_waits_for: bool = True) -> bool:
     """Run trials until enough are finished, the time is over or a signal came; return whether too many failed."""
-    end = None if minutes is None else time.monotonic() + 60 * minutes
     failures, told = 0, list[str]()
 
     def is_over() -> bool:
-        return signals.asked() is not None or (end is not None and time.monotonic() >= end)
+        return signals.asked() is not None or time.monotonic() >= end
 
     while failures < FAILURES and not is_over():
         with search.next(wanted) as (trial, elsewhere):
@@ -142,23 +138,17 @@ def _run_trials(
     return failures == FAILURES
 
 
-def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, minutes: float | None) -> bool:
+def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, end: float) -> bool:
     """Do on a cluster what `_run_trials` does here: as many tasks as trials are wanted, each like one more process."""
-    end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def is_over(gave_up: list[bool]) -> bool:
-        return any(gave_up) or (end is not None and time.monotonic() >= end)
-
     names = [f"trials_{number}" for number in range(wanted - search.finished)]
     do = partial(_take_part, search, wanted)
-    return any(
-        cluster.run([RayTask(name, search.config, do, search.place.log(name)) for name in names], console, is_over)
-    )
+    tasks = [RayTask(name, search.config, do, search.place.log(name)) for name in names]
+    return any(cluster.run(tasks, console, lambda gave_up: any(gave_up) or time.monotonic() >= end))
 
 
 def _take_part(search: Search, wanted: int, console: Console) -> bool:
     with signals.held_back():
-        return _run_trials(search, console, wanted, None, says_what_it_waits_for=False)
+        return _run_trials(search, console, wanted, math.inf, says_what_it_waits_for=False)
 
 
 def _run(search: Search, trial: "Trial", console: Console, is_over: Callable[[], bool], before: str) -> str:
