@@ -17,7 +17,6 @@ from segkd.comparison.same_time import longer_baselines
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, read_agreed, train_jobs, train_teachers
 from segkd.errors import SegkdError, check_count
 from segkd.signals import interruptible
-from segkd.training.config import load_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
 
@@ -70,8 +69,6 @@ def compare(
     check_count("seeds", seeds, 1)
     check_count("pictures", pictures, 0)
     asked = parse_budget(budget)
-    first = names[0] if isinstance(names[0], Config) else load_config(names[0], overrides)
-    out = out or Path(first.runs) / "comparison"
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
@@ -98,7 +95,7 @@ def compare(
         interruptible("the same command goes on where this stopped"),
         cluster(on, asking) as there,
     ):
-        place = Workplace(out)
+        place = Workplace(Path(methods[0].runs))
         if steps is None and "steps" not in place.agreed():  # timing a stored teacher needs its weights
             train_teachers(place, teachers, console, there)
         steps = agree_on_steps(place, methods, asked, steps, command, console, there)
