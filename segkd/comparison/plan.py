@@ -1,7 +1,7 @@
 """What a comparison trains: its configs, their seeds, and the budget that is the same for all."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +136,8 @@ def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> l
     return jobs
 
 
-def teachers_of(jobs: Sequence[Job], way_out: str = "choose another --out") -> list[Job]:
-    """Return the teachers that have a config of their own, each once, a teacher's own teacher before it."""
+def teachers_of(configs: Iterable[Config], way_out: str = "choose another --out") -> list[Job]:
+    """Return the jobs of the teachers that configs train, each once, a teacher's own teacher before it."""
     found: dict[Path, Job] = {}
 
     def add(config: Config) -> None:
@@ -147,8 +147,8 @@ def teachers_of(jobs: Sequence[Job], way_out: str = "choose another --out") -> l
             check_unchanged(job, way_out)
             found.setdefault(job.run.directory, job)
 
-    for job in jobs:
-        add(job.config)
+    for config in configs:
+        add(config)
     return list(found.values())
 
 

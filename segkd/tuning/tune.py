@@ -86,7 +86,7 @@ def tune(
     ends, task = check_space(common, knobs, build=True), task_of(common)
     for split in (rest, held_out):  # neither is empty, and all of it is there
         task.dataset(split, augmented=False)
-    teachers = teachers_of([Job(end.name, end) for end in ends], "give it another (teacher.overrides.name=...)")
+    teachers = teachers_of(ends, "give it another (teacher.overrides.name=...)")
     trained = [common, *(job.config for job in teachers)]
     with signals.interruptible("the same command goes on where this stopped"), cluster(on, trained) as there:
         search = Search(work.Workplace(place, ".locks", _OTHER), common, knobs, task.score, storage)
