@@ -38,7 +38,7 @@ class DistillModule(pl.LightningModule):
         self.task, self.config, self.distiller = task, task.config, distiller
         self.teachers = dict(teachers or {})  # a dict, no submodules: they are in neither parameters() nor state_dict()
         self.distillers, self.stage = [distiller, *later], 0
-        self.borders = [0, *(ends_of(task.config) if later else [task.config.trainer.max_steps])]
+        self.borders = [0, *ends_of(task.config)]
         # What each stage trains beside the student, whichever distiller is active.
         self._beside = [
             [each.connectors, each.losses, *([each.balance] if each.balance is not None else [])]
