@@ -258,13 +258,13 @@ def _load(config: Any, overrides: Mapping[str, Any]) -> "Config":
     """Return a config with its changes, checked with its data set's description before torch is imported."""
     from segkd.training.config import load_config, whole
     from segkd.training.schema import Config
-    from segkd.training.tasks import dataset_of
+    from segkd.training.tasks import task_of
 
     if isinstance(config, Config) and not overrides:
         return config
     config = whole(config) if isinstance(config, Config) else config
     named = config if isinstance(config, Mapping) else str(config)
-    dataset_of(load_config(named, overrides, build=False))
+    task_of(load_config(named, overrides, build=False))
     return load_config(named, overrides)
 
 

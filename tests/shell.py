@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import io
 import re
 import shlex
@@ -20,7 +19,7 @@ from experiments import cut_at, segkd
 from pages import ROOT
 from training.test_shipped_configs import small
 
-from segkd.comparison import same_time, work
+from segkd.comparison import same_time, timing, work
 from segkd.deployment.formats import FORMATS, Graph, save_onnx
 from segkd.resources import resource_dir
 from segkd.training.config import dump_config, load_config, shipped_configs
@@ -48,11 +47,10 @@ def _listed(places: str | list[str]) -> list[str]:
     return [places] if isinstance(places, str) else places
 
 
-def run_here(name: str, place: work.Workplace, config: Config, *arguments: str, **_: Any) -> str:
-    """Do what `segkd.comparison.work.run_module` does, without another process."""
-    program = importlib.import_module(name)
+def run_here(place: work.Workplace, config: Config, *asked: str, **_: Any) -> str:
+    """Do what `segkd.comparison.work.run_timing` does, without another process."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        program.main([str(place.written(config)), *arguments])
+        timing.main([str(place.written(config)), *asked])
     return "".join(printed.getvalue().splitlines()[-1:])
 
 
@@ -178,7 +176,7 @@ class Shell:
             # A comparison starts a process for each run, and for all that it times, which takes longer than these do.
             patch.setattr(work, "run_job", lambda place, job, *_: not segkd("train", place.written(job.config)).status)
             for module in (work, same_time):
-                patch.setattr(module, "run_module", run_here)
+                patch.setattr(module, "run_timing", run_here)
             patch.setitem(FORMATS, "onnx", self.shelf.onnx._replace(write=self.shelf.write_onnx))
             outcome = segkd(*words, *forced)
         assert outcome.status == 0, outcome.err or outcome.out[-1000:]

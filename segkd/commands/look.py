@@ -80,7 +80,7 @@ def check(
     from segkd.data.check import check_dataset, check_unlabelled
     from segkd.resources import resource_dir
     from segkd.training.config import find_config, shipped_configs
-    from segkd.training.tasks import bare_dataset, dataset_of
+    from segkd.training.tasks import bare_dataset, task_of
 
     dataset, extra = bare_dataset(data), None
     if dataset is None:
@@ -91,7 +91,7 @@ def check(
             hint = nearest(Path(data).stem, names)
             raise SegkdError(f"there is no config and no data set {data!r}: {hint}") from None
         config = read_config(data, overrides)
-        dataset, root, extra = dataset_of(config), config.data.root, config.data.unlabelled
+        dataset, root, extra = task_of(config).spec, config.data.root, config.data.unlabelled
     else:
         for text in overrides or []:
             if not text.startswith(("data.root=", "data.max_pixels=")):

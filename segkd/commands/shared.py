@@ -44,14 +44,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def read_config(name: str, overrides: Sequence[str] | None) -> "Config":
     """Return a config, checked with its data set's description before torch and the models' libraries are imported."""
     from segkd.training.config import load_config
-    from segkd.training.tasks import dataset_of
+    from segkd.training.tasks import task_of
 
     try:
         config = load_config(name, overrides or [], build=False)
     except SegkdError:
         _refuse_description(name)
         raise
-    dataset = dataset_of(config)
+    dataset = task_of(config).spec
     if getattr(dataset, "generator", None) and not dataset.resolve_root(config.data.root).is_dir():
         say(console, f"{dataset.name}: its scenes are drawn, into {dataset.resolve_root(config.data.root)}")
     return load_config(name, overrides or [])

@@ -69,8 +69,7 @@ def store(
 
         # Of the teachers that are stored alone: the key of another one would have that stored too.
         stored = [name for name, block in config.named_teachers().items() if block.store is not None]
-        keys = ["teacher" if config.teachers is None else f"teachers.{name}" for name in stored]
-        changes = [*changes, *(f"{key}.store.folder={folder}" for key in keys)]
+        changes = [*changes, *(f"{config.teacher_key(name)}.store.folder={folder}" for name in stored)]
         config = load_config(named[0], changes, build=False)
     if on is not None:
         from segkd.comparison.fill import fill_on

@@ -170,6 +170,7 @@ class Cluster:
                 )
         return ""
 
+    @signals.held_back()  # an exception that a signal raises within a call of Ray would be turned into another
     def run(
         self, tasks: Sequence[RayTask], console: Console, is_over: Callable[[list[Any]], bool] = lambda results: False
     ) -> list[Any]:
@@ -186,11 +187,6 @@ class Cluster:
         """
         if not tasks:
             return []
-        # An exception that a signal raises within a call of Ray would be turned into another.
-        with signals.held_back():
-            return self._run(tasks, console, is_over)
-
-    def _run(self, tasks: Sequence[RayTask], console: Console, is_over: Callable[[list[Any]], bool]) -> list[Any]:
         from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
         self._begin(tasks, console)

@@ -10,14 +10,13 @@ from rich.console import Console
 
 from segkd.common.progress import say
 from segkd.comparison.cluster import cluster
-from segkd.comparison.plan import Job, load_methods, make_jobs, matched_steps, parse_budget, plainest, teachers_of
+from segkd.comparison.plan import load_methods, make_jobs, matched_steps, parse_budget, plainest, teachers_of
 from segkd.comparison.records import Record, find_baseline, group, read_records
 from segkd.comparison.report import write_report
 from segkd.comparison.same_time import longer_baselines
 from segkd.comparison.work import MARKER, Workplace, agree_on_steps, read_agreed, train_jobs, train_teachers
 from segkd.errors import SegkdError, check_count
 from segkd.signals import interruptible
-from segkd.training.config import load_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
 
@@ -70,8 +69,6 @@ def compare(
     check_count("seeds", seeds, 1)
     check_count("pictures", pictures, 0)
     asked = parse_budget(budget)
-    first = names[0] if isinstance(names[0], Config) else load_config(names[0], overrides)
-    out = out or Path(first.runs) / "comparison"
     methods = load_methods(names, overrides, out)
     if baseline is not None and baseline not in [config.name for config in methods]:
         raise SegkdError(f"--baseline {baseline!r} is none of {', '.join(config.name for config in methods)}")
@@ -82,30 +79,23 @@ def compare(
     steps = matched_steps(methods, asked)
     if steps is not None:
         make_jobs(methods, seeds, steps)  # what does not fit is known before anything is written
-    teachers = teachers_of([Job(config.name, config) for config in methods])
+    teachers = teachers_of(methods)
     asking = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
-    options = [
-        "--seeds",
-        str(seeds),
-        "--budget",
-        budget,
-        *(["--same-time"] if same_time else []),
-        *(["--pooled"] if pooled else []),
-    ]
-    command = shlex.join(["segkd", "compare", *named, *options, *overrides])
+    flags = [flag for flag, is_set in (("--same-time", same_time), ("--pooled", pooled)) if is_set]
+    command = shlex.join(["segkd", "compare", *named, "--seeds", f"{seeds}", "--budget", budget, *flags, *overrides])
     with (
         interruptible("the same command goes on where this stopped"),
         cluster(on, asking) as there,
     ):
-        place = Workplace(out)
+        place = Workplace(Path(methods[0].runs))
         if steps is None and "steps" not in place.agreed():  # timing a stored teacher needs its weights
             train_teachers(place, teachers, console, there)
         steps = agree_on_steps(place, methods, asked, steps, command, console, there)
         with place.lock("budget"):
             place.agree({**place.agreed(), "pooled": pooled})
         jobs = make_jobs(methods, seeds, steps)
-        train_teachers(place, teachers_of([job for job in jobs if not job.run.finished]), console, there)
+        train_teachers(place, teachers_of(job.config for job in jobs if not job.run.finished), console, there)
         failed = train_jobs(place, jobs, console, there)
         if same_time:  # timed now: stores are filled, and other processes of this comparison are no longer training
             own = baseline or plainest({config.name: config for config in methods})

@@ -1,7 +1,7 @@
 """What a comparison trains: its configs, their seeds, and the budget that is the same for all."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,15 @@ class Job:
         return Run.of(self.config)
 
 
-def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: Path) -> list[Config]:
-    """Load the configs that are compared, where they are not loaded yet; their runs go to ``out``."""
+def load_methods(names: Sequence[str | Config], overrides: Sequence[str], out: Path | None) -> list[Config]:
+    """Load the configs that are compared; their runs go to ``out``, else to ``comparison`` among the first's runs."""
     seed = next((text for text in overrides if text.partition("=")[0] == "seed"), None)
     if seed is not None:
         raise SegkdError(f"{seed}: a comparison gives each config the seeds 0, 1, ..., as many as --seeds says")
     # Where runs go is the comparison's to say.
     configs = [name if isinstance(name, Config) else load_config(name, overrides) for name in names]
-    methods = [config.model_copy(update={"runs": str(out)}) for config in configs]
+    runs = str(out or Path(configs[0].runs) / "comparison")
+    methods = [config.model_copy(update={"runs": runs}) for config in configs]
     for index, config in enumerate(methods):
         check_comparable(methods[0], config, same_root=True)
         for other in methods[:index]:
@@ -135,8 +136,8 @@ def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> l
     return jobs
 
 
-def teachers_of(jobs: Sequence[Job], way_out: str = "choose another --out") -> list[Job]:
-    """Return the teachers that have a config of their own, each once, a teacher's own teacher before it."""
+def teachers_of(configs: Iterable[Config], way_out: str = "choose another --out") -> list[Job]:
+    """Return the jobs of the teachers that configs train, each once, a teacher's own teacher before it."""
     found: dict[Path, Job] = {}
 
     def add(config: Config) -> None:
@@ -146,8 +147,8 @@ def teachers_of(jobs: Sequence[Job], way_out: str = "choose another --out") -> l
             check_unchanged(job, way_out)
             found.setdefault(job.run.directory, job)
 
-    for job in jobs:
-        add(job.config)
+    for config in configs:
+        add(config)
     return list(found.values())
 
 

@@ -7,21 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from filelock import Timeout
 from rich.console import Console
 
 from segkd.common.progress import say, shown
-from segkd.comparison.charges import has_charges, shared
 from segkd.comparison.cluster import Cluster, RayTask
 from segkd.comparison.plan import Job, make_jobs
+from segkd.comparison.timing import has_charges, shared
 from segkd.comparison.versus import longer_name
-from segkd.comparison.work import Workplace, run_module
+from segkd.comparison.work import Workplace, run_timing
 from segkd.errors import SegkdError
 from segkd.training.schema import Config
 from segkd.training.stages import of_length
 
 ROUNDS = (3, 7)
-"""How often each method is timed, at least and at most, all of them in turn: see `rounds_of`."""
+"""How often each method is timed, in turn, at least and at most: the fewer, the more, as a machine's speed varies."""
 CLOSE = 1.05
 """Numbers of steps within this factor are trained as one, the larger: in the baseline's favour."""
 SAME = 1.02
@@ -68,13 +67,7 @@ def longer_baselines(
 def _agree(
     place: Workplace, jobs: Sequence[Job], baseline: str, seeds: int, console: Console, cluster: Cluster | None
 ) -> dict[str, Any]:
-    lock = place.lock("same_time")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        say(console, "another process times the methods: waiting for it")
-        held = lock.acquire()
-    with held:
+    with place.acquired("same_time", console, "times the methods"):
         agreed: dict[str, Any] = place.agreed().get("same_time", {})
         if agreed.get("baseline", baseline) != baseline:
             raise SegkdError(
@@ -96,12 +89,6 @@ def _agree(
             with place.lock("budget"):
                 place.agree({**place.agreed(), "same_time": agreed})
     return agreed
-
-
-def rounds_of(methods: int) -> int:
-    """Return how often each of so many methods is timed: more often if they are few, as a machine's speed varies."""
-    least, most = ROUNDS
-    return max(least, min(most, 21 // methods))
 
 
 def merged(counts: Iterable[float], own: int, taken: Iterable[int] = ()) -> dict[float, int]:
@@ -133,18 +120,18 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
         charges[job.method] = {"fitting": 0.0, "views": 0, "stores": []}
         if has_charges(job.config):
             file = place.written(job.config).with_suffix(".json")
-            run_module("segkd.comparison.charges", place, job.config, str(seeds), str(file), console=console)
+            run_timing(place, job.config, "charges", str(seeds), str(file), console=console)
             charges[job.method] = json.loads(file.read_text())
     first, names = jobs[0].method, [job.method for job in jobs]
     rounds: list[dict[str, tuple[float, float]]] = place.agreed().get("same_time", {}).get("rounds", [])
     rounds = rounds if all(list(each) == names for each in rounds) else []
-    count = rounds_of(len(names))
+    count = max(ROUNDS[0], min(ROUNDS[1], 21 // len(names)))
     for number in range(len(rounds) + 1, count + 1):
         say(console, f"a few steps of each method are timed: {number} of {count}")
         found: dict[str, tuple[float, float]] = {}
         for job in shown(jobs, len(jobs), "timed", console):
             too = ["views"] if charges[job.method]["stores"] else []
-            printed = run_module("segkd.comparison.timing", place, job.config, *too).split()
+            printed = run_timing(place, job.config, *too).split()
             found[job.method] = float(printed[0]), float(printed[1]) if too else 0.0
         rounds.append(found)
         with place.lock("budget"):

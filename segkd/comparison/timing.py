@@ -1,14 +1,19 @@
-"""How long a step of a config takes on this machine, by which a budget of minutes is turned into steps.
+"""What a config's runs take on this machine: a step, and what they do before the first one.
 
-Run as a program, ``python -m segkd.comparison.timing CONFIG``, so that threads and devices are its own; with ``views``
-after the config it also prints the seconds of making one view for the teachers' stores.
+Run as a program, so that threads and devices are its own: ``python -m segkd.comparison.timing CONFIG`` prints the
+seconds of a step, by which a budget of minutes is turned into steps; with ``views`` after the config also those of
+making one view for the teachers' stores. ``CONFIG charges SEEDS FILE`` writes what `charges_of` returns to a JSON file.
 """
 
 import itertools
+import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,20 +21,22 @@ import torch
 from rich.console import Console
 
 from segkd.balance import EVERY, FIRST
-from segkd.comparison.charges import seconds_per_view
 from segkd.errors import SegkdError
 from segkd.training.average import StudentAverage
 from segkd.training.config import load_config
 from segkd.training.fit import make_trainer
 from segkd.training.module import DistillModule
 from segkd.training.schema import Config
-from segkd.training.stages import of_length, stage_configs
-from segkd.training.storing import Stores
+from segkd.training.stages import ends_of, of_length, stage_configs
+from segkd.training.storing import Stores, views_of
 from segkd.training.tasks import task_of
 from segkd.training.teacher import TeachersOf, teacher_configs
+from segkd.training.train import prepare
 
 WARM_UP, TIMED = 3, 24
 """Steps before the clock starts, and steps that are timed; the median of these counts."""
+BATCHES = 8
+"""How many batches are made anew to see how long a view takes; the median of their views counts."""
 
 
 def seconds_per_step(config: Config) -> float:
@@ -37,7 +44,7 @@ def seconds_per_step(config: Config) -> float:
 
     Weights are random, since that takes the same time, and nothing is written. But a stored teacher is loaded and its
     store filled for these steps, so that reading is timed. Filling stores and fitting auxiliary heads is not counted:
-    see `segkd.comparison.charges`.
+    see `charges_of`.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
@@ -84,10 +91,77 @@ class _Clock(pl.Callback):
             self.ends.append(time.perf_counter())
 
 
+def has_charges(config: Config) -> bool:
+    """Whether a run of this config does anything that takes long before its first step."""
+    blocks = config.named_teachers().values()
+    return any(getattr(block, "store", None) or getattr(block, "auxiliary", None) == "fit" for block in blocks)
+
+
+def charges_of(config: Config, seeds: int, console: Console) -> dict[str, Any]:
+    """Do what a run does before its first step, as far as that is not done yet, and return what it takes.
+
+    Args:
+        config: of the run with seed 0.
+        seeds: how many runs of this config are compared.
+        console: where progress is shown.
+
+    Returns:
+        ``fitting``: seconds of fitting auxiliary heads; ``views``: how many a run sees; ``stores``: for each its
+        ``folder``, how many of the runs read it (``runs``), and in seconds, as the store says, what a run needs to fill
+        it ``alone`` and what all of them have ``spent`` on each place, see `segkd.store.store.Store.seconds_for`.
+    """
+    filled, fitting = prepare(config, console)
+    # With a view seed all seeds see the same views, unless each fits a head of its own to its teacher.
+    is_one = config.data.view_seed is not None and not fitting
+    others = [config.model_copy(update={"seed": seed}) for seed in range(1, seeds)] if filled and is_one else []
+    stores = []
+    for each in filled:
+        alone, spent = each.store.seconds_for(each.views, each.places)
+        seen = set(each.views).union(*(views_of(task, task.train_set()) for task in map(task_of, others)))
+        more = len(seen) / len(each.views)
+        spent = {place: more * seconds for place, seconds in spent.items()}
+        runs = seeds if is_one else 1
+        stores.append({"folder": str(each.store.folder.resolve()), "runs": runs, "alone": alone, "spent": spent})
+    return {"fitting": fitting, "views": len(filled[0].views) if filled else 0, "stores": stores}
+
+
+def seconds_per_view(config: Config) -> float:
+    """Make some views anew, in a temporary store, and return the seconds of one view, summed over stored teachers.
+
+    The times that a store itself records may be from when the machine was busy with other work.
+    """
+    short = of_length(config, max(BATCHES, len(ends_of(config))))
+    with tempfile.TemporaryDirectory() as folder:
+        filled, _ = prepare(short, Console(quiet=True), Path(folder))
+        took = [[each.store.seconds_for([view], each.places)[0] for view in each.views] for each in filled]
+    return sum(map(statistics.median, took))
+
+
+def shared(charges: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return each method's share of the seconds of filling stores: those of a place are divided by its readers.
+
+    Args:
+        charges: what `charges_of` returned, by method.
+    """
+    readers: Counter[tuple[str, str]] = Counter()
+    stores = [(name, store) for name, charge in charges.items() for store in charge["stores"]]
+    for _, store in stores:
+        readers.update({(store["folder"], place): store["runs"] for place in store["spent"]})
+    found = dict.fromkeys(charges, 0.0)
+    for name, store in stores:
+        found[name] += sum(seconds / readers[store["folder"], place] for place, seconds in store["spent"].items())
+    return found
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Print what a config takes, see the top of this file."""
-    config = load_config(arguments[0])
-    print(seconds_per_step(config), *(seconds_per_view(config) for _ in arguments[1:]))
+    """Print or write what a config takes, see the top of this file."""
+    path, *asked = arguments
+    config = load_config(path)
+    if asked[:1] == ["charges"]:
+        seeds, file = asked[1:]
+        Path(file).write_text(json.dumps(charges_of(config, int(seeds), Console())))
+    else:
+        print(seconds_per_step(config), *(seconds_per_view(config) for _ in asked))
 
 
 if __name__ == "__main__":

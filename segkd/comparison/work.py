@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
 
 from segkd.common.files import write_text
@@ -67,6 +67,14 @@ class Workplace:
     def lock(self, name: str) -> FileLock:
         """Return a lock that is released when the process that holds it ends, even if it is killed."""
         return FileLock(self._locks / f"{name}.lock")
+
+    def acquired(self, name: str, console: Console, what: str) -> AcquireReturnProxy:
+        """Take a lock; where another process has it, say ``what`` that one does, and wait for it."""
+        lock = self.lock(name)
+        with contextlib.suppress(Timeout):
+            return lock.acquire(timeout=0)
+        say(console, f"another process {what}: waiting for it")
+        return lock.acquire()
 
     def mark(self) -> str:
         """Return an identifier of this folder, the same seen from any machine; the caller holds a lock."""
@@ -141,16 +149,16 @@ def _timed(place: Workplace, config: Config, console: Console, cluster: Cluster 
     if cluster is not None:
         task = RayTask(config.name, config, partial(_timed, place, config), place.log(config.name))
         return float(cluster.run([task], console)[0])
-    return float(run_module("segkd.comparison.timing", place, config))
+    return float(run_timing(place, config))
 
 
-def run_module(module: str, place: Workplace, config: Config, *arguments: str, console: Console | None = None) -> str:
-    """Run a module that times something of a config, in a process of its own, and return the last line that it printed.
+def run_timing(place: Workplace, config: Config, *asked: str, console: Console | None = None) -> str:
+    """Run `segkd.comparison.timing` of a config in a process of its own, and return the last line that it printed.
 
     With a console all that it prints is shown there instead, and the result is empty.
     """
     shown = subprocess.PIPE if console is None else subprocess.DEVNULL if console.quiet else None
-    command = [sys.executable, "-m", module, str(place.written(config)), *arguments]
+    command = [sys.executable, "-m", "segkd.comparison.timing", str(place.written(config)), *asked]
     done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         why = last_line(done.stderr) or f"exit status {done.returncode}"
@@ -172,13 +180,7 @@ def train_teachers(place: Workplace, teachers: Sequence[Job], console: Console, 
                     f"the teacher {job.config.name} could not be trained: see {place.log(job.config.name)}"
                 )
             continue
-        lock = place.lock(job.config.name)
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            say(console, f"another process trains the teacher {job.config.name}: waiting for it")
-            held = lock.acquire()
-        with held:
+        with place.acquired(job.config.name, console, f"trains the teacher {job.config.name}"):
             if not job.run.finished and not run_job(place, job, console):
                 raise SegkdError(f"the teacher {job.config.name} could not be trained: see above")
 

@@ -25,7 +25,6 @@ class StudentAverage(pl.Callback):
         self.decay = decay
         self._averages: dict[str, Tensor] = {}
         self._weights: list[Tensor] = []  # the student's own, while the averages are in their place
-        self._seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages, by name in the student."""
@@ -37,19 +36,16 @@ class StudentAverage(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin with the current weights, unless averages were restored."""
-        self._seen = trainer.global_step
         self._ready(module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the averages after an optimiser step."""
-        step = trainer.global_step
-        if step == self._seen:  # not the last of the batches that are accumulated to a step
+        if not module.ends_step(batch_idx):
             return
-        self._seen = step
         now, averages = _tensors(module), self._ready(module)
         # The same tensor may have several names.
         pairs = {id(tensor): (averages[name], tensor.detach()) for name, tensor in now.items()}.values()
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (1 + trainer.global_step) / (10 + trainer.global_step))
         get_ema_multi_avg_fn(decay)([average for average, _ in pairs], [tensor for _, tensor in pairs], None)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

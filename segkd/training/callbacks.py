@@ -124,7 +124,7 @@ class Pictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Draw and write, in the first process."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not self.items:
+        if not trainer.is_global_zero or not self.items:
             return
         assert isinstance(module, DistillModule)
         assert isinstance(trainer.logger, TensorBoardLogger)
@@ -176,8 +176,7 @@ class Watch(pl.Callback):
         else:
             self._images += module.config.data.batch_size * trainer.world_size
             self.speed = self._images / (time.monotonic() - self._clock)
-            settings = module.config.trainer
-            if trainer.global_step % settings.log_every == 0 and (batch_idx + 1) % settings.accumulate == 0:
+            if trainer.global_step % module.config.trainer.log_every == 0 and module.ends_step(batch_idx):
                 module.write({"speed/images_per_second": self.speed}, trainer.global_step)
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step, values=self._values(module))

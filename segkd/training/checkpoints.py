@@ -80,7 +80,6 @@ class Checkpoints(pl.Callback):
         self._unvalidated: dict[str, Any] | None = None
         # A damaged last.ckpt must not become previous.ckpt.
         self._keep_last = self.path == run.last
-        self._seen = self.step
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
@@ -102,10 +101,9 @@ class Checkpoints(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write ``last.ckpt`` when it is due and no validation follows, or when a signal asks to stop."""
-        step = trainer.global_step
-        if step == self._seen:  # not the last of the batches that are accumulated to a step
+        if not module.ends_step(batch_idx):
             return
-        self._seen = step
+        step = trainer.global_step
         is_validated = step % self.validate_every == 0 or step in self.ends
         number = self._asked(trainer)
         if is_validated:

@@ -31,7 +31,7 @@ from segkd.training.task import Task
 class Fit:
     """Trains one run; made before anything is written, so that what a machine lacks is found at once."""
 
-    def __init__(self, task: Task, run: Run, console: Console, stores: Stores | None = None) -> None:
+    def __init__(self, task: Task, run: Run, console: Console, stores: Stores) -> None:
         self.task, self.config, self.run = task, task.config, run
         self.train_set, self.val_set = task.train_set(), task.val_set()
         config, settings = self.config, self.config.trainer
@@ -57,7 +57,7 @@ class Fit:
                 Pictures(task, self.val_set),
                 Watch(config.name, task.score, console, len(self.train_set), every),
                 self.checkpoints,
-                *([stores] if stores is not None else []),
+                stores,
                 self.cost,
             ],
             plugins=[self.checkpoints.files],

@@ -11,7 +11,7 @@ from segkd.errors import SegkdError
 from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
 from segkd.training.schema import Config
-from segkd.training.tasks import dataset_of, task_of
+from segkd.training.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,13 +92,12 @@ def evaluate(
     is_trained = run.student.is_dir()
     if is_trained:
         run.check_student(config, overrides)
-    dataset_of(config)
+    task = task_of(config)
     # Imported here, since they load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
     from segkd.training.teacher import TeachersOf, teacher_configs
 
     place = device_of(config) if device is None else find_device(device)
-    task = task_of(config)
     result: dict[str, Any] = {"name": config.name, "task": config.task}
     result |= {"split": config.data.val_split, "classes": task.class_names}
     configs, measured = teacher_configs(config), {}

@@ -38,7 +38,7 @@ class DistillModule(pl.LightningModule):
         self.task, self.config, self.distiller = task, task.config, distiller
         self.teachers = dict(teachers or {})  # a dict, no submodules: they are in neither parameters() nor state_dict()
         self.distillers, self.stage = [distiller, *later], 0
-        self.borders = [0, *(ends_of(task.config) if later else [task.config.trainer.max_steps])]
+        self.borders = [0, *ends_of(task.config)]
         # What each stage trains beside the student, whichever distiller is active.
         self._beside = [
             [each.connectors, each.losses, *([each.balance] if each.balance is not None else [])]
@@ -68,6 +68,10 @@ class DistillModule(pl.LightningModule):
         """Switch to the stage, and its distiller, that a step (counted from 0) belongs to."""
         self.stage = min(bisect.bisect(self.borders, step), len(self.distillers)) - 1
         self.distiller = self.distillers[self.stage]
+
+    def ends_step(self, batch_idx: int) -> bool:
+        """Whether a batch is the last of those that are accumulated to an optimiser step."""
+        return (batch_idx + 1) % self.config.trainer.accumulate == 0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """At a stage's first step, switch to its distiller and learning-rate schedule; the optimiser's state stays."""
@@ -114,8 +118,7 @@ class DistillModule(pl.LightningModule):
         if self.trainer.world_size > 1:  # DDP waits for the gradient of each parameter, also of other stages'
             out.loss = out.loss + sum(0.0 * parameter.sum() for parameter in self._idle())
         settings, step = self.config.trainer, self.global_step + 1
-        ends_step = (batch_idx + 1) % settings.accumulate == 0
-        if ends_step and (step in (1, settings.max_steps) or step % settings.log_every == 0):
+        if self.ends_step(batch_idx) and (step in (1, settings.max_steps) or step % settings.log_every == 0):
             self._log_training(out, step)
         return out.loss
 
@@ -129,7 +132,7 @@ class DistillModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Have a validation at the end of a stage; `Fit` sees to that at the end of the run."""
-        if self.global_step in self.borders[1:-1] and (batch_idx + 1) % self.config.trainer.accumulate == 0:
+        if self.global_step in self.borders[1:-1] and self.ends_step(batch_idx):
             self._checked_every, self.trainer.val_check_batch = self.trainer.val_check_batch, 1
 
     def _idle(self) -> list[nn.Parameter]:
@@ -170,8 +173,6 @@ class DistillModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was measured; if the run's length has changed, set the learning rates for the new length."""
         self.measured = checkpoint["measured"]
-        if len(self.distillers) > 1:
-            self.enter(max(checkpoint["global_step"] - 1, 0))
         if checkpoint.get("max_steps") == self.config.trainer.max_steps:
             return
         fresh = self.configure_optimizers()

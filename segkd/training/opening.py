@@ -21,7 +21,6 @@ from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.task import Task
 from segkd.training.tasks import names_code, task_of
-from segkd.training.teacher_schema import TeacherBlock
 
 
 @dataclass
@@ -127,8 +126,8 @@ def _names_code(path: Path, changes: Mapping[str, Any] | None = None, pupils: tu
             described = read_yaml(Path(config.data.dataset), MAX_VALUES)
             if not isinstance(described, Mapping) or ":" in str(described.get("format")):
                 return True
-        taught = [block for block in config.named_teachers().values() if isinstance(block, TeacherBlock)]
-        return any(_names_code(find_config(of.config), of.overrides, (*pupils, path)) for of in taught if of.config)
+        taught = config.trained_teachers().values()
+        return any(_names_code(find_config(str(of.config)), of.overrides, (*pupils, path)) for of in taught)
     except SegkdError:
         return True
 

@@ -234,6 +234,15 @@ class Config(Block):
             return self.teachers.blocks()
         return {} if self.teacher is None else {"teacher": self.teacher}
 
+    def teacher_key(self, name: str) -> str:
+        """Return the key under which a teacher's block stands."""
+        return name if self.teachers is None else f"teachers.{name}"
+
+    def trained_teachers(self) -> dict[str, TeacherBlock]:
+        """Return by name the blocks of the teachers that a config trains."""
+        blocks = {name: block for name, block in self.named_teachers().items() if isinstance(block, TeacherBlock)}
+        return {name: block for name, block in blocks.items() if block.config is not None}
+
     def read_teachers(self) -> set[str]:
         """Return the names of the teachers that a term or the pixel weighting reads."""
         named = set(self.named_teachers())

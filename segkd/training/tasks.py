@@ -41,13 +41,8 @@ def task_type(name: Any, where: str = "the config: task") -> "type[Task]":
 
 
 def task_of(config: Config) -> "Task":
-    """Return the task of a config."""
+    """Return the task of a config; raises a SegkdError where its data set's description cannot be read."""
     return task_type(config.task)(config)
-
-
-def dataset_of(config: Config) -> DatasetSpec:
-    """Return the description of a config's data set; raises a SegkdError where it cannot be read."""
-    return task_type(config.task).read_dataset(config.data.dataset).limited(config.data.max_pixels)
 
 
 def bare_dataset(name: str) -> DatasetSpec | None:

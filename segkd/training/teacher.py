@@ -32,15 +32,9 @@ def teacher_configs(config: Config, pupils: tuple[Path, ...] = ()) -> dict[str, 
     """
     pupils = (*pupils, Run.of(config).directory)
     return {
-        name: _teacher_config(config, f"{config.name}: {_key_of(config, name)}.config", block, pupils)
-        for name, block in config.named_teachers().items()
-        if isinstance(block, TeacherBlock) and block.config is not None
+        name: _teacher_config(config, f"{config.name}: {config.teacher_key(name)}.config", block, pupils)
+        for name, block in config.trained_teachers().items()
     }
-
-
-def _key_of(config: Config, name: str) -> str:
-    """Return the key of a config that holds a teacher's block."""
-    return name if config.teachers is None else f"teachers.{name}"
 
 
 def _teacher_config(config: Config, where: str, block: TeacherBlock, pupils: tuple[Path, ...]) -> Config:
@@ -84,7 +78,7 @@ class TeacherOf:
     def __init__(self, task: "Task", name: str, own: Config | None) -> None:
         block = task.config.named_teachers()[name]
         assert isinstance(block, TeacherBlock)
-        self.name, self.key, self.block = name, _key_of(task.config, name), block
+        self.name, self.key, self.block = name, task.config.teacher_key(name), block
         self.checkpoint: str | None = block.checkpoint
         self.lacks_head = False
         self.remarks: list[str] = []

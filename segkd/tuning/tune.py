@@ -1,6 +1,7 @@
 """A search from its config and keys to the best values: trials one after the other, and what is written of them."""
 
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from segkd.training.config import find_config, whole
 from segkd.training.layers import changes_of, overlay
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
-from segkd.training.teacher_schema import TeacherBlock
 from segkd.tuning.report import check_best, trial_rows, write_report
 from segkd.tuning.search import Search
 from segkd.tuning.space import Knob, check_space, short_names, shown, with_values
@@ -80,24 +80,22 @@ def tune(
     rest, held_out = hold_out(config.data.train_split, share)
     changes: dict[str, Any] = {"runs": str(place), "data.train_split": rest, "data.val_split": held_out}
     changes |= {} if seed is None else {"seed": seed}
-    for key, block in _trained_teachers(config).items():  # by `segkd train` as well
-        changes[f"{key}.overrides"] = {"runs": config.runs, **block.overrides}
+    for name, block in config.trained_teachers().items():  # by `segkd train` as well
+        changes[f"{config.teacher_key(name)}.overrides"] = {"runs": config.runs, **block.overrides}
     common = with_values(config, changes)
     ends, task = check_space(common, knobs, build=True), task_of(common)
     for split in (rest, held_out):  # neither is empty, and all of it is there
         task.dataset(split, augmented=False)
-    teachers = teachers_of([Job(end.name, end) for end in ends], "give it another (teacher.overrides.name=...)")
+    teachers = teachers_of(ends, "give it another (teacher.overrides.name=...)")
     trained = [common, *(job.config for job in teachers)]
     with signals.interruptible("the same command goes on where this stopped"), cluster(on, trained) as there:
         search = Search(work.Workplace(place, ".locks", _OTHER), common, knobs, task.score, storage)
         check_best(search)
         work.train_teachers(search.place, teachers, console, there)
         with signals.held_back():
-            gives_up = (
-                _spread(there, search, console, trials, minutes)
-                if there
-                else _run_trials(search, console, trials, minutes)
-            )
+            end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+            how = partial(_spread, there) if there else _run_trials
+            gives_up = how(search, console, trials, end)
             best = write_report(search, base, console)
     if gives_up:
         raise SegkdError(f"the last {FAILURES} trials failed, see above")
@@ -112,25 +110,17 @@ def base_of(config: Config, name: str | None, overrides: Sequence[str] | Mapping
         return whole(config)
     base = {"base": str(find_config(name).resolve()), **changes_of(overrides)[-1].keys}
     # Teachers' configs that lie beside that config would be looked for beside this one.
-    found = {f"{key}.config": block.config for key, block in _trained_teachers(config).items()}
+    taught_by = config.trained_teachers().items()
+    found = {f"{config.teacher_key(teacher)}.config": block.config for teacher, block in taught_by}
     return overlay(base, changes_of(found)[-1].keys)
 
 
-def _trained_teachers(config: Config) -> dict[str, TeacherBlock]:
-    """Return the teachers that a config trains, by their keys."""
-    blocks = {name if config.teachers is None else f"teachers.{name}": b for name, b in config.named_teachers().items()}
-    return {key: block for key, block in blocks.items() if isinstance(block, TeacherBlock) and block.config}
-
-
-def _run_trials(
-    search: Search, console: Console, wanted: int, minutes: float | None, says_what_it_waits_for: bool = True
-) -> bool:
+def _run_trials(search: Search, console: Console, wanted: int, end: float, says_what_it_waits_for: bool = True) -> bool:
     """Run trials until enough are finished, the time is over or a signal came; return whether too many failed."""
-    end = None if minutes is None else time.monotonic() + 60 * minutes
     failures, told = 0, list[str]()
 
     def is_over() -> bool:
-        return signals.asked() is not None or (end is not None and time.monotonic() >= end)
+        return signals.asked() is not None or time.monotonic() >= end
 
     while failures < FAILURES and not is_over():
         with search.next(wanted) as (trial, elsewhere):
@@ -148,23 +138,17 @@ def _run_trials(
     return failures == FAILURES
 
 
-def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, minutes: float | None) -> bool:
+def _spread(cluster: Cluster, search: Search, console: Console, wanted: int, end: float) -> bool:
     """Do on a cluster what `_run_trials` does here: as many tasks as trials are wanted, each like one more process."""
-    end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def is_over(gave_up: list[bool]) -> bool:
-        return any(gave_up) or (end is not None and time.monotonic() >= end)
-
     names = [f"trials_{number}" for number in range(wanted - search.finished)]
     do = partial(_take_part, search, wanted)
-    return any(
-        cluster.run([RayTask(name, search.config, do, search.place.log(name)) for name in names], console, is_over)
-    )
+    tasks = [RayTask(name, search.config, do, search.place.log(name)) for name in names]
+    return any(cluster.run(tasks, console, lambda gave_up: any(gave_up) or time.monotonic() >= end))
 
 
 def _take_part(search: Search, wanted: int, console: Console) -> bool:
     with signals.held_back():
-        return _run_trials(search, console, wanted, None, says_what_it_waits_for=False)
+        return _run_trials(search, console, wanted, math.inf, says_what_it_waits_for=False)
 
 
 def _run(search: Search, trial: "Trial", console: Console, is_over: Callable[[], bool], before: str) -> str:

@@ -117,7 +117,7 @@ class TestJobs:
 
     def test_a_teacher_is_trained_once(self, experiment: Path):
         jobs = make_jobs(configs(experiment, "tiny", "distilled"), 3, {"tiny": 4, "distilled": 4})
-        (teacher,) = teachers_of(jobs)
+        (teacher,) = teachers_of(job.config for job in jobs)
         assert teacher.config.name == "teacher"
         assert teacher.run.directory == experiment / "out" / "teacher"
         assert teacher.config.seed == 1
@@ -126,8 +126,7 @@ class TestJobs:
         write(
             experiment / "third.yaml", {"base": "distilled.yaml", "name": "third", "teacher": {"config": "distilled"}}
         )
-        jobs = make_jobs(configs(experiment, "third"), 1, {"third": 4})
-        assert [job.config.name for job in teachers_of(jobs)] == ["teacher", "distilled"]
+        assert [job.config.name for job in teachers_of(configs(experiment, "third"))] == ["teacher", "distilled"]
 
     def test_a_run_of_another_config_is_in_the_way(self, experiment: Path):
         methods = configs(experiment, "tiny")
@@ -138,11 +137,11 @@ class TestJobs:
             make_jobs(methods, 1, {"tiny": 5})
 
     def test_a_teachers_run_of_another_config_is_in_the_way(self, experiment: Path):
-        jobs = make_jobs(configs(experiment, "distilled"), 1, {"distilled": 4})
+        methods = configs(experiment, "distilled")
         other = load_config(str(experiment / "teacher.yaml"), [f"runs={experiment / 'out'}", "optimizer.lr=0.5"])
-        teachers_of(jobs)[0].run.create(other)
+        teachers_of(methods)[0].run.create(other)
         with pytest.raises(SegkdError, match=r"teacher was made with another optimizer.lr"):
-            teachers_of(jobs)
+            teachers_of(methods)
 
     def test_other_files_are_in_the_way(self, experiment: Path):
         write(experiment / "out" / "tiny_seed0" / "notes.txt", "mine")

@@ -8,10 +8,9 @@ from rich.console import Console
 from shell import run_here
 
 from segkd.comparison import same_time, work
-from segkd.comparison.charges import charges_of, has_charges, seconds_per_view, shared
 from segkd.comparison.plan import load_methods
 from segkd.comparison.same_time import longer_baselines, merged, rounds_of
-from segkd.comparison.timing import seconds_per_step
+from segkd.comparison.timing import charges_of, has_charges, seconds_per_step, seconds_per_view, shared
 from segkd.comparison.work import Workplace
 from segkd.errors import SegkdError
 from segkd.store.store import stores
@@ -153,7 +152,7 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     assert "begins" not in again.out
     # Cut between two rounds of timing, it goes on with the last: without processes, which take longer than all else.
     monkeypatch.setattr(work, "run_job", lambda place, job, *_: not segkd("train", place.written(job.config)).status)
-    monkeypatch.setattr(same_time, "run_module", run_here)
+    monkeypatch.setattr(same_time, "run_timing", run_here)
     file = folder / "out/comparison.json"
     content = json.loads(file.read_text())
     whole = {name: [agreed["times"][name], 0.001] for name in ("tiny", "kept")}

@@ -8,8 +8,8 @@ import pytest
 from segkd.errors import SegkdError
 from segkd.losses import CWD
 from segkd.registry import Thing, things
-from segkd.training import methods_sections
-from segkd.training.methods_sections import methods, sections
+from segkd.training import methods_table
+from segkd.training.methods_table import methods, sections
 
 PAGE = "\n".join(sections())
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n### ")}
@@ -56,7 +56,7 @@ def test_every_option_stands_in_one_table_with_its_default(method: Thing):
 
 def test_refuses_a_method_without_example(monkeypatch: pytest.MonkeyPatch):
     cwd = things("loss")["cwd"]
-    monkeypatch.setattr(methods_sections, "methods", lambda: [replace(cwd, name="other")])
+    monkeypatch.setattr(methods_table, "methods", lambda: [replace(cwd, name="other")])
     monkeypatch.setattr(CWD, "__doc__", "Channel-wise distillation.\n\nArgs:\n    temperature: T.")
     with pytest.raises(SegkdError, match="the docstring of the loss 'other' has no example of a config"):
         sections()
