@@ -91,7 +91,7 @@ def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
             end = max(end, course[-1][0])
         axes.plot(*mean.T, color=color, linestyle=line, marker=marker, markersize=5, linewidth=1.8, label=method.name)
     axes.set_xlabel("optimiser steps" if over == "steps" else "minutes of training, validation left out")
-    axes.set_ylabel(f"{score.label}, {score.unit}")
+    axes.set_ylabel(", ".join(filter(None, (score.label, score.unit))))
     axes.set_xlim(0, 1.05 * end or None)
     if len(methods) > FEW:
         list_below(figure, axes.get_legend_handles_labels()[0], handlelength=3.2)

@@ -35,6 +35,8 @@ def task_type(name: Any, where: str = "the config: task") -> "type[Task]":
         found: type[Task] = registry.find("task", name)
         if not hasattr(found, "config_type"):
             raise SegkdError(f"{name!r} is no class that derives from segkd.training.task.Task")
+        if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+            raise SegkdError(f"{name!r} lacks {', '.join(lacking)}, which segkd.training.task.Task describes")
     except SegkdError as error:
         raise SegkdError(f"{where}: {error}") from None
     return found

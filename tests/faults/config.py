@@ -22,6 +22,18 @@ def on_top(name: str, content: dict[str, Any], *texts: str) -> Fault:
     return config(name, {"base": "tiny.yaml", "teacher": {"config": "teacher.yaml"}, **content}, *texts)
 
 
+OWN_TASKS = """
+from segkd.training.segmentation.schema import SegmentationConfig
+from segkd.training.task import Task
+
+
+class Half(Task):
+    name, title, config_type = "half", "a task that is not finished", SegmentationConfig
+
+
+class Nothing:
+    pass
+"""
 FAULTS = [
     override(
         "an unknown key", "trainer.max_step=1", "the command line", "trainer.max_step", "did you mean 'max_steps'?"
@@ -111,6 +123,20 @@ FAULTS = [
         "student.encoder",
     ),
     config("an unknown task", {**TINY, "task": "segmentatoin"}, "task", "did you mean 'segmentation'?"),
+    *(
+        Fault(
+            f"{command} of a task of one's own that is {what}",
+            f"{command} bad.yaml",
+            ("bad.yaml", "task", f"'mine:{own}'", lacks),
+            {"bad.yaml": {**TINY, "task": f"mine:{own}"}, "mine.py": OWN_TASKS},
+        )
+        for command in ("train", "eval", "data check")
+        for what, own, lacks in (
+            ("not finished", "Half", "lacks "),
+            ("none", "Nothing", "derives from segkd.training.task.Task"),
+            ("misspelt", "Hafl", "did you mean 'Half'?"),
+        )
+    ),
     config("a config that is a list", "- a\n- b\n", "keys and values"),
     config("a config that is empty", "", "keys and values"),
     config("a config that is a word", "word\n", "keys and values"),
