@@ -20,7 +20,7 @@ from segkd.training.schema import Config
 from segkd.training.stages import of_length
 
 ROUNDS = (3, 7)
-"""How often each method is timed, in turn, at least and at most: the fewer, the more, as a machine's speed varies."""
+"""How often each method is timed, at least and at most, all of them in turn: see `rounds_of`."""
 CLOSE = 1.05
 """Numbers of steps within this factor are trained as one, the larger: in the baseline's favour."""
 SAME = 1.02
@@ -91,6 +91,12 @@ def _agree(
     return agreed
 
 
+def rounds_of(methods: int) -> int:
+    """Return how often each of so many methods is timed: more often if they are few, as a machine's speed varies."""
+    least, most = ROUNDS
+    return max(least, min(most, 21 // methods))
+
+
 def merged(counts: Iterable[float], own: int, taken: Iterable[int] = ()) -> dict[float, int]:
     """Return for each number of steps the one that is trained: none is below it, except the baseline's own.
 
@@ -125,7 +131,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
     first, names = jobs[0].method, [job.method for job in jobs]
     rounds: list[dict[str, tuple[float, float]]] = place.agreed().get("same_time", {}).get("rounds", [])
     rounds = rounds if all(list(each) == names for each in rounds) else []
-    count = max(ROUNDS[0], min(ROUNDS[1], 21 // len(names)))
+    count = rounds_of(len(names))
     for number in range(len(rounds) + 1, count + 1):
         say(console, f"a few steps of each method are timed: {number} of {count}")
         found: dict[str, tuple[float, float]] = {}
