@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
@@ -83,6 +84,9 @@ class Fit:
                 return found.best
         lay_out(module, self.config)
         rank, world = self.trainer.global_rank, self.trainer.world_size
+        # By this TensorBoard's writer goes; it is the last Trainer's that was made, which may be that of a student on
+        # several machines, whose teacher is trained on one.
+        rank_zero_only.rank = rank
         seen = found.step * settings.accumulate * self.config.data.batch_size * world
         loader = self.task.train_loader(self.train_set, seen, rank, world)
         validation = self.task.val_loader(self.val_set, rank, world)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,26 +36,31 @@ def test_two_processes(experiment: Path):
             assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-9)
 
 
-def test_two_machines(experiment: Path):
-    """Each begins with the command, in the folder that they share; one trains the teacher, as that is one machine's."""
+@pytest.mark.parametrize("order", ["01", "10"])
+def test_two_machines(experiment: Path, order: str):
+    """Each begins with the command, in the folder that they share; the first that comes trains the teacher."""
     options = [f"trainer.{key}" for key in ("num_nodes=2", "devices=1", "strategy=ddp", "accelerator=cpu")]
     command = [sys.executable, "-m", "segkd", "train", str(experiment / "distilled.yaml"), *options]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29547"}
-    machines = [
-        subprocess.Popen(
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"295{order}"}
+    machines = {}
+    for rank in order:
+        machines[rank] = subprocess.Popen(
             command,
             env={**os.environ, **meeting, "NODE_RANK": rank},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in "01"
-    ]
-    said = [machine.communicate(timeout=600) for machine in machines]
-    assert [(machine.returncode, err) for machine, (_, err) in zip(machines, said, strict=True)] == [(0, "")] * 2
-    assert "distilled: training begins when this command runs on all 2 machines" in said[0][0]
-    assert said[1][0] == ""
-    assert len(list((experiment / "runs/teacher").glob("events.out.*"))) == 1  # the other machine waited
+        while not (experiment / "runs/teacher/.lock").exists() and machines[rank].poll() is None:
+            time.sleep(0.05)
+    said = {rank: machine.communicate(timeout=600) for rank, machine in machines.items()}
+    assert {rank: (machine.returncode, said[rank][1]) for rank, machine in machines.items()} == dict.fromkeys(
+        "01", (0, "")
+    )
+    assert "distilled: training begins when this command runs on all 2 machines" in said["0"][0]
+    assert "distilled" not in said["1"][0]
+    for run in ("teacher", "distilled"):
+        assert len(list((experiment / "runs" / run).glob("events.out.*"))) == 1  # the other machine waited
     result = json.loads((experiment / "runs/distilled/result.json").read_text())
     assert (result["steps"], result["environment"]["processes"]) == (4, 2)
 
