@@ -86,7 +86,7 @@ class Fit:
         rank, world = self.trainer.global_rank, self.trainer.world_size
         # By this TensorBoard's writer goes; it is the last Trainer's that was made, which may be that of a student on
         # several machines, whose teacher is trained on one.
-        rank_zero_only.rank = rank
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]
         seen = found.step * settings.accumulate * self.config.data.batch_size * world
         loader = self.task.train_loader(self.train_set, seen, rank, world)
         validation = self.task.val_loader(self.val_set, rank, world)
