@@ -68,7 +68,8 @@ def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:
     Args:
         given: what the user wrote.
         valid: the names that would have been accepted.
-        limit: when none is close, so many are listed in their order; of more, the nearest, those first.
+        limit: when none is close, so many are listed in their order; of more, those that are somewhat alike, nearest
+            first, or the first few of the names where none is.
     """
     names = [str(name) for name in valid]
     wanted = str(given)[:100].lower()
@@ -86,5 +87,7 @@ def nearest(given: object, valid: Iterable[object], limit: int = 20) -> str:
         part = wanted in name.lower() or name.lower() in wanted
         return part + difflib.SequenceMatcher(None, wanted, name.lower()).ratio()
 
-    listed = sorted(names, key=likeness, reverse=True)[:limit]
-    return f"the nearest: {', '.join(listed)} ({len(names)} in all)"
+    alike = sorted((name for name in names if likeness(name) >= 0.3), key=likeness, reverse=True)
+    if not alike:
+        return f"valid: {', '.join(names[:5])}, ... ({len(names)} in all)"
+    return f"the nearest: {', '.join(alike[:limit])} ({len(names)} in all)"

@@ -102,7 +102,7 @@ def build_model(
     valid = [name for name in inspect.signature(architecture).parameters if name not in NOT_OPTIONS]
     for key in options:
         if key not in valid:
-            raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, valid, limit=20)}")
+            raise SegkdError(f"{arch} has no option {key!r}: {nearest(key, valid)}")
 
     is_file = encoder_weights is not None and is_weight_file(encoder_weights)
     at_hub: Any = None if is_file else encoder_weights
@@ -135,7 +135,7 @@ def find_architecture(name: str) -> Any:
     found = smp.MODEL_ARCHITECTURES_MAPPING.get(name.lower())
     if found is None:
         spelled = name.lower().replace("+", "plus")
-        raise SegkdError(f"no architecture {name!r}: {nearest(spelled, smp.MODEL_ARCHITECTURES_MAPPING, limit=20)}")
+        raise SegkdError(f"no architecture {name!r}: {nearest(spelled, smp.MODEL_ARCHITECTURES_MAPPING)}")
     return found
 
 

@@ -76,7 +76,7 @@ def test_an_unknown_class_is_named_with_the_nearest(spec):
     assert "has the class 'persons', which the data set does not name; did you mean 'person'?" in one_line(error)
     assert "(and 1 more like it)" in one_line(error)  # a box and the crowd
     change(spec, lambda c: next(i for i in c["categories"] if i["name"] == "persons").update(name="##"))
-    with pytest.raises(SegkdError, match=r"the nearest: .* \(80 in all\)\. To leave it out: ignore: \[##\]"):
+    with pytest.raises(SegkdError, match=r"valid: person, .*, \.\.\. \(80 in all\)\. To leave it out: ignore: \[##\]"):
         spec.samples("train")
 
 
