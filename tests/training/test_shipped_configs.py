@@ -104,3 +104,11 @@ def test_takes_two_steps(name: str, folder: Path, tmp_path: Path, monkeypatch: p
         train("--resume", run, "trainer.max_steps=3")
     for checkpoints in folder.glob("teachers/*/checkpoints"):  # large, and a student reads what stands beside them
         shutil.rmtree(checkpoints)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in shipped_configs() if path.stem.startswith("bccd_")])
+def test_detectors_of_bccd_have_one_width_whatever_their_architecture(name: str):
+    config = load_config(name)
+    teacher = config.teacher.overrides.get("student", {}) if config.teacher else {}
+    for student in (config.student.options, *([teacher["options"]] if "arch" in teacher else [])):
+        assert student["out_channels"] == 64
