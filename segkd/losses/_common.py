@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,36 @@ UNKNOWN = -1e4
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the tensors in float32 (float64 stays) with autocast off.
+    """Yield the tensors in float32 (float64 stays) with autocast off, see also `with_contiguous_gradient`.
 
     Matrix products run in bfloat16 under autocast, and a KL of logits with a gap of 60000 does not survive that.
     """
     with torch.autocast(device_type=tensors[0].device.type, enabled=False):
-        yield tuple(t if t.dtype == torch.float64 else t.float() for t in tensors)
+        yield tuple(with_contiguous_gradient(t if t.dtype == torch.float64 else t.float()) for t in tensors)
+
+
+def with_contiguous_gradient(x: Tensor) -> Tensor:
+    """Return the tensor; what comes back to it as its gradient is made contiguous.
+
+    Of a single image, losses that compare by position or cell return gradients whose strides torch's batch norm
+    misreads on the CPU (torch 2.14): it then passes wrong ones on, silently.
+    """
+    y: Tensor = _ContiguousGradient.apply(x) if x.requires_grad and len(x) == 1 else x
+    return y
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
 
 
 def check_pair(name: str, student: Tensor, teacher: Tensor) -> None:
@@ -62,10 +87,12 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Ten
 
 
 def unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Divide vectors along ``dim`` by their L2 norm; those of norm 0 stay zeros and pass no gradient."""
+    """Divide vectors along ``dim`` by their L2 norm, at least 1e-12; those of norm 0 pass no gradient."""
     square = x.square().sum(dim, keepdim=True)
     exists = square > 0
-    return x * (torch.where(exists, square, 1.0).rsqrt() * exists)
+    norm = torch.where(exists, square, 1.0).sqrt().clamp_min(1e-12)
+    # Divided, a single number becomes 1 exactly; by infinity, zeros stay zeros, and so does their gradient.
+    return x / torch.where(exists, norm, torch.inf)
 
 
 def pooled(x: Tensor, pool: int) -> Tensor:

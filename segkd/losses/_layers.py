@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
-from segkd.losses._common import check_maps, full_precision
+from segkd.losses._common import check_maps, full_precision, with_contiguous_gradient
 from segkd.losses.base import Loss
 
 Maps = Tensor | Sequence[Tensor]
@@ -74,5 +74,4 @@ def normed(name: str, layers: nn.Module, x: Tensor) -> Tensor:
     """Return what layers that end with a batch norm make of a map; one position alone has no batch statistics."""
     if x.numel() == x.shape[1]:
         raise SegkdError(f"{name}'s batch norm needs two positions at least, got {tuple(x.shape)}")
-    y: Tensor = layers(x)
-    return y
+    return with_contiguous_gradient(layers(x))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from losses.base import SHAPE, pair, value_and_grad
 from losses.features import FeatureLossTests
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkd.errors import SegkdError
 from segkd.losses import ICKD, _blocks
@@ -32,6 +32,17 @@ class TestICKD(FeatureLossTests):
     @pytest.mark.parametrize("shape", [SHAPE, (1, 5, 7, 9), (2, 5, 1, 1), (1, 1, 7, 9), (2, 5, 1, 9)])
     def test_smoke(self, shape: tuple[int, ...]) -> None:
         super().test_smoke(shape)
+
+    # Of cells of the map's own size come gradients whose strides torch's batch norm misreads if the batch is one image.
+    @pytest.mark.parametrize("grid", [(4, 4), (2, 2)])
+    def test_gradients_of_one_image_pass_a_batch_norm_rightly(self, grid: tuple[int, int]) -> None:
+        student, teacher = pair((1, 5, 4, 4), torch.float64)[0], pair((1, 8, 4, 4), torch.float64)[1]
+        loss, equal = ICKD(grid=grid), ICKD(grid=grid)
+        loss.prepare(student, teacher)
+        equal.prepare(student, student)
+        norm = nn.BatchNorm2d(5).double()
+        assert torch.autograd.gradcheck(loss.double(), (student, teacher))
+        assert torch.autograd.gradcheck(lambda x: equal(norm(x), teacher[:, :5]), (student,))
 
     def test_one_position_alone_has_no_batch_statistics(self) -> None:
         with pytest.raises(SegkdError, match="ickd's batch norm needs two positions at least"):

@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 from segkd.detection.output import DetectorOutput, shared_strides
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
-from segkd.losses._common import check_maps, full_precision
+from segkd.losses._common import check_maps, full_precision, with_contiguous_gradient
 from segkd.losses.base import Loss
 
 REGION = 3  # cells along each side of an object's region
@@ -56,7 +56,7 @@ class PixelGraph(nn.Module):
             self.norm.eps,
             torch.backends.cudnn.enabled,
         )
-        return features + normed
+        return features + with_contiguous_gradient(normed)
 
 
 class PixelRelation(nn.Module):
