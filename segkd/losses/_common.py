@@ -86,11 +86,11 @@ def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Ten
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
-def unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Divide vectors along ``dim`` by their L2 norm, at least 1e-12; those of norm 0 pass no gradient."""
+def unit(x: Tensor, dim: int | tuple[int, ...], least: float = 1e-12) -> Tensor:
+    """Divide vectors along ``dim`` by their L2 norm, or ``least``; those of norm 0 pass no gradient."""
     square = x.square().sum(dim, keepdim=True)
     exists = square > 0
-    norm = torch.where(exists, square, 1.0).sqrt().clamp_min(1e-12)
+    norm = torch.where(exists, square, 1.0).sqrt().clamp_min(least)
     # Divided, a single number becomes 1 exactly; by infinity, zeros stay zeros, and so does their gradient.
     return x / torch.where(exists, norm, torch.inf)
 

@@ -1,12 +1,11 @@
 """What `MGD` and `AfDCD` share: a student's map is masked at random, and layers make one like the teacher's of it."""
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segkd.errors import SegkdError
+from segkd.losses._generator import Draws
 from segkd.losses._layers import LayerLoss
 
 
@@ -26,13 +25,8 @@ class Generation(nn.Module):
         return x
 
 
-class Masked(LayerLoss):
-    """Masks the student's map at random and has `Generation` restore the teacher's.
-
-    Masks are drawn from torch's global generator, or from a `torch.Generator` that is set as ``generator``.
-    """
-
-    generator: ClassVar[torch.Generator | None] = None
+class Masked(Draws, LayerLoss):
+    """Masks the student's map at random, see `Draws`, and has `Generation` restore the teacher's."""
 
     mask_ratio: float = 0.75
 

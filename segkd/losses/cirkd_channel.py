@@ -8,13 +8,14 @@ from torch import Tensor
 from segkd.errors import SegkdError
 from segkd.losses._common import check_maps, check_temperature, full_precision, pooled, unit
 from segkd.losses._contrast import ContrastKL
+from segkd.losses._generator import Draws
 from segkd.losses._projector import Projector, ready
 from segkd.losses._queue import Queue, some, unit_vectors
 from segkd.losses._rows import gathered
 from segkd.losses.base import Loss
 
 
-class CIRKDChannel(Loss):
+class CIRKDChannel(Draws, Loss):
     """Cross-image relations of channels: between the images of a batch, to a queue, and each channel to the teacher's.
 
         relation = mean over images i, j and channels of KL(softmax(T_i T_j^T / T) || softmax(S_i S_j^T / T))
@@ -154,14 +155,6 @@ class CIRKDChannel(Loss):
             given = gathered(vectors[index.to(vectors.device)])
             self.queue.write([(0, len(index))] * (len(given) // len(index)), given)
         return self.queue.draw(self.contrasts, self.generator)
-
-    def get_extra_state(self) -> Tensor:
-        """Return the state of the generator, which is saved with the queue."""
-        return self.generator.get_state()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take back what `get_extra_state` returned."""
-        self.generator.set_state(state.cpu())
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         vectors = state_dict.get(f"{prefix}queue.vectors")

@@ -15,6 +15,7 @@ from segkd.losses._common import (
     unit,
 )
 from segkd.losses._contrast import ContrastKL
+from segkd.losses._generator import Draws
 from segkd.losses._projector import Projector, ready
 from segkd.losses._queue import Queue, some, unit_vectors
 from segkd.losses._rows import gathered
@@ -23,7 +24,7 @@ from segkd.losses.base import Loss
 Variant = Literal["paper", "released"]
 
 
-class CIRKDMemory(Loss):
+class CIRKDMemory(Draws, Loss):
     """Cross-image relations to a memory: how like vectors of earlier images the pixels are, of pixels and of regions.
 
         L = sum over both queues of the mean over labelled pixels x of KL(softmax(t_x X^T / T) || softmax(s_x X^T / T))
@@ -182,11 +183,3 @@ class CIRKDMemory(Loss):
         table = gathered(torch.tensor(runs, dtype=torch.int64, device=vectors.device).view(-1, 2)).tolist()
         self.pixels.write([(of_class, count) for of_class, count in table], gathered(chosen))
         self.regions.write([(of_class, 1) for of_class, _ in table], gathered(unit(means, 1)), wraps=True)
-
-    def get_extra_state(self) -> Tensor:
-        """Return the state of the generator, which is saved with the queues."""
-        return self.generator.get_state()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take back what `get_extra_state` returned."""
-        self.generator.set_state(state.cpu())

@@ -19,7 +19,7 @@ def similarity_to_class(features: Tensor, member: Tensor) -> Tensor:
     """Return the cosine of each pixel's feature with the mean feature of its class in that image.
 
     The gradient flows through the mean, whose denominator is the number of pixels + 1e-6. A zero vector has cosine 0
-    and no gradient.
+    and no gradient; norms count as 1e-8 at least.
 
     Args:
         features: (B, C, h, w).
@@ -32,7 +32,7 @@ def similarity_to_class(features: Tensor, member: Tensor) -> Tensor:
         # Products with it sum over a class's pixels, and fetch what a pixel's class has.
         member = member.to(x.dtype)
         means = (member @ x.transpose(1, 2)) / (member.sum(2, keepdim=True) + 1e-6)
-        return ((unit(means, 2) @ unit(x, 1)) * member).sum(1)
+        return ((unit(means, 2, 1e-8) @ unit(x, 1, 1e-8)) * member).sum(1)
 
 
 class IFV(Loss):

@@ -43,6 +43,19 @@ class MaskedLossTests(FeatureLossTests):
         assert values[0] == values[1]
         assert values[0][0] != values[0][1]
 
+    def test_the_state_of_a_given_generator_is_restored(self) -> None:
+        student, teacher = self.pair()
+        losses = [self.loss(**self.settings[0]) for _ in range(2)]
+        for seed, loss in enumerate(losses):
+            loss.prepare(student, teacher)
+            loss.generator = torch.Generator().manual_seed(seed)
+        losses[0](student, teacher)
+        losses[1].load_state_dict(losses[0].state_dict())
+        assert losses[1](student, teacher) == losses[0](student, teacher)
+        del losses[1].generator
+        with pytest.raises(SegkdError, match=f"{self.loss.__name__} was saved with a generator's state: set a gen"):
+            losses[1].load_state_dict(losses[0].state_dict())
+
     def test_a_bad_ratio_is_an_error(self) -> None:
         for ratio in (-0.1, 1.1, float("nan")):
             with pytest.raises(SegkdError, match=r"mask_ratio must be in \[0, 1\]"):

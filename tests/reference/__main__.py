@@ -18,7 +18,7 @@ from .row import Row
 
 RELATIVE = 1e-6
 ABSOLUTE = 1e-8  # where a figure is 0
-ZERO = 1e-20  # what is below this is 0, but for rounding
+ZERO = 1e-12  # what is below this is 0, but for rounding
 
 
 def read(path: Path) -> list[Row]:

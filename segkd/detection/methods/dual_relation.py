@@ -1,7 +1,6 @@
 """DualRelation: relations between pixels and between objects of FPN maps (Ni et al., arXiv 2302.05637)."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from segkd.detection.output import DetectorOutput, shared_strides
 from segkd.detection.targets import Targets
 from segkd.errors import SegkdError
 from segkd.losses._common import check_maps, full_precision, with_contiguous_gradient
+from segkd.losses._generator import Draws
 from segkd.losses.base import Loss
 
 REGION = 3  # cells along each side of an object's region
@@ -120,7 +120,7 @@ def distance(adapter: nn.Module, student: Sequence[Tensor], teacher: Sequence[Te
     return torch.stack(norms).sum()
 
 
-class DualRelation(Loss):
+class DualRelation(Draws, Loss):
     """Dual relation: of FPN maps how pixels relate to each other, how objects do, and the objects' regions themselves.
 
         L = sum over the levels of pixel * ||A G_s(F_s) - G_t(F_t)||
@@ -186,7 +186,6 @@ class DualRelation(Loss):
     default_weight = 1.0
     normalization = "norms of the batch and of each image, times pixel, relation and region: those of RetinaNet"
     keeps = "in one size"
-    generator: ClassVar[torch.Generator | None] = None
 
     pixel: float = 1e-3
     relation: float = 5e-3

@@ -18,7 +18,7 @@ def figures(row: Row) -> dict[str, Any]:
     found = []
     for image in row.expected["all"]:
         boxes = image["gt_boxes"]
-        assigned = atss_assign(priors, [rows * columns for rows, columns in SIZES], torch.tensor(boxes))
+        assigned = atss_assign(priors, [rows * columns for rows, columns in SIZES], torch.tensor(boxes).view(-1, 4))
         positive = torch.where(assigned >= 0)[0]
         indices = {"positive_prior_index": positive.tolist(), "positive_gt_index": assigned[positive].tolist()}
         found.append({"gt_boxes": boxes, **indices})
