@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -148,6 +149,7 @@ class Stored(Live):
         keys = views.tolist() if isinstance(views, Tensor) else views
         found = [self.entries.read((epoch, index), self.places(reads)) for epoch, index in keys]
         if any(each is None for each in found):
+            warnings.warn("a stored output of a teacher cannot be read: the teacher runs instead", stacklevel=2)
             return None
         device = next(self.module.parameters(), torch.zeros(())).device
         return _batch(found, device)

@@ -1,6 +1,5 @@
 """Filling the stores of teachers, and looking after them."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -119,10 +118,7 @@ def _prune(root: Path, named: list[str], unused: int | None) -> None:
         named = [*named, *(name for name, each in found.items() if each.used >= unused * 86400 and name not in named)]
     for name in named:
         count, size = found[name].store.size()
-        try:
-            shutil.rmtree(found[name].store.folder)
-        except OSError as error:
-            raise SegkdError(f"{found[name].store.folder} cannot be removed: {error.strerror}") from None
+        found[name].store.remove()
         say(console, f"removed {found[name].store.folder}: {count} files, {decimal(size)}")
     if not named:
         say(console, f"nothing in {root} is unused for {unused} days")

@@ -1,8 +1,7 @@
 """One entry of a store: what a teacher gave at one place for one view, as a file of tensors."""
 
 import json
-import os
-import socket
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,12 @@ class Unreadable(Exception):
 
 
 def write_entry(
-    path: Path, value: Any, kept: Kept = "auto", compress: Compression = "none", made: tuple[float, int] | None = None
+    path: Path,
+    value: Any,
+    kept: Kept = "auto",
+    compress: Compression = "none",
+    made: tuple[float, int] | None = None,
+    scratch: Path | None = None,
 ) -> None:
     """Write one view's value at a place to a file: whole or not at all.
 
@@ -35,6 +39,7 @@ def write_entry(
         kept: the type of floating-point values in the file; others keep their own.
         compress: ``zstd`` keeps every bit; it needs the package zstandard.
         made: how many seconds it took to make this view's values that were made together, and at how many places.
+        scratch: a file on the same disk to write first, no other process's; unless given one beside ``path``.
     """
     keys = list(value) if isinstance(value, Mapping) else None
     tensors = list(value.values()) if keys is not None else value if isinstance(value, list) else [value]
@@ -50,12 +55,11 @@ def write_entry(
             x = x.to(getattr(torch, kept))
         layout["tensors"][-1]["kept"] = str(x.dtype).removeprefix("torch.")
         held[f"{number}"] = x if compress == "none" else _compressed(x)
+    layout["checksum"] = _checksum(held)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may write the same entry: each uses a scratch file of its own. The file is not synced to disk: an
-    # entry that a power cut leaves half-written is found when it is read.
-    scratch = path.with_name(f".tmp.{path.stem}.{socket.gethostname()}.{os.getpid()}")
-    with replacing(path, sync=False, scratch=scratch):
-        safetensors.torch.save_file(held, scratch, {"layout": json.dumps(layout)})
+    # The file is not synced to disk: an entry that a power cut leaves half-written is found when it is read.
+    with replacing(path, sync=False, scratch=scratch) as place:
+        safetensors.torch.save_file(held, place, {"layout": json.dumps(layout)})
 
 
 def read_entry(path: Path) -> Any:
@@ -70,6 +74,8 @@ def read_entry(path: Path) -> Any:
         with safetensors.safe_open(path, framework="pt") as file:
             layout = json.loads(file.metadata()["layout"])
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        if _checksum(held) != layout["checksum"]:
+            raise ValueError("other bytes than were written")
         tensors = [_restored(held, number, form, layout["compress"]) for number, form in enumerate(layout["tensors"])]
     except (FileNotFoundError, SegkdError):
         raise
@@ -103,12 +109,22 @@ def made_in(path: Path) -> tuple[float, int] | None:
 def tolerance(kept: Kept, dtype: torch.dtype) -> float:
     """Return how far a stored value may be from what the model gives anew, as a fraction of the largest value.
 
-    Another batch size or number of threads changes the order of rounding: 100 machine epsilons are allowed for that.
-    Integers, such as pixels, may differ by a hundredth.
+    Another batch size or number of threads changes the order of rounding: 100 machine epsilons are allowed for that, a
+    twentieth at most. Integers, such as pixels, may differ by a hundredth.
     """
     if not dtype.is_floating_point:
         return 1 / 100
-    return {"int8": 1 / 100, "float16": 1 / 500, "bfloat16": 1 / 60}.get(kept, 100 * torch.finfo(dtype).eps)
+    return {"int8": 1 / 100, "float16": 1 / 500, "bfloat16": 1 / 60}.get(
+        kept, min(100 * torch.finfo(dtype).eps, 1 / 20)
+    )
+
+
+def _checksum(held: Mapping[str, Tensor]) -> int:
+    total = 0
+    for name in sorted(held):
+        raw: Any = held[name].flatten().view(torch.uint8).numpy()
+        total = zlib.crc32(raw, total)
+    return total
 
 
 def _quantise(x: Tensor) -> tuple[Tensor, Tensor]:

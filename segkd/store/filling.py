@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from rich.filesize import decimal
 from torch import Tensor
 
 from segkd.errors import DiskFull
@@ -35,17 +36,19 @@ class Filling:
 
     def __init__(self, store: Store, views: Iterable[View], places: Collection[str], batch_size: int) -> None:
         self.store, self.places, self.batch_size = store, list(places), batch_size
-        self.missing = store.missing(views, self.places)
+        self.views = list(dict.fromkeys(views))
+        self.missing = store.missing(self.views, self.places)
         self._held: dict[View, FileLock] = {}  # by the last view of each block
 
     def batches(self) -> Iterator[list[View]]:
         """Yield the batches that this process is to make, as a loader asks for them; others' blocks are skipped."""
-        for start in range(0, len(self.missing), BLOCK):
-            block = self.missing[start : start + BLOCK]
-            lock = self.store.lock(f"{block[0][0]}.{block[0][1]}")
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
+        # Blocks are of all views, not of the missing ones: they are the same for a process that comes later.
+        missing = set(self.missing)
+        for start in range(0, len(self.views), BLOCK):
+            block = self.views[start : start + BLOCK]
+            if missing.isdisjoint(block):
+                continue
+            if (lock := self.store.claim(f"{block[0][0]}.{block[0][1]}")) is None:
                 continue
             lacking = self.store.missing(block, self.places)
             if not lacking:
@@ -66,7 +69,8 @@ class Filling:
             run: returns a loaded batch's views, and what the teacher gives for them at each place.
 
         Raises:
-            DiskFull: the disk has no room for what is still to be made; told before anything is written.
+            DiskFull: the disk has no room for what is still to be made; told before anything is written, or after the
+                first batch where only that shows how far it can be compressed.
             SegkdError: the folder cannot be written.
         """
         is_checked, writing = False, 0.0
@@ -75,8 +79,8 @@ class Filling:
             try:
                 for batch in load(self):
                     views, found = run(batch)
-                    if not is_checked:
-                        self._check_room(found)
+                    if not is_checked and self.store.compress == "none":
+                        self._check_room(self.size(found))
                         is_checked = True
                     added = len(set(views))
                     making = (time.perf_counter() - began) / added
@@ -88,6 +92,9 @@ class Filling:
                         writing = time.perf_counter() - begun
                         if (lock := self._held.pop(view, None)) is not None:
                             lock.release()
+                    if not is_checked:
+                        self._check_room(self._written(views) // added * (len(self.missing) - added))
+                        is_checked = True
                     yield added
                     began = time.perf_counter()
             finally:
@@ -103,12 +110,14 @@ class Filling:
         each = sum(x.numel() * _width(x, self.store.kept) for x in tensors_of(found)) // self.batch_size
         return each * len(self.missing)
 
-    def _check_room(self, found: Found) -> None:
-        needed, free = self.size(found), self.store.free()
-        if needed > free and self.store.compress == "none":
+    def _written(self, views: Collection[View]) -> int:
+        return sum(self.store.path(place, view).stat().st_size for place in self.places for view in set(views))
+
+    def _check_room(self, needed: int) -> None:
+        if needed > (free := self.store.free()):
             raise DiskFull(
                 f"teacher.store: {self.store.folder} has no room for {len(self.missing)} views: about "
-                f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free"
+                f"{decimal(needed)} are needed, {decimal(free)} free"
             )
 
 

@@ -1,6 +1,8 @@
 """The key of a store: a digest of all that its outputs depend on, so that any change leads to another store."""
 
+import contextlib
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,9 +16,10 @@ from torch import nn
 
 from segkd.errors import SegkdError
 
-FORMAT = 2
+FORMAT = 3
 """Version of a store's files, which is part of its key."""
 _LIBRARIES = ("segkd", "torch", "torchvision", "segmentation-models-pytorch", "timm", "transformers", "albumentations")
+_MODULES = tuple(name.replace("-", "_") for name in _LIBRARIES)
 
 
 def key(parts: Mapping[str, Any]) -> str:
@@ -30,13 +33,44 @@ def key(parts: Mapping[str, Any]) -> str:
 
 
 def of_module(module: nn.Module) -> str:
-    """Return a digest of a module's layers (its ``repr``), parameters and buffers."""
+    """Return a digest of what a module computes: its layers, their settings, parameters and buffers, and own code.
+
+    Settings are attributes that are plain values, which a ``repr`` need not show; paths are left out. Own code are the
+    files that its layers' classes are written in, unless these are a library's, whose version counts (`of_libraries`).
+    """
     digest = hashlib.blake2b(repr(module).encode(), digest_size=16)
+    for name, part in module.named_modules():
+        digest.update(f"{name} {_settings(part)}".encode())
+    for file in sorted({file for part in module.modules() if (file := _own_code(type(part))) is not None}):
+        digest.update(file.read_bytes())
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         raw = value.detach().cpu().contiguous().flatten()
         digest.update(memoryview(raw.view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    public = {name: value for name, value in sorted(vars(module).items()) if not name.startswith("_")}
+    return {name: value for name, value in public.items() if name != "training" and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | None) and not (isinstance(value, str) and os.path.isabs(value))
+
+
+def _own_code(kind: type) -> Path | None:
+    """Return the file that a class is written in, None if it is a library's or has none."""
+    library = kind.__module__.partition(".")[0]
+    if library in _MODULES:
+        return None
+    with contextlib.suppress(OSError, TypeError):
+        return Path(inspect.getfile(kind))
+    return None
 
 
 def of_files(paths: Iterable[Path], root: Path) -> str:

@@ -4,23 +4,27 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import time
+import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from segkd.common.files import is_disk_full, write_text
-from segkd.errors import SegkdError
+from segkd.common.files import disk_full, is_disk_full, write_text
+from segkd.errors import DiskFull, SegkdError
 from segkd.step import View
 from segkd.store import Compression, Kept
 from segkd.store.entry import Unreadable, is_whole, made_in, read_entry, write_entry
 
 ABOUT = "about.json"
 LOCKS = ".locks"
+SCRATCH = ".tmp"
+USER = "user."
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,24 @@ class Store:
     def open(self, about: Mapping[str, Any]) -> None:
         """Make the folder with its ``about.json`` if need be, else note there that it was used now.
 
+        Scratch files that a killed process has left are removed after an hour.
+
         Raises:
             SegkdError: it cannot be made.
         """
         if (self.folder / ABOUT).is_file():
             with contextlib.suppress(OSError):  # on a disk that can only be read the time of use is not noted
                 os.utime(self.folder / ABOUT)
+                for file in (self.folder / SCRATCH).glob("*"):
+                    if file.stat().st_mtime < time.time() - 3600:
+                        file.unlink(missing_ok=True)
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(dict(about), indent=2)
             write_text(self.folder / ABOUT, text, self.folder / f".tmp.about.{os.getpid()}")
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._failed(error) from error
 
     def path(self, place: str, view: View) -> Path:
         """Return the file of a view at a place."""
@@ -66,10 +75,44 @@ class Store:
         paths = {view: [self.path(place, view) for place in places] for view in views}
         return [view for view, files in paths.items() if not all(map(is_whole, files))]
 
-    def lock(self, name: str) -> FileLock:
-        """Return a lock that is released when the process that holds it ends, even if it is killed."""
-        (self.folder / LOCKS).mkdir(exist_ok=True)
-        return FileLock(self.folder / LOCKS / f"{name}.lock")
+    def claim(self, name: str) -> FileLock | None:
+        """Return a lock of this name, which ends with its process even if that is killed; None where one holds it.
+
+        Raises:
+            SegkdError: the folder cannot be written.
+        """
+        try:
+            (self.folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCKS / f"{name}.lock")
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise self._failed(error) from error
+        return lock
+
+    def hold(self) -> list[FileLock]:
+        """Return a lock to keep as long as the store is used, see `remove`; none where nothing can be written."""
+        name = f"{USER}{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(SegkdError):
+            return [lock] if (lock := self.claim(name)) is not None else []
+        return []
+
+    def remove(self) -> None:
+        """Remove it.
+
+        Raises:
+            SegkdError: a process uses it, or it cannot be removed.
+        """
+        for file in sorted((self.folder / LOCKS).glob(f"{USER}*.lock")):
+            name = file.name.removesuffix(".lock")
+            if self.claim(name) is None:
+                host, process, _ = name.removeprefix(USER).rsplit(".", 2)
+                raise SegkdError(f"{self.folder} is in use, by process {process} on {host}: it cannot be removed")
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise SegkdError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
     def write(self, view: View, found: Mapping[str, Any], seconds: float | None = None) -> None:
         """Store one view's values; entries that are there already stay.
@@ -86,11 +129,12 @@ class Store:
         made = None if seconds is None else (seconds, len(lacking))
         for place, value in lacking.items():
             try:
-                write_entry(self.path(place, view), value, self.kept, self.compress, made)
+                (self.folder / SCRATCH).mkdir(exist_ok=True)
+                # Two processes may write the same entry: each uses a scratch file of its own.
+                scratch = self.folder / SCRATCH / uuid.uuid4().hex
+                write_entry(self.path(place, view), value, self.kept, self.compress, made, scratch)
             except OSError as error:
-                if is_disk_full(error):
-                    raise
-                raise self._unwritable(error) from error
+                raise self._failed(error) from error
 
     def read(self, view: View, places: Collection[str]) -> dict[str, Any] | None:
         """Return one view's stored values by place; None where one is missing or broken."""
@@ -132,7 +176,11 @@ class Store:
         """Return how many bytes are free on its disk."""
         return shutil.disk_usage(self.folder).free
 
-    def _unwritable(self, error: OSError) -> SegkdError:
+    def _failed(self, error: OSError) -> Exception:
+        if isinstance(error, DiskFull):
+            return error
+        if is_disk_full(error):
+            return disk_full(self.folder / ABOUT)
         reason = (error.strerror or type(error).__name__).lower()
         return SegkdError(
             f"teacher.store: {self.folder} cannot be written ({reason}): name another teacher.store.folder"

@@ -200,9 +200,10 @@ HARMLESS = (
     "data.root",
     "data.workers",
     "data.max_pixels",
+    "teacher.store.folder",
 )
-"""Keys that may change when a run is resumed: how far, where and how it is computed, read, measured and logged. Any
-other key changes what is learnt: the run would then not be one that its config describes."""
+"""Keys that may change when a run is resumed: how far, where and how it is computed, read, stored, measured and
+logged. Any other key changes what is learnt: the run would then not be one that its config describes."""
 
 
 def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Config:
@@ -211,7 +212,7 @@ def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Co
     A finished run must be given more ``trainer.max_steps``.
     """
     old, new = run.config(), run.config(overrides)
-    refused = [key for key in _differing(old, new) if key not in HARMLESS]
+    refused = [key for key in _differing(old, new) if key not in HARMLESS and not key.endswith(".store.folder")]
     if refused:
         raise SegkdError(
             f"{run.directory} cannot go on with another {', '.join(refused)}: that would be another run; begin one "

@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock
 from pytorch_lightning.utilities import move_data_to_device
 from rich.console import Console
+from rich.filesize import decimal
 
 from segkd import signals
 from segkd.common.progress import say, shown
@@ -20,6 +22,7 @@ from segkd.data.dataset import SeededDataset
 from segkd.data.loading import given_loader
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
+from segkd.losses._common import UNKNOWN
 from segkd.network import Network
 from segkd.outputs import tensors_of
 from segkd.step import View
@@ -86,6 +89,7 @@ class Stores(pl.Callback):
                     of_stage = [(teacher, reads)] if teacher.places(reads := distiller.reads[name]) else []
                     found.setdefault(name, []).extend(of_stage)
         self.wanted = found
+        self.held: list[FileLock] = []
         for name in found:
             if not found[name]:
                 cannot = next(cast(Stored, of.teachers[name]).cannot for of in distillers if name in of.teachers)
@@ -140,6 +144,7 @@ class Stores(pl.Callback):
             about = self._about(teachers[0][0], name, dataset, files, device)
             root = self.root or store_root(block.store)
             store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
+            self.held += store.hold()
             for teacher, reads in teachers:
                 with torch.no_grad(), context():
                     self._fill(store, teacher, reads, views, dataset, about, device, alone=world == 1)
@@ -194,7 +199,7 @@ class Stores(pl.Callback):
             images, target = self.task.inputs(batch)
             found = teacher.keep(batch.get("image_teacher", images), reads, target)
             if untold:
-                sizes = f"about {untold.pop().size(found) / 1e6:.1f} MB, {store.free() / 1e9:.1f} GB free"
+                sizes = f"about {decimal(untold.pop().size(found))}, {decimal(store.free())} free"
                 say(self.console, f"{config.name}: {text} ({sizes})")
             return of_batch, found
 
@@ -235,7 +240,8 @@ class Stores(pl.Callback):
                     if entry.shape == fresh.shape:  # of integers (an image) the mean: single pixels may differ
                         apart = (entry.float() - fresh.float()).abs()
                         off = apart.amax() if fresh.is_floating_point() else apart.mean()
-                    allowed = tolerance(store.kept, fresh.dtype) * float(fresh.float().abs().amax())
+                    largest = float(fresh.float().where(fresh > UNKNOWN / 2, 0.0).abs().amax())
+                    allowed = tolerance(store.kept, fresh.dtype) * largest
                     if not off <= allowed:
                         raise SegkdError(
                             f"{self.task.config.name}: teacher.store: in {store.folder} the {place} of view {view} is "

@@ -88,3 +88,14 @@ def test_a_file_of_other_tensors_is_no_entry(tmp_path: Path) -> None:
 def test_nothing_but_the_entry_is_left(tmp_path: Path) -> None:
     write_entry(tmp_path / "3" / "0.safetensors", logits())
     assert [path.name for path in (tmp_path / "3").iterdir()] == ["0.safetensors"]
+
+
+@pytest.mark.parametrize("compress", ["none", "zstd"])
+def test_other_bytes_of_the_same_length_are_no_entry(tmp_path: Path, compress: Compression) -> None:
+    path = tmp_path / "0.safetensors"
+    write_entry(path, logits(), compress=compress)
+    raw = bytearray(path.read_bytes())
+    raw[-64:] = bytes(64)
+    path.write_bytes(raw)
+    with pytest.raises(Unreadable):
+        read_entry(path)

@@ -13,7 +13,7 @@ import torch
 
 from segkd.errors import DiskFull
 from segkd.step import View
-from segkd.store import filling
+from segkd.store import Compression, filling
 from segkd.store.filling import Filling
 from segkd.store.store import Store
 
@@ -25,7 +25,7 @@ def value(view: View) -> torch.Tensor:
     return torch.full((2, 3, 4), 100.0 * view[0] + view[1])
 
 
-def fill(folder: Path, batch_size: int = 4, seconds: float = 0.0) -> list[list[View]]:
+def fill(folder: Path, batch_size: int = 4, seconds: float = 0.0, compress: Compression = "none") -> list[list[View]]:
     """Fill the store and return the batches that were run here."""
     done: list[list[View]] = []
 
@@ -38,7 +38,7 @@ def fill(folder: Path, batch_size: int = 4, seconds: float = 0.0) -> list[list[V
         stacked = torch.stack([value(view) for view in batch])
         return batch, {"logits": stacked, "fpn": {8: stacked, 16: stacked + 1}}
 
-    for _ in Filling(Store(folder), VIEWS, PLACES, batch_size)(load, run):
+    for _ in Filling(Store(folder, compress=compress), VIEWS, PLACES, batch_size)(load, run):
         pass
     return done
 
@@ -118,6 +118,15 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "free", lambda self: 1000)
-    with pytest.raises(DiskFull, match=r"no room for 18 views: about 0\.0 GB are needed"):
+    with pytest.raises(DiskFull, match=r"no room for 18 views: about 5\.2 kB are needed, 1\.0 kB free"):
         fill(tmp_path)
     assert Store(tmp_path).size() == (0, 0)
+
+
+def test_without_room_for_what_is_compressed_the_first_batch_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "free", lambda self: 1000)
+    with pytest.raises(DiskFull, match=r"no room for 18 views: about [\d.]+ kB are needed, 1\.0 kB free"):
+        fill(tmp_path, compress="zstd")
+    assert Store(tmp_path).size()[0] == 8

@@ -26,6 +26,39 @@ def test_a_module_changes_with_its_weights_its_buffers_and_its_layers() -> None:
     assert len({same, *map(of_module, (weight, buffer, layer)), of_module(seeded(Net, 0).half())}) == 5
 
 
+@pytest.mark.parametrize("arch", ["FPN", "Unet", "MAnet", "UnetPlusPlus"])
+def test_a_module_changes_with_a_setting_that_its_repr_does_not_show(arch: str) -> None:
+    import segmentation_models_pytorch as smp
+
+    with torch.random.fork_rng():
+        digests = []
+        for interpolation in ("nearest", "bilinear", "nearest"):
+            torch.manual_seed(0)
+            model = smp.create_model(arch, "resnet18", encoder_weights=None, decoder_interpolation=interpolation)
+            digests.append(of_module(model))
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_module_of_ones_own_changes_with_its_settings_and_its_code_but_not_with_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "of_my_own.py"
+    code.write_text(
+        "from torch import nn\n\n\nclass Scaled(nn.Module):\n"
+        "    def __init__(self, scale):\n        super().__init__()\n"
+        "        self.scale = scale\n\n    def forward(self, x):\n        return x * self.scale\n"
+    )
+    from of_my_own import Scaled
+
+    same = of_module(Scaled(1.0))
+    used = Scaled(1.0).eval()
+    used(torch.ones(2))
+    assert of_module(used) == same != of_module(Scaled(1.5))
+    code.write_text(code.read_text().replace("x * ", "x / "))
+    assert of_module(Scaled(1.0)) != same
+
+
 def test_files_change_with_content_names_order_and_number(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     for path in paths:

@@ -96,3 +96,41 @@ def test_a_place_that_is_no_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SegkdError, match=r"teacher\.store.*cannot be written.*not a directory"):
         Store(tmp_path / "file" / "key").open({})
+
+
+def test_one_in_use_is_not_removed_and_one_whose_user_is_gone_is(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    store.open({})
+    held = store.hold()
+    assert held
+    with pytest.raises(SegkdError, match=rf"is in use, by process {os.getpid()} on .*: it cannot be removed"):
+        store.remove()
+    assert (store.folder / ABOUT).is_file()
+    for lock in held:
+        lock.release()
+    store.remove()
+    assert not store.folder.exists()
+
+
+def test_what_cannot_be_locked_or_written_is_one_line(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    store.open({})
+    (store.folder / ".locks").write_text("no folder")
+    with pytest.raises(
+        SegkdError, match=r"teacher\.store: .* cannot be written \(.*\): name another teacher.store.folder"
+    ):
+        store.claim("0.0")
+    assert store.hold() == []
+
+
+def test_scratch_files_of_killed_processes_are_removed_after_an_hour(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    store.open({})
+    store.write((0, 0), {"logits": torch.ones(1)})
+    old, new = (store.folder / ".tmp" / name for name in ("old", "new"))
+    for file in (old, new):
+        file.touch()
+    os.utime(old, (0, 0))
+    store.open({})
+    assert not old.exists()
+    assert new.exists()
