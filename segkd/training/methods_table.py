@@ -42,13 +42,13 @@ def with_methods(page: str, costs: str) -> str:
 def _row(method: Thing, page: str, costs: str) -> tuple[str, ...]:
     says = method.says
     reads, target = re.fullmatch(r"(.+?)(?:, and (labels|boxes))?", about(method)["reads"]).groups("")  # type: ignore[union-attr]
-    is_live = says.get("needs_live", False)
+    is_live, of_detection = says.get("needs_live", False), is_of_detection(method)
     return (
         f"[{heading(method)}](#{heading(method).lower()})",
         f"`{method.name}`",
         reads,
-        ", ".join(filter(None, [target, "a live teacher" * is_live])),
-        says.get("keeps") or ("no" if is_live or is_of_detection(method) else "yes"),
+        ", ".join(filter(None, [target, ("the teacher's head" if of_detection else "a live teacher") * is_live])),
+        says.get("keeps") or ("FPN maps" if of_detection else "no" if is_live else "yes"),
         says.get("trains", ""),
         _memory(method.name, costs),
         says.get("published", ""),

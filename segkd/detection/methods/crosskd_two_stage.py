@@ -135,6 +135,7 @@ class CrossKDTwoStage(Loss):
     default_weight = 1.0
     normalization = "classes and masks: sums / regions; boxes: weighted mean"
     needs_live = True
+    keeps = "no"
 
     temperature: float = 3.0
     class_weight: float = 0.5
