@@ -40,6 +40,9 @@ def write_entry(
         compress: ``zstd`` keeps every bit; it needs the package zstandard.
         made: how many seconds it took to make this view's values that were made together, and at how many places.
         scratch: a file on the same disk to write first, no other process's; unless given one beside ``path``.
+
+    Raises:
+        SegkdError: a value is too large for ``kept``, or zstandard is not installed.
     """
     keys = list(value) if isinstance(value, Mapping) else None
     tensors = list(value.values()) if keys is not None else value if isinstance(value, list) else [value]
@@ -52,7 +55,9 @@ def write_entry(
         if x.dtype in _FLOATS and kept == "int8":
             x, held[f"{number}.scale"] = _quantise(x)
         elif x.dtype in _FLOATS and kept != "auto":
-            x = x.to(getattr(torch, kept))
+            wide, x = x, x.to(getattr(torch, kept))
+            if (lost := x.isinf() & wide.isfinite()).any():
+                raise SegkdError(f"teacher.store.dtype: {kept} cannot hold {wide[lost][0]:.3g}; valid: auto, bfloat16")
         layout["tensors"][-1]["kept"] = str(x.dtype).removeprefix("torch.")
         held[f"{number}"] = x if compress == "none" else _compressed(x)
     layout["checksum"] = _checksum(held)

@@ -99,3 +99,10 @@ def test_other_bytes_of_the_same_length_are_no_entry(tmp_path: Path, compress: C
     path.write_bytes(raw)
     with pytest.raises(Unreadable):
         read_entry(path)
+
+
+def test_what_a_narrower_type_cannot_hold_is_refused_not_made_infinite(tmp_path: Path) -> None:
+    with pytest.raises(SegkdError, match=r"teacher\.store\.dtype: float16 cannot hold 1e\+05; valid: auto, bfloat16"):
+        write_entry(tmp_path / "0.safetensors", torch.tensor([1.0, 1e5]), "float16")
+    assert not list(tmp_path.iterdir())
+    write_entry(tmp_path / "0.safetensors", torch.tensor([1.0, torch.inf]), "float16")
