@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segkd.errors import SegkdError
 from segkd.store.entry import Compression, Kept, Unreadable, is_whole, read_entry, tolerance, write_entry
 
 
