@@ -18,7 +18,7 @@ from segkd.step import Step, View, check_labelled
 from segkd.supervision import supervised
 from segkd.teachers import Teacher, given_outputs, named_teachers, offered
 from segkd.term import Term, named_terms
-from segkd.trial import Trial, check_classes
+from segkd.trial import Trial, check_classes, check_known
 from segkd.weighting.base import PixelLoss, PixelWeighting
 
 
@@ -275,6 +275,7 @@ class Distiller(nn.Module):
             if self.pixels is not None:
                 self.pixels.check_auxiliary(taught.get("aux"))
             check_classes("pixel_weighting", trial.student["logits"], taught["logits"])
+            check_known("pixel_weighting: the teacher", taught["logits"])
 
     def _check_progress(self, progress: float | None) -> float:
         if progress is None:

@@ -86,6 +86,8 @@ def read(
                 f"term {name!r}: the student's {term.student!r} has {keys[0]}, the teacher's {term.teacher!r} "
                 f"{keys[1]}: nothing to pair"
             )
+        if (choose := getattr(term.loss, "choose_levels", None)) is not None:
+            common = choose(common)
         return [([of_student[key]], [of_teacher[key]]) for key in common]
     s, t = (list(v.values()) if isinstance(v, Mapping) else v if isinstance(v, list) else [v] for v in values)
     if len(s) != len(t) or not s:

@@ -26,9 +26,11 @@ class Term:
             runs the teacher's own layers, so stored or given outputs will not do; ``needs_image_grad = True``: the
             step's images require a gradient, and both models' outputs depend on them; ``takes_lists = True``: for a
             place with several maps (a detector's FPN) it gets both lists instead of one call for each pair;
-            ``gradient_clip``: a training run clips the gradients of the loss's own layers to this norm. An optional
-            method ``prepare(student, teacher)`` is called once, when the distiller is made, with what it will compare,
-            of one image (maybe of another size, or meta tensors): there a loss makes its layers and queues.
+            ``choose_levels(keys)``: a method that returns which maps of such a place it compares, of the keys (an FPN's
+            strides) that both sides have; ``gradient_clip``: a training run clips the gradients of the loss's own
+            layers to this norm. An optional method ``prepare(student, teacher)`` is called once, when the distiller is
+            made, with what it will compare, of one image (maybe of another size, or meta tensors): there a loss makes
+            its layers and queues.
         weight: multiplies the loss, at least 0.
         student: the place it reads of the student: ``"logits"``, ``"aux"`` (the auxiliary head's logits), another of
             the adapter's ``outputs``, or the path of a module whose output it takes, such as ``"encoder.layer4"``. With

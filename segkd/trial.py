@@ -15,6 +15,7 @@ from segkd.outputs import is_map, tensors_of
 from segkd.reads import Route, calls, read
 from segkd.taps import uncompiled
 from segkd.term import Term
+from segkd.upsampling import NATIVE
 
 _SCORES = ("logits", "aux")
 """Places with one channel for each class."""
@@ -88,7 +89,8 @@ class Trial:
         given, count, is_list = term.connector, len(where.student), any(where.lists)
         is_made = given is not None and not isinstance(given, nn.Module)
         if is_list:
-            if given is None:  # whether these fit is left to the loss
+            if given is None:  # whether these fit is left to the loss, but for classes that it would take as known
+                self._check_known(name, term, where)
                 return None
             if count != len(where.teacher):
                 raise SegkdError(
@@ -119,7 +121,8 @@ class Trial:
             is_score = term.student in _SCORES and str(term.teacher).rpartition(":")[2] in _SCORES
             for s, t in maps:
                 if is_score:
-                    check_classes(f"term {name!r}", s, t, getattr(term.loss, "known", None) is not None)
+                    check_classes(f"term {name!r}", s, t)
+                    self._check_known(name, term, where)
                 elif s.shape[1] != t.shape[1]:
                     raise SegkdError(
                         f"term {name!r}: the student's {term.student!r} has {s.shape[1]} channels, the teacher's "
@@ -128,6 +131,16 @@ class Trial:
         if not is_made:
             return given  # type: ignore[return-value]
         return nn.ModuleList(_made(name, term, [pair]) for pair in pairs) if is_list else _made(name, term, maps)
+
+    def _check_known(self, name: str, term: Term, where: Route) -> None:
+        """Raise if a loss that asks for all classes reads logits of a teacher that lacks some."""
+        if getattr(term.loss, "known", None) is not None:
+            return
+        for of, place in where.teacher:
+            logits = self.teachers[of].get(place) if place in (*_SCORES, NATIVE) else None
+            if isinstance(logits, Tensor):
+                which = f"the teacher {of!r}" if len(self.teachers) > 1 else "the teacher"
+                check_known(f"term {name!r}: {which}", logits)
 
     def prepare(self, name: str, term: Term, where: Route, connector: nn.Module | None) -> None:
         """Call the loss's ``prepare``, if it has one, with what it will compare, see `Term`."""
@@ -163,21 +176,28 @@ def _made(name: str, term: Term, pairs: list[tuple[Tensor, Tensor]]) -> nn.Modul
     return make_connector(term.connector, of_student, of_teacher).to(pairs[0][0])
 
 
-def check_classes(where: str, student: Tensor, teacher: Tensor, may_lack: bool = False) -> None:
-    """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have the same classes.
+def check_classes(where: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise unless both logits (B, C, h, w), the teacher's in the student's classes, have as many classes.
 
     Args:
         where: the beginning of the error message.
         student: its logits.
         teacher: its logits.
-        may_lack: whether the teacher need not know all of the classes.
     """
     if student.shape[1] != teacher.shape[1]:
         raise SegkdError(
             f"{where}: the student has {student.shape[1]} classes, the teacher {teacher.shape[1]}: give "
             "Adapter(class_map=...), the student class of each teacher class"
         )
-    if not may_lack and not teacher.is_meta:
-        lacking = (teacher == UNKNOWN).all((0, 2, 3)).nonzero()[:, 0].tolist()
-        if lacking:
-            raise SegkdError(f"{where}: the teacher lacks the classes {lacking}; PixelKD(known=0.5) leaves them out")
+
+
+def check_known(where: str, logits: Tensor) -> None:
+    """Raise if a teacher's logits (B, C, h, w) say of a class that it does not know it; of shapes alone nothing is.
+
+    Args:
+        where: the beginning of the error message, such as ``"the teacher"``.
+        logits: in the student's classes.
+    """
+    lacking = [] if logits.is_meta else (logits == UNKNOWN).all((0, 2, 3)).nonzero()[:, 0].tolist()
+    if lacking:
+        raise SegkdError(f"{where} lacks the classes {lacking}; PixelKD(known=0.5) leaves them out")

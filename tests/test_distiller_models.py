@@ -14,7 +14,7 @@ from torchvision.models.segmentation.fcn import fcn_resnet50
 from segkd import Distiller, Term
 from segkd.adapter import Adapter, read_auxiliary, read_logits
 from segkd.errors import SegkdError
-from segkd.losses import ICSD, PKD, PixelKD
+from segkd.losses import CAMKD, ICSD, PKD, PixelKD
 from segkd.models.smp import build_model
 from segkd.network import Network
 from segkd.weighting import RelativeDifficulty
@@ -156,6 +156,20 @@ class TestClassMap:
         torch.testing.assert_close(out.terms["kd"], of_both.detach())
         with pytest.raises(SegkdError, match=r"term 'kd': the teacher lacks the classes \[1, 2, 4\]; PixelKD\(known"):
             Distiller(student, teacher, {"kd": Term(PixelKD())}, cross_entropy())
+        weighting = RelativeDifficulty(without_auxiliary="second_stage")
+        with pytest.raises(SegkdError, match=r"pixel_weighting: the teacher lacks the classes \[1, 2, 4\]"):
+            Distiller(student, teacher, {}, cross_entropy(), pixel_weighting=weighting)
+
+    @pytest.mark.parametrize("places", ["b:logits", ["b:logits"], ["a:logits", "b:logits"]])
+    def test_of_several_teachers_the_one_that_lacks_classes_is_named(self, places: str | list[str]) -> None:
+        partial = Network(seeded(Net, 1, classes=3), class_map=[0, 3, None], student_classes=CLASSES)
+        teachers = {"a": seeded(Net, 2), "b": partial}
+        terms = {"kd": Term(CAMKD(), teacher=places)}
+        with pytest.raises(SegkdError, match=r"term 'kd': the teacher 'b' lacks the classes \[1, 2, 4\]; Pix") as error:
+            Distiller(seeded(Net, 0), teachers, terms, cross_entropy())
+        assert "\n" not in str(error.value)
+        taught = Distiller(seeded(Net, 0), {**teachers, "b": seeded(Net, 1)}, terms, cross_entropy())
+        assert torch.isfinite(taught(IMAGES, MASKS).loss)
 
     def test_pixel_weighting_reads_the_teacher_in_the_students_classes(self) -> None:
         student, teacher = seeded(Net, 0), seeded(WithAux, 1, classes=8)

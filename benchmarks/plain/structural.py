@@ -5,7 +5,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 
-def plain(loss: Any, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+def plain(loss: Any, student: Any, teacher: Any, target: Tensor) -> Tensor:
+    if isinstance(student, list):
+        return torch.stack([plain(loss, s, t, target) for s, t in zip(student, teacher, strict=True)]).sum()
     s, t = scaled(student), scaled(teacher)
     window = min(loss.window, 2 * min(s.shape[2:]) - 1)
     offset = torch.arange(window, dtype=s.dtype) - window // 2

@@ -12,8 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 from segkd.detection.heads import DenseHead, Place
 from segkd.detection.priors import in_image, own_size
 from segkd.detection.targets import Targets
-from segkd.errors import SegkdError
 from segkd.losses._common import full_precision
+from segkd.losses._levels import compared_strides
 
 
 @dataclass(eq=False)
@@ -31,18 +31,8 @@ class DetectorOutput:
 def shared_strides(
     name: str, student: DetectorOutput, teacher: DetectorOutput, strides: Sequence[int] | None
 ) -> list[int]:
-    """Return the strides of the levels that a method compares; None: all shared ones, of two-stage detectors up to 32.
-
-    Raises:
-        SegkdError: not both have the levels, or there are none.
-    """
-    shared = [stride for stride in student.maps if stride in teacher.maps]
-    wanted = [stride for stride in shared if stride <= 32 or 4 not in shared] if strides is None else list(strides)
-    if not wanted or not {*wanted} <= {*shared}:
-        raise SegkdError(
-            f"{name} compares levels of strides {wanted or 'that both have'}, and student and teacher share {shared}"
-        )
-    return wanted
+    """Return the strides of the levels that a method compares, see `compared_strides`."""
+    return compared_strides(name, [stride for stride in student.maps if stride in teacher.maps], strides)
 
 
 @dataclass(eq=False)

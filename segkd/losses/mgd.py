@@ -1,7 +1,10 @@
 """MGD: masked generative distillation (Yang et al., arXiv 2205.01529)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from segkd.losses._levels import compared_strides
 from segkd.losses._masked import Masked
 
 
@@ -22,13 +25,16 @@ class MGD(Masked):
 
     Args:
         mask_ratio: the share of positions that are dropped, in [0, 1].
+        strides: of the FPN levels that are compared; None: all that both have, of two-stage detectors without P6, as
+            published.
 
     Shape:
         student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient; or lists of such pairs.
         target is not read. Returns a scalar.
 
     Raises:
-        SegkdError: batch or size differ, the channels are not those that it was prepared for, or the ratio is none.
+        SegkdError: batch or size differ, the channels are not those that it was prepared for, the ratio is none, or
+            the detectors do not share the levels.
 
     Reference: Yang et al., "Masked Generative Distillation", arXiv 2205.01529.
 
@@ -58,6 +64,12 @@ class MGD(Masked):
     published = (
         "Cityscapes, DeepLabV3-R18: 73.20 to 76.31 mIoU, with CWD; COCO, RetinaNet, X101 teaches R50: 37.4 to 41.0 AP"
     )
+
+    strides: Sequence[int] | None = None
+
+    def choose_levels(self, shared: Sequence[int]) -> list[int]:
+        """Return which of the strides that both detectors have are compared."""
+        return compared_strides(self.name, shared, self.strides)
 
     def compare(self, layers: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of one pair, a scalar."""

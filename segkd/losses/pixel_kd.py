@@ -70,7 +70,8 @@ class PixelKD(Loss):
 
     With ``known`` the teacher may lack classes of the student (``partial: true`` beside its ``class_map`` in a config,
     `segkd.network.Network` with ``student_classes``). A pixel then counts where those that it has get a probability of
-    at least ``known`` and its label, if there is one, is among them; both models' softmax is taken over these alone.
+    at least ``known`` and, where the batch has labels, its label is among them: one that names no class, such as 255,
+    is not, whatever ``ignore_index`` is. Both models' softmax is taken over these classes alone.
 
     Args:
         temperature: divides the logits, above 0.
@@ -80,7 +81,7 @@ class PixelKD(Loss):
         known: probability in [0, 1], 0.5 to begin with; None: the teacher knows all classes.
 
     Shape:
-        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``.
+        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index`` or ``known``.
         Returns a scalar.
 
     Raises:
@@ -137,6 +138,6 @@ class PixelKD(Loss):
             taught = teacher.logsumexp(1).exp() >= self.known
             if target is not None:
                 labels, has_label = labelled_pixels(self.name, target, -1, student)
-                taught = taught & (has_class.gather(1, labels[:, None])[:, 0] | ~has_label)
+                taught = taught & has_label & has_class.gather(1, labels[:, None])[:, 0]
             valid = taught if valid is None else taught & valid
         return pixel_mean(kl, valid) * self.temperature**2

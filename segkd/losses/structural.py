@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segkd.errors import SegkdError, nearest
-from segkd.losses._common import check_maps, full_precision
-from segkd.losses.base import Loss
+from segkd.losses._layers import LayerLoss
 
 Normalise = Literal["image", "channel", "batch"]
 PART = 2**20
@@ -48,16 +47,18 @@ def blur(length: int, window: int, sigma: float, like: Tensor) -> Tensor:
     return matrix.scatter_add(1, source, (weight / weight.sum()).expand(length, -1)).T
 
 
-class Structural(Loss):
+class Structural(LayerLoss):
     """Structural similarity: feature maps are compared as images are, in a Gaussian window of each channel.
 
         SSIM = (2 mu_s mu_t + c1) (2 cov + c2) / ((mu_s^2 + mu_t^2 + c1) (var_s + var_t + c2)), c1 = k1^2, c2 = k2^2
-        L = mean over B * C_t * h * w of clamp((1 - SSIM) / 2, 0, 1)
+        L = mean over B * C_t * h * w of clamp((1 - SSIM) / 2, 0, 1), summed over the pairs of maps
 
     Both maps are scaled to [0, 1] first (see `bounds`). Where the student's channels are others, a 1x1 convolution with
-    bias, made by `prepare`, maps them. The window is at most 2 * the shorter side - 1, as reflect padding has it: P6
-    and P7 are small. It asks for less than `PKD`: what is the same in each window up to scale counts as alike. For
-    segmentation name any module on both sides.
+    bias, made by `prepare`, maps them; each FPN level has its own, as in `FGD` and `MGD`. The paper has one also where
+    the teacher is another architecture, whose equal channels need not mean the same: a loss does not see that, so
+    ``adapter`` says it. Without one, maps of the same architecture are compared as they are. The window is at most 2 *
+    the shorter side - 1, as reflect padding has it: P6 and P7 are small. It asks for less than `PKD`: what is the same
+    in each window up to scale counts as alike. For segmentation name any module on both sides.
 
     The paper does not say over what minimum and maximum go: here over each image's map. It weighs a detector's levels,
     which are summed, by 2 or 4. There is no released code. Published on COCO, 1x, also: R101 teaches R18 from 32.6 to
@@ -69,10 +70,11 @@ class Structural(Loss):
         normalise: ``"image"``, ``"channel"`` or ``"batch"``.
         k1: above 0.
         k2: above 0.
+        adapter: have the convolutions where channels are equal too, for a teacher of another architecture.
 
     Shape:
-        student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient. target is not read. Returns a
-        scalar in [0, 1].
+        student: (B, C_s, h, w) features; teacher: (B, C_t, h, w), taken without gradient; or lists of such pairs.
+        target is not read. Returns a scalar, of one pair in [0, 1].
 
     Raises:
         SegkdError: batch or size differ, channels are not those that it was prepared for, or an option is out of range.
@@ -89,8 +91,9 @@ class Structural(Loss):
     Example:
         >>> import torch
         >>> from segkd.losses import Structural
-        >>> x = torch.randn(2, 8, 7, 9)
-        >>> bool(Structural()(x, 3 * x + 1) < 1e-6)
+        >>> loss, x = Structural(), torch.randn(2, 8, 7, 9)
+        >>> loss.prepare(x, x)
+        >>> bool(loss(x, 3 * x + 1) < 1e-6)
         True
     """
 
@@ -100,18 +103,19 @@ class Structural(Loss):
     takes = "features, or the FPN of detectors"
     default_weight = 4.0
     normalization = "mean over B * C_t * h * w, each level"
-    trains = "1x1 convolution where the channels differ"
+    trains = "1x1 convolution where the channels differ, or with adapter"
     published = "COCO, RetinaNet, R101 teaches R50: 36.4 to 40.1 AP"
-    any_channels = True
 
     window: int = 11
     sigma: float = 1.5
     normalise: Normalise = "image"
     k1: float = 0.01
     k2: float = 0.03
+    adapter: bool = False
 
     def check(self) -> None:
         """Look at the options."""
+        super().check()
         if self.normalise not in get_args(Normalise):
             raise SegkdError(
                 f"structural cannot normalise by {self.normalise!r}, {nearest(self.normalise, get_args(Normalise))}"
@@ -122,32 +126,23 @@ class Structural(Loss):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise SegkdError(f"structural's {name} must be above 0, got {value}")
-        self.adapter: nn.Conv2d | None = None
 
-    def prepare(self, student: Tensor, teacher: Tensor) -> None:
-        """Make the convolution where channels differ; what has one keeps it."""
-        if self.adapter is None and student.shape[1] != teacher.shape[1]:
-            self.adapter = nn.Conv2d(student.shape[1], teacher.shape[1], 1, device=student.device)
+    def make(self, student_channels: int, teacher_channels: int) -> nn.Module:
+        """Return what maps the student's channels, if anything does."""
+        needed = self.adapter or student_channels != teacher_channels
+        return nn.Conv2d(student_channels, teacher_channels, 1) if needed else nn.Identity()
 
-    def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
-        """Return the loss, a scalar."""
-        check_maps(self.name, student, teacher)
-        takes = teacher.shape[1] if self.adapter is None else self.adapter.in_channels
-        if student.shape[1] != takes or (self.adapter is not None and self.adapter.out_channels != teacher.shape[1]):
-            raise SegkdError(
-                f"structural was not prepared for these channels, got student {tuple(student.shape)} and teacher "
-                f"{tuple(teacher.shape)}: call prepare(student, teacher) first, as a Distiller does"
-            )
-        with full_precision(student, teacher.detach()) as (s, t):
-            s = s if self.adapter is None else self.adapter(s)
-            # A row for each channel of each image.
-            maps = [x.flatten(0, 1) for x in (s, *bounds(s, self.normalise), t, *bounds(t, self.normalise))]
-            parts = list(zip(*(x.split(max(PART // maps[0][0].numel(), 1)) for x in maps), strict=True))
-            if len(parts) == 1:
-                return self.dissimilarity(*maps) / s.numel()
-            # A dozen temporaries of the map's size would be kept for backward: they are computed anew there.
-            sums = [checkpoint(self.dissimilarity, *part, use_reentrant=False) for part in parts]
-            return torch.stack(sums).sum() / s.numel()
+    def compare(self, layers: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of one pair, a scalar."""
+        s, t = layers(student), teacher
+        # A row for each channel of each image.
+        maps = [x.flatten(0, 1) for x in (s, *bounds(s, self.normalise), t, *bounds(t, self.normalise))]
+        parts = list(zip(*(x.split(max(PART // maps[0][0].numel(), 1)) for x in maps), strict=True))
+        if len(parts) == 1:
+            return self.dissimilarity(*maps) / s.numel()
+        # A dozen temporaries of the map's size would be kept for backward: they are computed anew there.
+        sums = [checkpoint(self.dissimilarity, *part, use_reentrant=False) for part in parts]
+        return torch.stack(sums).sum() / s.numel()
 
     def dissimilarity(
         self, s: Tensor, least_s: Tensor, factor_s: Tensor, t: Tensor, least_t: Tensor, factor_t: Tensor

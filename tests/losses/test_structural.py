@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,14 @@ from losses.features import FeatureLossTests
 
 from segkd.errors import SegkdError
 from segkd.losses import Structural, structural
+from segkd.losses._layers import Maps
 from segkd.losses.structural import blur, bounds
+
+
+def prepared(student: Maps, teacher: Maps, **options: Any) -> Structural:
+    loss = Structural(**options)
+    loss.prepare(student, teacher)
+    return loss
 
 
 class TestStructural(FeatureLossTests):
@@ -17,27 +26,36 @@ class TestStructural(FeatureLossTests):
     def test_is_zero_where_the_student_is_the_teacher(self) -> None:
         student, _ = pair(dtype=torch.float64)
         for settings in self.settings:
-            value, grad = value_and_grad(Structural(**settings), student, student.detach() * 2 + 1)
+            loss = prepared(student, student, **settings)
+            value, grad = value_and_grad(loss, student, student.detach() * 2 + 1)
             assert abs(value) < 1e-12
             assert grad.abs().max() < 1e-6
 
     def test_a_constant_map_passes_no_gradient(self) -> None:
         _, teacher = pair()
-        value, grad = value_and_grad(Structural(), torch.full_like(teacher, 3.0), teacher)
+        value, grad = value_and_grad(prepared(teacher, teacher), torch.full_like(teacher, 3.0), teacher)
         assert 0 < value <= 1
         assert not grad.any()
 
     def test_parts_of_a_map_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         student, teacher = pair(dtype=torch.float64)
-        whole = value_and_grad(Structural(), student, teacher)
+        loss = prepared(student, teacher)
+        whole = value_and_grad(loss, student, teacher)
         monkeypatch.setattr(structural, "PART", 3 * 7 * 9)
-        torch.testing.assert_close(value_and_grad(Structural(), student, teacher), whole)
+        torch.testing.assert_close(value_and_grad(loss, student, teacher), whole)
 
-    def test_channels_that_it_was_not_prepared_for(self) -> None:
-        with pytest.raises(
-            SegkdError, match=r"not prepared .* \(2, 5, 7, 9\) and teacher \(2, 8, 7, 9\): call prepare"
+    def test_each_level_has_an_adapter_where_channels_or_architectures_differ(self) -> None:
+        same, other = [list(sides) for sides in zip(pair(), pair((2, 5, 3, 4)), strict=True)], [self.pair()] * 2
+        for loss, count in (
+            (prepared(*same), 0),
+            (prepared(*same, adapter=True), 2),
+            (prepared(*map(list, zip(*other, strict=True))), 2),
         ):
-            Structural()(*self.pair())
+            assert [parameter.shape[0] for parameter in loss.parameters()] == [loss.channels[0][1]] * 2 * count
+        student, teacher = same
+        loss = prepared(student, teacher, adapter=True)
+        alone = [prepared(s, t)(layer(s), t) for layer, s, t in zip(loss.layers, student, teacher, strict=True)]
+        torch.testing.assert_close(loss(student, teacher), sum(alone))
 
     @pytest.mark.parametrize(
         ("option", "says"),

@@ -13,5 +13,5 @@ def figures(row: Row) -> dict[str, Any]:
         teacher[flat] = 0.75
     loss = Structural(**options).double()
     loss.prepare(row.student, teacher)
-    row.put(loss.double(), **{name: name for name in row.weights})
+    row.put(loss.double(), **{name.replace("adapter", "layers.0"): name for name in row.weights})
     return row.figures(loss(row.student, teacher), *loss.parameters())
