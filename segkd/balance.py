@@ -74,8 +74,8 @@ class Balance(nn.Module):
             student: the model on whose parameters gradients are measured.
             values: the unweighted values by name, scalars; the task loss's as ``"task"``.
             weights: the weights by name, without the balanced terms'.
-            labelled: whether there are labels, or (B,) bool, which images have some. Without any the task loss is not
-                measured.
+            labelled: whether there are labels, or (B,) bool, which images have some. Without any, and where all are
+                ignored, the task loss is not measured.
             schedule: functions of progress that multiply weights, those from shares too.
             progress: training progress in [0, 1] (clamped); None is 0.
         """
@@ -131,9 +131,12 @@ class Balance(nn.Module):
         with_labels = torch.as_tensor(labelled).any().to(norms)[None]
         found = over_processes(torch.cat([norms[:1] * with_labels, norms[1:], with_labels]))
         measured = torch.cat([found[:1] / found[-1:], found[1:-1]])
-        # A step without labels, or one that overflows, as the first ones in float16 may, leaves the mean as it is.
+        # A step without labels, or one that overflows, as the first ones in float16 may, leaves the mean as it is. So
+        # does one whose task loss has no gradient in any process: all its labels are ignored, and teach nothing.
+        is_known = measured.isfinite()
+        is_known[0] &= measured[0] > 0
         means = torch.where(self.norms < 0, measured, self.norms.lerp(measured, 1 - MEMORY))
-        self.norms.copy_(torch.where(measured.isfinite(), means, self.norms))
+        self.norms.copy_(torch.where(is_known, means, self.norms))
         known: list[float] = self.norms.tolist()
         return known
 

@@ -115,6 +115,18 @@ def test_a_batch_without_labels_leaves_the_task_losss_norm_as_it_was() -> None:
     assert int(distiller.balance.seen) == 3
 
 
+def test_a_first_batch_whose_labels_are_all_ignored_measures_no_task_loss() -> None:
+    distiller = make()
+    out = distiller(IMAGES, torch.full_like(MASKS, 255))
+    assert "task" not in distiller.balance.gradients()
+    assert (out.weights["kd"], out.weights["features"]) == (0.5, 1.0)
+    expected = norms(distiller)["task"]
+    distiller(IMAGES, MASKS)
+    assert distiller.balance.gradients()["task"] == pytest.approx(expected, rel=1e-5)
+    distiller(IMAGES, torch.full_like(MASKS, 255))
+    assert distiller.balance.gradients()["task"] == pytest.approx(expected, rel=1e-5)
+
+
 def nothing(student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
     return 0.0 * student.sum()
 
@@ -204,7 +216,12 @@ def worker(rank: int, folder: Path) -> None:
     # One process has labels, the other none: both measure, and neither waits for ever.
     labelled = torch.tensor([rank == 0, False])
     later = wrapped(IMAGES[half], MASKS[half], labelled=labelled)
-    torch.save([both.weights, later.weights, distiller.balance.gradients()], folder / f"{rank}.pt")
+    found = [both.weights, later.weights, distiller.balance.gradients()]
+    # Both, then one of them, have ignored labels alone: each process decides alike.
+    for ignored in ((True, True), (True, False)):
+        wrapped(IMAGES[half], MASKS[half].masked_fill(torch.tensor(ignored[rank]), 255))
+        found.append(distiller.balance.gradients())
+    torch.save(found, folder / f"{rank}.pt")
 
 
 def without_batch_norm() -> Distiller:
@@ -230,3 +247,5 @@ def test_processes_average_their_norms(tmp_path: Path) -> None:
     task = sum(each["task"] * share / (sum(shares) / 2) for each, share in zip(halves, shares, strict=True)) / 2
     assert of_both[0][0]["kd"] == pytest.approx(0.5 * task / kd, rel=1e-4)
     assert all(math.isfinite(value) for value in of_both[0][1].values())
+    before, ignored, after = (gradients["task"] for gradients in of_both[0][2:])
+    assert ignored == before != after

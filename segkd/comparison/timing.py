@@ -106,23 +106,31 @@ def charges_of(config: Config, seeds: int, console: Console) -> dict[str, Any]:
         console: where progress is shown.
 
     Returns:
-        ``fitting``: seconds of fitting auxiliary heads; ``views``: how many a run sees; ``stores``: for each its
-        ``folder``, how many of the runs read it (``runs``), and in seconds, as the store says, what a run needs to fill
-        it ``alone`` and what all of them have ``spent`` on each place, see `segkd.store.store.Store.seconds_for`.
+        ``fitting``: seconds of fitting auxiliary heads; ``views``: how many a run reads of a store at most; ``stores``:
+        for each its ``folder``, how many of the runs read it (``runs``), and in seconds, as the store says, what a run
+        needs to fill it ``alone`` and what all of them have ``spent`` on each place, see
+        `segkd.store.store.Store.seconds_for`.
     """
     filled, fitting = prepare(config, console)
     # With a view seed all seeds see the same views, unless each fits a head of its own to its teacher.
     is_one = config.data.view_seed is not None and not fitting
     others = [config.model_copy(update={"seed": seed}) for seed in range(1, seeds)] if filled and is_one else []
-    stores = []
+    views_of_others = [views_of(task, task.train_set()) for task in map(task_of, others)]
+    stores, counts = [], [0]
     for each in filled:
-        alone, spent = each.store.seconds_for(each.views, each.places)
-        seen = set(each.views).union(*(views_of(task, task.train_set()) for task in map(task_of, others)))
-        more = len(seen) / len(each.views)
-        spent = {place: more * seconds for place, seconds in spent.items()}
-        runs = seeds if is_one else 1
+        reads = each.reads()
+        made = [each.store.seconds_for([view], places) for view, places in reads.items()]
+        spent = {}
+        for place in dict.fromkeys(place for places in reads.values() for place in places):
+            own = {view for view, places in reads.items() if place in places}
+            stages = [stage for stage, places in each.places.items() if place in places]
+            seen = own.union(*(views[stage] for views in views_of_others for stage in stages))
+            # What other seeds see beside these is taken to be as long in the making.
+            spent[place] = len(seen) / len(own) * sum(of_view.get(place, 0.0) for _, of_view in made)
+        alone, runs = sum(seconds for seconds, _ in made), seeds if is_one else 1
         stores.append({"folder": str(each.store.folder.resolve()), "runs": runs, "alone": alone, "spent": spent})
-    return {"fitting": fitting, "views": len(filled[0].views) if filled else 0, "stores": stores}
+        counts.append(len(reads))
+    return {"fitting": fitting, "views": max(counts), "stores": stores}
 
 
 def seconds_per_view(config: Config) -> float:
@@ -133,7 +141,7 @@ def seconds_per_view(config: Config) -> float:
     short = of_length(config, max(BATCHES, len(ends_of(config))))
     with tempfile.TemporaryDirectory() as folder:
         filled, _ = prepare(short, Console(quiet=True), Path(folder))
-        took = [[each.store.seconds_for([view], each.places)[0] for view in each.views] for each in filled]
+        took = [[each.store.seconds_for([view], places)[0] for view, places in each.reads().items()] for each in filled]
     return sum(map(statistics.median, took))
 
 

@@ -31,6 +31,7 @@ from segkd.store.entry import tolerance
 from segkd.store.filling import Filling, of_image
 from segkd.store.store import Store
 from segkd.teachers import Stored
+from segkd.training.stages import ends_of
 from segkd.training.task import Task
 from segkd.training.teacher_schema import StoreBlock
 
@@ -43,11 +44,19 @@ SAMPLE = 4
 
 @dataclass(frozen=True)
 class Filled:
-    """A store, and what a run reads of it: these views, each at these places."""
+    """A store, and what a run reads of it: the views that each stage sees, and by stage the places it reads of them."""
 
     store: Store
-    views: list[View]
-    places: list[str]
+    views: list[list[View]]
+    places: dict[int, list[str]]
+
+    def reads(self) -> dict[View, list[str]]:
+        """Return the places that are read of each view, in whichever stage."""
+        found: dict[View, dict[str, None]] = {}
+        for stage, places in self.places.items():
+            for view in self.views[stage]:
+                found.setdefault(view, {}).update(dict.fromkeys(places))
+        return {view: list(places) for view, places in found.items()}
 
 
 def store_root(block: StoreBlock | None = None) -> Path:
@@ -55,14 +64,19 @@ def store_root(block: StoreBlock | None = None) -> Path:
     return Path((block.folder if block else None) or os.environ.get("SEGKD_STORE") or "runs/store")
 
 
-def views_of(task: Task, dataset: SeededDataset, start: int = 0, world: int = 1) -> list[View]:
-    """Return the views that a run of ``world`` processes will see after its first ``start`` samples, each once."""
-    config = task.config
-    batches = itertools.islice(
-        task.train_loader(dataset, start).batch_sampler or (),
-        (config.trainer.max_steps * config.trainer.accumulate - start // (config.data.batch_size * world)) * world,
-    )
-    return list(dict.fromkeys(dataset.view(each) for batch in batches for each in batch))
+def views_of(task: Task, dataset: SeededDataset, start: int = 0, world: int = 1) -> list[list[View]]:
+    """Return the views that each stage of a run of ``world`` processes will see, each view once in a stage.
+
+    Those of the first ``start`` samples, which the run has seen, are left out.
+    """
+    config, found = task.config, []
+    batches, done = iter(task.train_loader(dataset, start).batch_sampler or ()), start // config.data.batch_size
+    for step in ends_of(config):
+        end = max(step * config.trainer.accumulate * world, done)
+        of_stage = itertools.islice(batches, end - done)
+        found.append(list(dict.fromkeys(dataset.view(each) for batch in of_stage for each in batch)))
+        done = end
+    return found
 
 
 class Stores(pl.Callback):
@@ -82,12 +96,13 @@ class Stores(pl.Callback):
         self.task, self.console, self.root = task, console, root
         self.cost = {"seconds": 0.0, "views": 0}
         """Seconds of filling, and how many views were made, both in this process."""
-        found: dict[str, list[tuple[Stored, Sequence[str]]]] = {}
-        for distiller in distillers:
+        found: dict[str, dict[int, tuple[Stored, Sequence[str]]]] = {}  # by teacher and stage
+        for stage, distiller in enumerate(distillers):
             for name, teacher in distiller.teachers.items():
                 if isinstance(teacher, Stored):
-                    of_stage = [(teacher, reads)] if teacher.places(reads := distiller.reads[name]) else []
-                    found.setdefault(name, []).extend(of_stage)
+                    of_stages = found.setdefault(name, {})
+                    if teacher.places(reads := distiller.reads[name]):
+                        of_stages[stage] = teacher, reads
         self.wanted = found
         self.held: list[FileLock] = []
         for name in found:
@@ -122,7 +137,7 @@ class Stores(pl.Callback):
         start: int = 0,
         world: int = 1,
     ) -> list[Filled]:
-        """Open each teacher's store, make the views that the run will see, and have the teachers read from there.
+        """Open each teacher's store, make the views that each stage will see, and have the teachers read from there.
 
         Args:
             dataset: what is trained on.
@@ -139,18 +154,18 @@ class Stores(pl.Callback):
         config, begin, filled = self.task.config, time.monotonic(), []
         views = views_of(self.task, dataset, start, world)
         files = keys.of_files(dataset.files(), dataset.spec.resolve_root(config.data.root))
-        for name, teachers in self.wanted.items():
+        for name, of_stages in self.wanted.items():
             block: Any = config.named_teachers()[name]
-            about = self._about(teachers[0][0], name, dataset, files, device)
+            about = self._about(next(iter(of_stages.values()))[0], name, dataset, files, device)
             root = self.root or store_root(block.store)
             store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
             self.held += store.hold()
-            for teacher, reads in teachers:
+            for stage, (teacher, reads) in of_stages.items():
                 with torch.no_grad(), context():
-                    self._fill(store, teacher, reads, views, dataset, about, device, alone=world == 1)
+                    self._fill(store, teacher, reads, views[stage], dataset, about, device, alone=world == 1)
                 teacher.entries = store
-            places = [place for teacher, reads in teachers for place in teacher.places(reads)]
-            filled.append(Filled(store, views, list(dict.fromkeys(places))))
+            places = {stage: teacher.places(reads) for stage, (teacher, reads) in of_stages.items()}
+            filled.append(Filled(store, views, places))
         self.cost["seconds"] = round(time.monotonic() - begin, 3)
         return filled
 

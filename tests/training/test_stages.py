@@ -1,14 +1,16 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from experiments import cut, cut_at, expect_same, make_experiment, measured, refused, segkd, train, weights, write
+from experiments import cut, cut_at, expect_same, make_experiment, measured, refused, same, segkd, train, weights, write
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segkd.comparison.plan import make_jobs, matched_steps, parse_budget
 from segkd.comparison.timing import seconds_per_step
 from segkd.errors import SegkdError
+from segkd.store.store import stores
 from segkd.training.checkpoints import Checkpoints
 from segkd.training.config import dump_config, load_config
 from segkd.training.module import DistillModule
@@ -172,6 +174,26 @@ class TestRun:
 
     def test_a_run_is_of_its_stages(self, folder: Path):
         refused(segkd("train", "--resume", folder / "runs/staged", "trainer.max_steps=9"), "the stages have 7 steps")
+
+
+class TestStore:
+    def test_each_stage_fills_the_views_of_its_own_steps(self, folder: Path):
+        """The third reads what the first has stored, as far as its views have come before."""
+        kd = {"loss": "pixel_kd"}
+        stages = [
+            {"steps": count, "distill": {"terms": terms}} for count, terms in ((2, {"kd": kd}), (3, {"f": FEATURES}))
+        ]
+        stages.append({"steps": 2, "distill": {"terms": {"kd": kd}}})
+        content = {**STAGED, "stages": stages, "data": {"views": 2, "view_seed": 5}}
+        for name, store in (("live", None), ("kept", {"folder": str(folder / "kept")})):
+            teacher = {"config": None, "checkpoint": str(folder / "runs/teacher"), "store": store}
+            out = train(write(folder / f"{name}.yaml", {**content, "name": name, "teacher": teacher})).out
+        # Of the last four views, of the first epoch again, three are there.
+        assert re.findall(r"(\d+) of (\d+) views are stored", out) == [("4", "4"), ("6", "6"), ("1", "4")]
+        live, kept = (weights(folder / f"runs/{name}/checkpoints/last.ckpt") for name in ("live", "kept"))
+        assert same(live, kept)
+        (listed,) = stores(folder / "kept")
+        assert len(list((listed.store.folder / "decoder").rglob("*.safetensors"))) == 6
 
 
 class TestBudget:
