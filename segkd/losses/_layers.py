@@ -1,6 +1,6 @@
 """A loss with trained layers of its own, which each pair of maps that it compares has for itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,16 @@ class LayerLoss(Loss):
     def forward(self, student: Maps, teacher: Maps, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar: the sum over all pairs."""
         pairs = self._paired(student, teacher)
-        if not len(self.layers):
-            raise SegkdError(f"{self.name} has no layers yet: call prepare(student, teacher), as a Distiller does")
         found = [(s.shape[1], t.shape[1]) for s, t in pairs]
-        if found != self.channels:
+        made: Iterable[nn.Module] = self.layers
+        if not len(self.layers):
+            made = [self.make(*channels) for channels in found]
+            if not all(isinstance(layers, nn.Identity) for layers in made):  # else there is nothing to train
+                raise SegkdError(f"{self.name} has no layers yet: call prepare(student, teacher), as a Distiller does")
+        elif found != self.channels:
             raise SegkdError(f"{self.name} was prepared for maps of {self.channels} channels, got {found}")
         values = []
-        for layers, (s, t) in zip(self.layers, pairs, strict=True):
+        for layers, (s, t) in zip(made, pairs, strict=True):
             with full_precision(s, t.detach()) as maps:
                 values.append(self.compare(layers, *maps))
         return torch.stack(values).sum()

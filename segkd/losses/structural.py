@@ -91,9 +91,8 @@ class Structural(LayerLoss):
     Example:
         >>> import torch
         >>> from segkd.losses import Structural
-        >>> loss, x = Structural(), torch.randn(2, 8, 7, 9)
-        >>> loss.prepare(x, x)
-        >>> bool(loss(x, 3 * x + 1) < 1e-6)
+        >>> x = torch.randn(2, 8, 7, 9)
+        >>> bool(Structural()(x, 3 * x + 1) < 1e-6)
         True
     """
 
