@@ -70,8 +70,7 @@ class PixelKD(Loss):
 
     With ``known`` the teacher may lack classes of the student (``partial: true`` beside its ``class_map`` in a config,
     `segkd.network.Network` with ``student_classes``). A pixel then counts where those that it has get a probability of
-    at least ``known`` and, where the batch has labels, its label is among them: one that names no class, such as 255,
-    is not, whatever ``ignore_index`` is. Both models' softmax is taken over these classes alone.
+    at least ``known`` and its label, if there is one, is among them; both models' softmax is taken over these alone.
 
     Args:
         temperature: divides the logits, above 0.
@@ -81,7 +80,7 @@ class PixelKD(Loss):
         known: probability in [0, 1], 0.5 to begin with; None: the teacher knows all classes.
 
     Shape:
-        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index`` or ``known``.
+        student, teacher: (B, C, h, w) logits; target: (B, H, W) labels, read only with ``ignore_index``.
         Returns a scalar.
 
     Raises:
@@ -138,6 +137,6 @@ class PixelKD(Loss):
             taught = teacher.logsumexp(1).exp() >= self.known
             if target is not None:
                 labels, has_label = labelled_pixels(self.name, target, -1, student)
-                taught = taught & has_label & has_class.gather(1, labels[:, None])[:, 0]
+                taught = taught & (has_class.gather(1, labels[:, None])[:, 0] | ~has_label)
             valid = taught if valid is None else taught & valid
         return pixel_mean(kl, valid) * self.temperature**2
