@@ -31,6 +31,13 @@ class TestStructural(FeatureLossTests):
             assert abs(value) < 1e-12
             assert grad.abs().max() < 1e-6
 
+    def test_equal_channels_need_no_prepare_and_others_do(self) -> None:
+        student, teacher = pair()
+        torch.testing.assert_close(Structural()(student, teacher), prepared(student, teacher)(student, teacher))
+        for loss in (Structural(adapter=True), Structural()):
+            with pytest.raises(SegkdError, match="has no layers yet: call prepare"):
+                loss(*(self.pair() if not loss.adapter else (student, teacher)))
+
     def test_a_constant_map_passes_no_gradient(self) -> None:
         _, teacher = pair()
         value, grad = value_and_grad(prepared(teacher, teacher), torch.full_like(teacher, 3.0), teacher)
