@@ -30,3 +30,16 @@ def __getattr__(name: str) -> Any:
             if isinstance(found, type) and issubclass(found, Loss):
                 return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the losses and the files' names too, wherever they are; for this all files are read."""
+    found = set(globals())
+    for file in (file for _, file, _ in pkgutil.iter_modules(__path__) if not file.startswith("_")):
+        module = importlib.import_module(f"{__name__}.{file}")
+        found |= {file, *(name for name, value in vars(module).items() if _is_loss(value) and not name.startswith("_"))}
+    return sorted(found)
+
+
+def _is_loss(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Loss) and hasattr(value, "name")

@@ -124,6 +124,8 @@ def labels_like(target: Tensor | None, like: Tensor, name: str = "the loss", res
     if target.dim() != 3 or target.shape[0] != like.shape[0]:
         raise SegkdError(f"labels must be (B, H, W) with B={like.shape[0]}, got {tuple(target.shape)}")
     labels = class_ids(target)
+    if labels.dtype != torch.int64:
+        raise SegkdError(f"labels must be whole numbers, of an integer type, got {target.dtype}")
     return resize_labels(labels, (like.shape[-2], like.shape[-1])) if resized else labels
 
 

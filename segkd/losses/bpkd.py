@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkd.errors import SegkdError
+from segkd.errors import SegkdError, is_number
 from segkd.losses._common import check_pair, check_temperature, full_precision, labelled_pixels
 from segkd.losses._kl import KL
 from segkd.losses.base import Loss
@@ -62,9 +62,9 @@ class BPKD(Loss):
     Args:
         edge_width: of the square that makes a boundary, odd, in pixels of the labels.
         temperature: divides the logits, above 0.
-        alpha: multiplies the edge part.
+        alpha: multiplies the edge part, at least 0.
         edge_weight: likewise.
-        body_weight: multiplies the body part.
+        body_weight: multiplies the body part, at least 0.
         ignore_index: label to leave out, as are labels that name no class.
 
     Shape:
@@ -109,6 +109,9 @@ class BPKD(Loss):
         check_temperature(self.temperature)
         if self.edge_width < 3 or self.edge_width % 2 == 0:
             raise SegkdError(f"bpkd has an edge_width that is odd and at least 3, got {self.edge_width}")
+        for option in ("alpha", "edge_weight", "body_weight"):
+            if not (is_number(value := getattr(self, option)) and value >= 0):
+                raise SegkdError(f"bpkd's {option} must be at least 0, got {value}")
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""

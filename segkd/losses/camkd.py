@@ -114,6 +114,8 @@ class CAMKD(Loss):
     def forward(self, student: Tensor, teacher: Tensor | Sequence[Tensor], target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar."""
         teachers = [each.detach() for each in ([teacher] if isinstance(teacher, Tensor) else teacher)]
+        if not teachers:
+            raise SegkdError("camkd takes the logits of one teacher or more, got an empty list")
         for each in teachers:
             check_pair(self.name, student, each)
         labels, valid = None, valid_pixels(target, self.ignore_index, student)

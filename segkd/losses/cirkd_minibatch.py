@@ -59,7 +59,7 @@ class CIRKDMiniBatch(Loss):
     def check(self) -> None:
         """Look at temperature and pool."""
         check_temperature(self.temperature)
-        if type(self.pool) is not int or self.pool < 1:
+        if self.pool < 1:
             raise SegkdError(f"pool must be a number of pixels, at least 1, got {self.pool!r}")
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:

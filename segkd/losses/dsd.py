@@ -77,6 +77,7 @@ class DSD(Loss):
     takes = "a list of places, logits last"
     default_weight = 1.0
     normalization = "1000 * mean over pairs * B * n of attention + 10 * mean over B * C * C of classes"
+    any_channels = True
 
     temperature: float = 4.0
     pixel_weight: float = 1000.0

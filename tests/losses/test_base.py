@@ -12,6 +12,7 @@ import torch
 import segkd.losses
 from segkd.errors import SegkdError
 from segkd.losses import CWD, Loss, PixelKD, base
+from segkd.registry import things
 
 
 class Power(Loss):
@@ -65,6 +66,17 @@ def test_so_it_is_before_anything_else_was_read():
     code = "import segkd.losses as l; print(l.dkd.DKD is l.DKD, l.grouped_kd.__name__, hasattr(l, '_queue_'))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True", "segkd.losses.grouped_kd", "False"]
+
+
+def test_dir_has_all_that_can_be_named():
+    code = "import segkd.losses as l, segkd.detection.methods as m; print(*dir(l)); print(*dir(m))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    of_losses, of_methods = map(str.split, ran.stdout.splitlines())
+    classes = {thing.place.rpartition(":")[2]: thing.place for thing in things("loss").values()}
+    assert {name for name, place in classes.items() if place.startswith("segkd.losses")} <= {*of_losses}
+    assert {*classes} <= {*of_methods}
+    assert {"dkd", "PixelKD", "inter_class_similarity"} <= {*of_losses}
+    assert "LayerLoss" not in of_losses
 
 
 def test_names_by_their_paths():

@@ -76,6 +76,9 @@ def test_what_does_not_fit_is_told():
     net = torch.nn.Conv2d(3, 5, 1)
     with pytest.raises(SegkdError, match="give lists, such as"):  # when the distiller is made
         Distiller(net, torch.nn.Conv2d(3, 5, 1), {"dsd": Term(DSD())}, F.cross_entropy)
+    nets = [torch.nn.Sequential(torch.nn.Conv2d(3, n, 1), torch.nn.Conv2d(n, 5, 1)) for n in (4, 6)]
+    with pytest.raises(SegkdError, match="give lists, such as"):  # also where channels differ
+        Distiller(*nets, {"dsd": Term(DSD(), student="0", teacher="0")}, F.cross_entropy)
     for options, says in (({"temperature": 0}, "temperature"), ({"pixel_weight": -1.0}, "at least 0, got -1.0")):
         with pytest.raises(SegkdError, match=says):
             DSD(**options)

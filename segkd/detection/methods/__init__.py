@@ -21,3 +21,13 @@ def __getattr__(name: str) -> Any:
         if isinstance(found, type) and issubclass(found, nn.Module):
             return found
     return getattr(losses, name)
+
+
+def __dir__() -> list[str]:
+    """Return the methods and the files' names too, and the losses; for this all files are read."""
+    found = {*globals(), *(name for name in dir(losses) if name[:1].isupper())}
+    for _, file, _ in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{file}")
+        methods = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, nn.Module))
+        found |= {file, *(method.__name__ for method in methods if method.__module__ == module.__name__)}
+    return sorted(found)
