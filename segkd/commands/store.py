@@ -74,7 +74,9 @@ def store(
         from segkd.comparison.fill import fill_on
         from segkd.training.storing import store_root
 
-        fill_on(on, config, [named[0], *changes], folder or store_root(), console)
+        # Where the first store lies: logs go beside it.
+        blocks = [block.store for block in config.named_teachers().values() if block.store is not None]
+        fill_on(on, config, [named[0], *changes], store_root(*blocks[:1]), console)
         return
     from segkd.training.train import fill_stores
 

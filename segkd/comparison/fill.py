@@ -18,7 +18,7 @@ from segkd.training.schema import Config
 def fill_on(on: str, config: Config, arguments: Sequence[str], root: Path, console: Console) -> None:
     """Run ``segkd store`` with these arguments on a cluster, in as many tasks as there is room and work for.
 
-    Their output goes to ``logs`` in `root`.
+    Their output goes to ``logs`` in `root`, the folder of the stores.
 
     Raises:
         SegkdError: one of the tasks failed; or see `cluster`.

@@ -17,8 +17,43 @@ from segkd.training.schema import Config
 from segkd.tuning.space import Knob
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
     from optuna.trial import FrozenTrial
+
+
+def check_database(storage: str, config: Config, knobs: Sequence[Knob]) -> None:
+    """Raise a SegkdError where a database cannot be opened, or its study with trials is of another config or keys."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with _opening(storage):
+        opened = optuna.storages.get_storage(storage)
+        names = optuna.get_all_study_names(opened)
+        study = optuna.load_study(study_name=config.name, storage=opened) if config.name in names else None
+    if study is not None and study.get_trials(deepcopy=False):
+        _check_same(study, storage, config, knobs)
+
+
+@contextlib.contextmanager
+def _opening(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of a database, whose errors are as many as there are drivers
+        reason = " ".join(str(error).split())[:200]
+        raise SegkdError(f"the study {where} cannot be opened: {type(error).__name__}: {reason}") from error
+
+
+def _space(knobs: Sequence[Knob]) -> dict[str, str]:
+    return {knob.key: str(knob) for knob in knobs}
+
+
+def _check_same(study: "Study", where: str, config: Config, knobs: Sequence[Knob]) -> None:
+    there = study.user_attrs.get("segkd", {"space": {}})
+    if there["space"] != _space(knobs):
+        of = " ".join(f"{key}={text}" for key, text in there["space"].items())
+        raise SegkdError(f"{where} is a study of {of or 'something else'}: give another name=..., or those keys")
+    if changed := changed_keys(config, load_config(there["config"], build=False)):
+        raise SegkdError(f"{where} is a study with another {', '.join(changed[:3])}: give another name=...")
 
 
 class Search:
@@ -45,7 +80,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with place.lock("study"):
             self.here = place.mark()
-            try:
+            with _opening(where):
                 self.study = optuna.create_study(
                     storage=storage or self._journal(),
                     study_name=config.name,
@@ -53,10 +88,9 @@ class Search:
                     pruner=optuna.pruners.MedianPruner(),
                     load_if_exists=True,
                 )
-            except Exception as error:  # of a database, whose errors are as many as there are drivers
-                reason = " ".join(str(error).split())[:200]
-                raise SegkdError(f"the study {where} cannot be opened: {type(error).__name__}: {reason}") from error
-            self._check_same(where)
+            if not self.trials:
+                self.study.set_user_attr("segkd", {"config": whole(config), "space": _space(knobs)})
+            _check_same(self.study, where, config, knobs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Search, (self.place, self.config, self.knobs, self.score, self.storage)  # opened anew on another machine
@@ -71,17 +105,6 @@ class Search:
                 os.truncate(path, content.rfind(b"\n") + 1)
         # Optuna's own locks outlive a process that is killed.
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
-
-    def _check_same(self, where: str) -> None:
-        space = {knob.key: str(knob) for knob in self.knobs}
-        if not self.trials:
-            self.study.set_user_attr("segkd", {"config": whole(self.config), "space": space})
-        there = self.study.user_attrs.get("segkd", {"space": {}})
-        if there["space"] != space:
-            of = " ".join(f"{key}={text}" for key, text in there["space"].items())
-            raise SegkdError(f"{where} is a study of {of or 'something else'}: give another name=..., or those keys")
-        if changed := changed_keys(self.config, load_config(there["config"], build=False)):
-            raise SegkdError(f"{where} is a study with another {', '.join(changed[:3])}: give another name=...")
 
     @property
     def trials(self) -> "list[FrozenTrial]":

@@ -23,7 +23,7 @@ from segkd.training.layers import changes_of, overlay
 from segkd.training.schema import Config
 from segkd.training.tasks import task_of
 from segkd.tuning.report import check_best, trial_rows, write_report
-from segkd.tuning.search import Search
+from segkd.tuning.search import Search, check_database
 from segkd.tuning.space import Knob, check_space, short_names, shown, with_values
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def tune(
     teachers = teachers_of(ends, "give it another (teacher.overrides.name=...)")
     trained = [common, *(job.config for job in teachers)]
     with signals.interruptible("the same command goes on where this stopped"), cluster(on, trained) as there:
+        if storage is not None:  # before the folder is made
+            check_database(storage, common, knobs)
         search = Search(work.Workplace(place, ".locks", _OTHER), common, knobs, task.score, storage)
         check_best(search)
         work.train_teachers(search.place, teachers, console, there)

@@ -282,9 +282,11 @@ class TestTwoWorkers:
         for number in range(2):
             assert f"trial {number}: finished, mIoU" in outcome.out
         assert (experiment / "runs/tune/tiny/best.yaml").is_file()
-        stored = ("teacher.store=true", "data.views=1", "data.view_seed=0")
+        stored = ("teacher.store.folder=kept", "data.views=1", "data.view_seed=0")
         outcome = segkd("store", "distilled.yaml", *stored, *on)
         assert outcome.status == 0, outcome.err
-        assert re.search(r"filling 1 of 1, distilled, is done: runs/store/\w+: \d+ files", outcome.out)
+        assert re.search(r"filling 1 of 1, distilled, is done: kept/\w+: \d+ files", outcome.out)
+        assert sorted(path.name for path in (experiment / "kept").iterdir())[-1] == "logs"
+        assert not (experiment / "runs/store").exists()
         refused(segkd("store", "tiny.yaml", *on), "tiny: no teacher is stored: set teacher.store=true")
         refused(segkd("store", "tiny.yaml", "trainer.threads=3", *on), "tiny asks for 3 CPUs", "machines have 1 CPU\n")

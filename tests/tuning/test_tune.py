@@ -198,6 +198,15 @@ class TestRefused:
         refused(segkd("tune", "distilled.yaml", *arguments), says)
         assert not (experiment / "runs").exists()
 
+    def test_a_database_leaves_nothing_either(self, experiment: Path, pretended: Pretended):
+        refused(segkd("tune", "tiny.yaml", RATE, "--hold-out", 0.4, "--storage", "nosql://x"), "cannot be opened")
+        assert not (experiment / "runs").exists()
+        url = f"sqlite:///{experiment}/studies.db"
+        tune("tiny.yaml", RATE, "--trials", 1, "--hold-out", 0.4, "--storage", url)
+        elsewhere = ["--storage", url, f"runs={experiment / 'elsewhere'}"]
+        refused(segkd("tune", "tiny.yaml", RATE, "--hold-out", 0.2, *elsewhere), "is a study with another")
+        assert not (experiment / "elsewhere").exists()
+
     def test_without_optuna(self, experiment: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(tuning.importlib.util, "find_spec", lambda name: None)
         refused(segkd("tune", "tiny.yaml", RATE), 'segkd tune needs Optuna: pip install "segkd[tune]"')
