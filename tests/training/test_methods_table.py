@@ -39,7 +39,8 @@ def test_every_method_has_one_row(name: str):
 
 
 def test_rows():
-    assert row("ld")[4] == "no"  # it reads heads
+    assert row("ld")[4] == row("crosskd_box")[4] == "FPN maps"  # the head runs on them
+    assert row("crosskd_two_stage")[3:5] == ["boxes, the teacher's head", "no"]
     assert row("kdiga")[2:5] == ["logits", "labels, a live teacher", "no"]
     assert row("fgd")[2:6] == ["the FPN of detectors", "boxes", "in one size", "context of both sides, 1x1 convolution"]
     assert row("cwd")[2:6] == ["logits or features", "", "yes", ""]
