@@ -107,3 +107,9 @@ def test_what_a_narrower_type_cannot_hold_is_refused_not_made_infinite(tmp_path:
         write_entry(tmp_path / "0.safetensors", torch.tensor([1.0, 1e5]), "float16")
     assert not list(tmp_path.iterdir())
     write_entry(tmp_path / "0.safetensors", torch.tensor([1.0, torch.inf]), "float16")
+
+
+def test_a_single_number_of_any_stride_comes_back(tmp_path: Path) -> None:
+    for number, value in enumerate((torch.tensor(3).expand(1), torch.tensor(3.0), torch.zeros(0, 4))):
+        write_entry(tmp_path / f"{number}.safetensors", value)
+        assert torch.equal(read_entry(tmp_path / f"{number}.safetensors"), value)
