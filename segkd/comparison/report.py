@@ -104,6 +104,7 @@ def write_report(
         of.result_table(methods, against, ways),
         of.cost_table(methods, against, same_time),
         of.seed_table(methods, against, ways),
+        of.course_table(methods, against),
         of.class_table(methods, against),
         config_table(methods),
         environment_table(methods),

@@ -10,8 +10,12 @@ from typing import Any
 from segkd.comparison.differences import ALPHA, Difference, mean_std
 from segkd.comparison.records import Method, number
 from segkd.comparison.versus import Versus
+from segkd.data.samples import spread as spread_over
 from segkd.training import results
 from segkd.training.measure import Measure
+
+POINTS = 8
+"""So many validations of a run stand in a report's table at most."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,22 @@ def seed_table(methods: Sequence[Method], baseline: Method, ways: Sequence[Versu
     )
     header = ["method", *[f"seed {seed}" for seed in seeds], *headings]
     return Table(f"{score.heading} of each run", header, rows, note)
+
+
+def course_table(methods: Sequence[Method], baseline: Method) -> Table:
+    """Return the score at validations during training, `POINTS` of the baseline's at most, mean over the seeds."""
+    score = measures_of(baseline)[0]
+    steps = spread_over([step for step, _, _ in baseline.first.curve], POINTS)
+    rows = []
+    for method in methods:
+        courses = [{step: value for step, _, value in record.curve} for record in method.records.values()]
+        reached = [[course[step] for course in courses if step in course] for step in steps]
+        rows.append([method.name, *[score.shown(mean_std(values)[0]) if values else "" for values in reached]])
+    note = (
+        f"{_in(score)}ean over the seeds, of the students as they were after so many steps. Before the end the "
+        "learning rate is still high: a run that ends there, with a schedule of its own, reaches more."
+    )
+    return Table(f"{score.heading} during training", ["method", *map(str, steps)], rows, note)
 
 
 def class_table(methods: Sequence[Method], baseline: Method) -> Table | None:

@@ -13,6 +13,7 @@ from segkd.comparison.tables import (
     Table,
     class_table,
     cost_table,
+    course_table,
     interval,
     result_table,
     seconds_per_step,
@@ -96,6 +97,23 @@ def test_each_run_and_how_sure_its_methods_difference_is(compared: Path, methods
     first, second = sorted(raw, key=lambda name: raw[name])
     holm = {first: min(2 * raw[first], 1), second: min(max(2 * raw[first], raw[second]), 1)}
     assert {row[0]: row[3] for row in table.rows[:2]} == {name: f"{p:.3f}" for name, p in holm.items()}
+
+
+def test_the_way_there(methods: list[Method], baseline: Method):
+    kd = with_curves(methods[1], [(2, 1.0, 0.1), (4, 2.0, 0.3)], [(2, 1.0, 0.2), (4, 2.0, 0.5)])
+    tiny = with_curves(baseline, [(2, 1.0, 0.2), (4, 2.0, 0.4)], [(2, 1.0, 0.4), (4, 2.0, float("nan"))])
+    table = course_table([tiny, kd], tiny)
+    assert table.header == ["method", "2", "4"]
+    assert table.rows == [["tiny", "30.00", "-"], ["kd", "15.00", "40.00"]]
+
+
+def test_of_many_validations_a_few_and_the_last_are_listed(methods: list[Method], baseline: Method):
+    long = with_curves(baseline, *[[(step, 1.0, step / 1000) for step in range(10, 1010, 10)]] * 2)
+    short = with_curves(methods[1], *[[(10, 1.0, 0.5), (1000, 1.0, 0.7), (1005, 1.0, 0.8)]] * 2)
+    table = course_table([long, short], long)
+    assert len(table.header) == 9
+    assert (table.header[1], table.header[-1]) == ("10", "1000")
+    assert table.rows[1] == ["kd", "50.00", *[""] * 6, "70.00"]
 
 
 def test_each_class(compared: Path, methods: list[Method], baseline: Method):
