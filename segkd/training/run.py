@@ -254,6 +254,9 @@ def settings(config: Config) -> dict[str, Any]:
     for key in ("schedule", "pixel_weighting"):
         named = dump["distill"][key] or {}
         dump["distill"][key] = {name: options or "defaults" for name, options in named.items()}
+    for term in (dump["distill"]["terms"] or {}).values():
+        if term and term.get("share") is not None:
+            del term["weight"]  # a share takes its place
     task_losses = dump.get("task_loss") or {"cross_entropy": None}
     dump["task_loss"] = {name: options or "defaults" for name, options in task_losses.items()}
     return leaves(dump, dict)

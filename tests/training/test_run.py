@@ -6,6 +6,7 @@ import pytest
 from experiments import TINY
 
 from segkd.errors import SegkdError
+from segkd.training.distill import TermBlock
 from segkd.training.run import Run, changed_keys, settings
 from segkd.training.segmentation.schema import SegmentationConfig
 from segkd.training.tasks import config_type
@@ -120,3 +121,10 @@ def test_changed_keys(config: SegmentationConfig):
     other.trainer.max_steps = 9
     assert changed_keys(config, config) == []
     assert changed_keys(config, other) == ["seed", "trainer.max_steps"]
+
+
+def test_settings_have_a_share_in_place_of_the_weight(config: SegmentationConfig):
+    term = TermBlock(loss="cwd", share=2.0)
+    shared = config.model_copy(update={"distill": config.distill.model_copy(update={"terms": {"cwd": term}})})
+    assert settings(shared)["distill.terms.cwd.share"] == 2.0
+    assert "distill.terms.cwd.weight" not in settings(shared)
