@@ -168,7 +168,9 @@ def _show(table: of.Table, ways: int, console: Console) -> None:
     """Print as many columns as a terminal has room for: with several ways to compare the differences alone."""
     shown = RichTable(box=None, pad_edge=False, header_style="bold")
     columns = [0, 1, 2, 3] if ways == 1 else [0, 2, *range(3, 3 + ways)]
-    shown.add_column(table.header[0], no_wrap=True, min_width=min(max(len(row[0]) for row in table.rows), 30))
+    # As wide as the names of methods: those of all that a teacher taught would leave no room for the figures.
+    longest = max(len(row[0]) for row in table.rows if row[1])
+    shown.add_column(table.header[0], no_wrap=True, min_width=min(longest, 30), max_width=max(longest, 30))
     for number in columns[1:]:
         shown.add_column(escape(table.header[number]), justify="right")
     for place, row in enumerate(table.rows):

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from segkd.comparison.records import Method, group, read_records
-from segkd.comparison.report import ranked
+from segkd.comparison.report import ranked, write_report
 from segkd.comparison.work import Workplace
 
 METHODS = ("tiny", "distilled", "kd")
@@ -106,6 +106,41 @@ class TestMarkdown:
         assert "- budget: 4 steps of batch 2\n" in text
         assert "- runs: 6, of 3 methods\n" in text
         assert f"- command: segkd compare {compared}/tiny.yaml " in text
+
+
+class TestTeachers:
+    @pytest.fixture
+    def methods(self, compared: Path) -> list[Method]:
+        return group(read_records([compared / "out"], Console(quiet=True)))
+
+    def with_teachers(self, method: Method, off: float, name: str) -> Method:
+        records = {}
+        for seed, record in method.records.items():
+            teacher = {**record.result["teacher"], "miou": record.result["teacher"]["miou"] + off}
+            records[seed] = dataclasses.replace(record, result={**record.result, "teacher": teacher})
+        return Method(name, records)
+
+    def printed(self, methods: list[Method], folder: Path) -> list[str]:
+        out = io.StringIO()
+        write_report(methods, methods[-1], folder, Console(file=out, width=80), {}, 0)
+        return out.getvalue().splitlines()
+
+    def test_that_differ_by_a_few_pixels_are_one(self, methods: list[Method], tmp_path: Path):
+        kd = self.with_teachers(methods[1], 1e-6, "kd")
+        assert [line.split()[0] for line in self.printed([methods[0], kd, methods[2]], tmp_path)[1:5]] == [
+            "teacher", "tiny", "distilled", "kd",
+        ]  # fmt: skip
+        assert "teacher of" not in (tmp_path / "report.md").read_text()
+
+    def test_of_many_methods_leave_room_for_the_figures(self, methods: list[Method], tmp_path: Path):
+        taught = [self.with_teachers(methods[1], 0, f"a_method_with_a_long_name_{n}") for n in range(4)]
+        lines = self.printed([methods[0], *taught, methods[2]], tmp_path)
+        other = self.printed([self.with_teachers(methods[0], 0.1, "other"), *taught, methods[2]], tmp_path)
+        assert lines[1].startswith("teacher ")
+        assert other[1].startswith("teacher of other")
+        assert other[2].startswith("teacher of a_method_with")
+        for line in (*lines[1:7], *other[1:8]):
+            assert re.search(r"\d\.\d\d", line), line
 
 
 class TestReportOnly:
