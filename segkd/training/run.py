@@ -212,7 +212,7 @@ def resumed_config(run: Run, overrides: Sequence[str] | Mapping[str, Any]) -> Co
     A finished run must be given more ``trainer.max_steps``.
     """
     old, new = run.config(), run.config(overrides)
-    refused = [key for key in _differing(old, new) if key not in HARMLESS and not key.endswith(".store.folder")]
+    refused = [key for key in _differing(old, new) if key not in HARMLESS and not _is_of_store(key)]
     if refused:
         raise SegkdError(
             f"{run.directory} cannot go on with another {', '.join(refused)}: that would be another run; begin one "
@@ -236,11 +236,16 @@ def changed_keys(mine: Config, theirs: Config) -> list[str]:
     left, right = settings(mine), settings(theirs)
 
     def counts(key: str) -> bool:
-        if key in ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels"):
+        if key in ("runs", "data.workers", "trainer.threads", "data.root", "data.max_pixels") or _is_of_store(key):
             return False
         return not (key.endswith("data.dataset") and same_dataset(str(left.get(key)), str(right.get(key))))
 
     return list(filter(counts, _differing(mine, theirs)))
+
+
+def _is_of_store(key: str) -> bool:
+    """Whether a key names the folder of a teacher's store, be it that of one of several or of a stage."""
+    return key.endswith(".store.folder")
 
 
 def _differing(mine: Config, theirs: Config) -> list[str]:

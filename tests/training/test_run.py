@@ -123,6 +123,14 @@ def test_changed_keys(config: SegmentationConfig):
     assert changed_keys(config, other) == ["seed", "trainer.max_steps"]
 
 
+def test_the_place_of_a_store_makes_no_other_run(config: SegmentationConfig):
+    def stored(folder: str) -> SegmentationConfig:
+        teacher = {"config": "teacher.yaml", "store": {"folder": folder}}
+        return SegmentationConfig.model_validate({**config.model_dump(), "teacher": teacher})
+
+    assert changed_keys(stored("here"), stored("there")) == []
+
+
 def test_settings_have_a_share_in_place_of_the_weight(config: SegmentationConfig):
     term = TermBlock(loss="cwd", share=2.0)
     shared = config.model_copy(update={"distill": config.distill.model_copy(update={"terms": {"cwd": term}})})
