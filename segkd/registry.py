@@ -26,18 +26,21 @@ class Kind(NamedTuple):
     files: tuple[str, ...]
     given: tuple[str, ...] = ()
     """The arguments that a function of this kind is called with, beside its options."""
+    beside: tuple[str, ...] = ()
+    """Keys that a config writes among its options, and which are none."""
 
 
 _LOSSES = ("losses/*.py", "*/methods/*.py")
 _CHANNELS = ("student_channels", "teacher_channels")
 _WEIGHED = ("student", "teacher", "auxiliary", "target", "progress")
 _TASK_LOSSES = ("*/task_losses.py", "*/task_losses/*.py")
+_OF_TERMS = ("weight", "share", "student", "teacher", "connector", "size")
 KINDS = {
-    "loss": Kind("loss", "Losses", "distill.terms.NAME.loss", _LOSSES, ("student", "teacher", "target")),
+    "loss": Kind("loss", "Losses", "distill.terms.NAME.loss", _LOSSES, ("student", "teacher", "target"), _OF_TERMS),
     "connector": Kind("connector", "Connectors", "distill.terms.NAME.connector", ("connectors.py",), _CHANNELS),
     "schedule": Kind("schedule", "Schedules", "distill.schedule", ("schedules.py",), ("progress",)),
     "weighting": Kind("pixel weighting", "Pixel weightings", "distill.pixel_weighting", ("weighting/*.py",), _WEIGHED),
-    "task_loss": Kind("task loss", "Task losses", "task_loss", _TASK_LOSSES, ("logits", "target")),
+    "task_loss": Kind("task loss", "Task losses", "task_loss", _TASK_LOSSES, ("logits", "target"), ("scale",)),
     "family": Kind("family", "Families of models", "family, of student and teacher", ("models/*.py",)),
     "builder": Kind("model builder", "Builders of models", "build, of student and teacher", ()),
     "format": Kind("format", "Formats of data", "format, in the description of a data set", ("data/formats/*.py",)),

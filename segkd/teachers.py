@@ -210,9 +210,10 @@ def named_teachers(given: Any, student: nn.Module, adapter: Adapter) -> dict[str
     """Return the teachers by name, ready to teach; a single one given without a name is called ``"teacher"``."""
     if not isinstance(student, nn.Module):
         raise SegkdError(f"the student must be a torch.nn.Module, got {_kind(student)}")
-    if isinstance(given, (list, tuple, set, nn.ModuleList)):
+    is_model = type(given).forward is not nn.Module.forward if isinstance(given, nn.Module) else False
+    if isinstance(given, (list, tuple, set, nn.ModuleList)) and not is_model:
         raise SegkdError("several teachers are given by name: {'big': big, 'small': small}, not as a list")
-    if isinstance(given, nn.ModuleDict):
+    if isinstance(given, nn.ModuleDict) and not is_model:  # a feature extractor of timm's derives from it too
         given = dict(given.items())
     named = given if isinstance(given, Mapping) else {} if given is None else {"teacher": given}
     teachers: dict[str, Teacher] = {}

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from nets import CLASSES, Net, Twice, WithAux, batch, cross_entropy, seeded
 from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.models.segmentation.fcn import fcn_resnet50
 
@@ -98,6 +99,13 @@ class TestRealModels:
             assert torch.isfinite(out.loss)
             assert out.pixel_weights.shape == self.MASKS.shape
             assert (out.pixel_weights[self.MASKS == 255] == 0).all()
+
+    def test_a_model_that_is_a_container_is_one_teacher(self) -> None:
+        features = IntermediateLayerGetter(seeded(Net, 1), {"encoder": "out"})  # it derives from torch.nn.ModuleDict
+        term = Term(PKD(), student="encoder.2", teacher="encoder.2")
+        distiller = Distiller(seeded(Net, 0), features, {"pkd": term}, cross_entropy())
+        assert distiller.teacher is features
+        assert distiller(IMAGES, MASKS).terms["pkd"] > 0
 
 
 class TestSizes:

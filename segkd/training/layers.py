@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from segkd.common.paths import check_regular, plain_path, shortened
 from segkd.common.yaml_file import parse_yaml, read_yaml
 from segkd.errors import SegkdError, nearest
+from segkd.registry import KINDS
 from segkd.resources import resource_dir
 from segkd.training.distill import is_of_terms
 
@@ -132,7 +133,7 @@ def merge(layers: Sequence[Layer]) -> dict[str, Any]:
 # Blocks of one name and its options: another name drops the lower layer's options.
 _NAMING = ("connector", "pixel_weighting")
 # A term's keys beside its loss's options.
-_OF_TERMS = ("loss", "weight", "share", "student", "teacher", "connector", "size")
+_OF_TERMS = ("loss", *KINDS["loss"].beside)
 _OF_ANY_FAMILY = ("config", "overrides", "class_map", "partial", "checkpoint")
 _DEFAULTS = ("smp", "detectors")  # the family of a block that names none
 # What may be said of a teacher beside its config.

@@ -1,5 +1,6 @@
 """The options that a config gives to what it names: checked against its parameters, and used to make it."""
 
+import difflib
 import functools
 import inspect
 import math
@@ -31,7 +32,9 @@ def check(thing: Thing, options: Mapping[str, Any]) -> dict[str, Any]:
     is_open = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds
     for key in options:
         if key not in known and not is_open:
-            raise SegkdError(f"{where} has no option {key!r}, {nearest(key, known)}")
+            beside = [name for name in KINDS[thing.kind].beside if name != key]
+            meant = difflib.get_close_matches(key, beside, cutoff=0.7)
+            raise SegkdError(f"{where} has no option {key!r}, {nearest(key, [*known, *meant])}")
     types = hints(thing.header)
     fields: dict[str, Any] = {
         key: (_checkable(types.get(key, Any)), ... if option.default is option.empty else option.default)

@@ -82,6 +82,8 @@ def test_builds_with_the_given_options():
         ("cwd", {"temperature": -1}, "temperature"),
         ("icsd", {"variant": "papre"}, "papre"),
         ("pkd", {"size": "student"}, "loss 'pkd' has no option 'size'"),
+        ("pkd", {"weigth": 6}, "loss 'pkd' has no option 'weigth', did you mean 'weight'?"),
+        ("cwd", {"conector": "mlp"}, "loss 'cwd' has no option 'conector', did you mean 'connector'?"),
     ],
 )
 def test_what_does_not_fit(name: str, options: dict, text: str):
@@ -89,6 +91,11 @@ def test_what_does_not_fit(name: str, options: dict, text: str):
         make("loss", name, options)
     assert text in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_key_beside_the_options_is_named_where_it_is_nearest():
+    with pytest.raises(SegkdError, match="no option 'scal', did you mean 'scale'"):
+        make("task_loss", "dice", {"scal": 0.5})
 
 
 def test_defaults_are_written_as_a_config_writes_them():

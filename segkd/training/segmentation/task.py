@@ -99,7 +99,7 @@ class SegmentationTask(Task):
         return build_task_loss(named, self.spec.ignore_index, lambda: self.class_weights)
 
     def check_networks(self, networks: "Mapping[str, Network]") -> None:
-        """Raise unless all models take images of the crop's size: nothing pads them in training."""
+        """Raise unless all take images of the crop's size, which nothing pads, and one's own have the right classes."""
         crop = self.config.data.crop
         for name, network in networks.items():
             multiple = network.preprocess.multiple
@@ -109,6 +109,26 @@ class SegmentationTask(Task):
                     f"{self.config.name}: data.crop: the {name} takes heights and widths that are multiples of "
                     f"{multiple}, such as {fits}, got {list(crop)}"
                 )
+            family = network.family or ""
+            if network.classes and (family == "python" or ":" in family):
+                self._check_classes(name, network)
+
+    def _check_classes(self, name: str, network: "Network") -> None:
+        """Raise unless a model has logits of as many classes as it is taken to have; one that takes no zeros passes."""
+        from segkd.adapter import Live
+        from segkd.outputs import read_logits
+        from segkd.trial import Trial
+
+        trial = Trial(Live(network, side="student", owner=name), (), None)
+        try:
+            found = len(network.classes) if trial.failures else read_logits(trial.student[""]).shape[1]
+        except SegkdError as error:
+            raise SegkdError(f"{self.config.name}: {name}: {error}") from None
+        if found != len(network.classes):
+            raise SegkdError(
+                f"{self.config.name}: {name}: its logits are of {found} classes, not {len(network.classes)}: what "
+                "makes it is given their number as num_classes, where it has such a parameter"
+            )
 
     def metrics(self, **options: Any) -> "SegmentationMetrics":
         """Return a confusion matrix."""

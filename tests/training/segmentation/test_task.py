@@ -98,6 +98,24 @@ def test_a_crop_that_a_model_does_not_take(experiment: Path, side: str):
     )
 
 
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (nn.Conv2d(3, 21, 1), "its logits are of 21 classes, not 4: what makes"),
+        (nn.Conv2d(3, 2, 1), "its logits are of 2 classes, not 4: what makes"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), "cannot read logits (B, C, H, W) from a Tensor of shape"),
+    ],
+)
+def test_a_model_of_ones_own_with_other_classes(task: SegmentationTask, module: nn.Module, says: str):
+    with pytest.raises(SegkdError) as raised:
+        task.distiller(Network(module, classes=list("abcd"), family="python"))
+    assert str(raised.value).startswith(f"distilled: student: {says}")
+
+
+def test_a_model_of_ones_own_that_takes_no_zeros_is_not_tried(task: SegmentationTask):
+    task.check_networks({"student": Network(nn.Conv2d(5, 4, 1), classes=list("abcd"), family="python")})
+
+
 def test_the_teacher_has_its_own_normalization(experiment: Path):
     own = "teacher.overrides.student.normalization={mean: [0, 0, 0], std: [1, 1, 1]}"
     task = SegmentationTask(load_config(str(experiment / "distilled.yaml"), [own]))
