@@ -114,7 +114,8 @@ class Trial:
                     if isinstance(x, Tensor) and x.dim() != 4:
                         raise SegkdError(
                             f"term {name!r}: the {side}'s module {path!r} gives {tuple(x.shape)}, not a map "
-                            "(B, C, H, W): read a module whose output is one"
+                            "(B, C, H, W): read a module whose output is one; of tokens a segkd.network.Network with "
+                            "as_map= makes maps"
                         )
         maps = [(s, t) for s, t in pairs if is_map(s) and is_map(t)]
         if given is None and not getattr(term.loss, "any_channels", False):
@@ -186,8 +187,8 @@ def check_classes(where: str, student: Tensor, teacher: Tensor) -> None:
     """
     if student.shape[1] != teacher.shape[1]:
         raise SegkdError(
-            f"{where}: the student has {student.shape[1]} classes, the teacher {teacher.shape[1]}: give "
-            "Adapter(class_map=...), the student class of each teacher class"
+            f"{where}: the student has {student.shape[1]} classes, the teacher {teacher.shape[1]}: give the student "
+            "class of each teacher class, as Adapter(class_map=...), or as teacher.class_map in a config"
         )
 
 
