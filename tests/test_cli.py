@@ -6,12 +6,18 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from experiments import DISTILLED, cut_at, make_experiment, refused, segkd, train, write
 from PIL import Image
+from typer.main import get_command
+
+from segkd.cli import app
+
+COMMANDS: Any = vars(get_command(app))["commands"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ class TestHelp:
     @pytest.mark.parametrize("width", [80, 120])
     @pytest.mark.parametrize(
         "command",
-        ["", "train", "eval", "store", "tune", "configs", "methods", "data", "data check", "data show"],
+        ["", *sorted(COMMANDS), *(f"data {name}" for name in sorted(COMMANDS["data"].commands))],
         ids=str,
     )
     def test_fits_the_terminal_and_is_whole(self, command: str, width: int, monkeypatch: pytest.MonkeyPatch):

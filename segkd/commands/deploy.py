@@ -118,7 +118,7 @@ def export(
     Examples:
       segkd export runs/quickstart
       segkd export runs/quickstart --int8
-      segkd export runs/quickstart --format pt2 --out student.pt2 data.root=data/streets
+      segkd export runs/quickstart --format pt2 --out student.pt2
     """
     from segkd.deployment.export import export
 

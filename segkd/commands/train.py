@@ -120,8 +120,8 @@ def compare(
     \b
     Examples:
       segkd compare camvid_plain camvid_kd camvid_aicsd --seeds 3
-      segkd compare camvid_plain camvid_kd --same-time --out runs/same trainer.threads=1
-      segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes trainer.threads=1
+      segkd compare camvid_plain camvid_kd --same-time --out runs/same
+      segkd compare camvid_plain camvid_kd --budget 12minutes --out runs/minutes
       segkd compare --report-only runs/comparison
     """
     overrides = [text for text in configs if "=" in text]
