@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,15 @@ def merged_classes(class_map: Sequence[int | None], student_classes: int | None 
         student_classes: how many the student has, of which the teacher may lack some; None: it lacks none.
 
     Raises:
-        SegkdError: a student class is left without a teacher class, or is not below ``student_classes``.
+        SegkdError: it is no list of whole numbers and None; or a student class is left without a teacher class, or is
+            not below ``student_classes``.
     """
+    try:
+        class_map = [None if student is None else operator.index(student) for student in class_map]
+    except TypeError:
+        raise SegkdError(
+            f"class_map is a list of the student class of each teacher class, a number or None, got {class_map!r}"
+        ) from None
     classes = {student for student in class_map if student is not None}
     count = max(classes, default=-1) + 1 if student_classes is None else student_classes
     missing = [] if student_classes is not None else sorted(set(range(count)) - classes)

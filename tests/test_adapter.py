@@ -128,6 +128,11 @@ class TestClassMap:
         with pytest.raises(SegkdError, match="class_map must give each student class"):
             Adapter(class_map=class_map)
 
+    @pytest.mark.parametrize("class_map", [["sky", "road"], [0, 1.0], "01", 2], ids=str)
+    def test_what_is_no_list_of_classes(self, class_map: object) -> None:
+        with pytest.raises(SegkdError, match="class_map is a list of the student class of each teacher class"):
+            Adapter(class_map=class_map)
+
 
 class TestTaskLoss:
     def test_at_label_size(self) -> None:
