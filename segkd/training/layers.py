@@ -176,8 +176,8 @@ def _without_outdated(below: Mapping[str, Any], above: Mapping[str, Any]) -> dic
         for key in kept.keys() - set(keys):
             del kept[key]
 
-    family = above.get("family") or ("python" if "build" in above else None)
-    if family and family != below.get("family", family if family in _DEFAULTS else None):
+    family, old = (block.get("family") or ("python" if "build" in block else None) for block in (above, below))
+    if family and family != (old or (family if family in _DEFAULTS else None)):
         only(*_OF_ANY_FAMILY)
     if is_other("arch"):
         kept.pop("options", None)

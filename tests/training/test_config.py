@@ -9,6 +9,7 @@ from experiments import TINY, write
 from segkd.errors import SegkdError
 from segkd.training.config import describe, dump_config, find_config, load_config, shipped_configs
 from segkd.training.distill import Distill
+from segkd.training.layers import overlay
 from segkd.training.teacher import teacher_configs
 
 SMALL: dict[str, Any] = {"name": "small", "data": {"dataset": "camvid", "crop": [8, 8]}, "student": TINY["student"]}
@@ -106,6 +107,14 @@ class TestMerge:
         changes = ["student.arch=Unet", "student.options.encoder_depth=4"][::order]
         assert load_config(str(folder / "base.yaml"), changes).student.options == {"encoder_depth": 4}
         assert load_config(str(folder / "base.yaml"), ["student.arch=deeplabv3plus"]).student.options != {}
+
+    @pytest.mark.parametrize("above", [{"family": "smp"}, {"family": "torchvision"}, {"build": "nets:Net"}])
+    def test_another_family_leaves_what_describes_that_of_the_base_out(self, above: dict[str, str]):
+        below = {"build": "nets:other", "options": {"width": 8}}
+        if "build" in above:
+            below = {"arch": "Unet", "encoder": "resnet18", "options": {"decoder_channels": [16]}}
+        merged = overlay({"student": {**below, "checkpoint": "a.safetensors"}}, {"student": above})
+        assert merged == {"student": {"checkpoint": "a.safetensors", **above}}
 
     def test_another_loss_leaves_the_options_of_the_base_out(self, folder: Path):
         term = {"loss": "pixel_kd", "temperature": 2.0, "weight": 3.0}
