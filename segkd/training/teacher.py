@@ -172,6 +172,11 @@ class TeacherOf:
         if not theirs:  # its features alone are read
             return
         if not task.maps_classes:
+            for key in ("class_map", "partial"):
+                if getattr(self.block, key):
+                    raise SegkdError(
+                        f"{self.key}.{key}: in {task.name} a teacher has the student's classes: leave it out"
+                    )
             check_same(teacher, theirs, ours, f"{task.name} needs the same, in the same order")
             return
         for number, place in enumerate(said if isinstance(said, list) else ()):

@@ -181,6 +181,12 @@ FAULTS = [
         folder="detection_run",
     ),
     Fault(
+        "a map of classes in detection",
+        "train distilled.yaml name=x teacher.checkpoint=runs/tiny teacher.class_map=[1,0,2]",
+        ("teacher.class_map: in detection a teacher has the student's classes: leave it out",),
+        folder="detection_run",
+    ),
+    Fault(
         "a teacher of another detector than its run",
         "train distilled.yaml name=x teacher.checkpoint=runs/tiny teacher.arch=fcos",
         ("teacher.arch: runs/tiny has 'gfl', not 'fcos'",),

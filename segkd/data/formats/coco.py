@@ -10,6 +10,9 @@ from segkd.data.boxes import AnnotatedSpec, BoxSpec
 from segkd.data.shapes import NoArea, read_shape
 from segkd.errors import SegkdError
 
+MAX_SIDE = 2**31 - 1
+"""Pixels that a side of an image may have: no format holds more, so that more is a slip in the file."""
+
 
 class CocoFile(AnnotatedSpec):
     """A data set whose annotations stand in COCO's JSON.
@@ -35,7 +38,10 @@ class CocoFile(AnnotatedSpec):
             for place, image in enumerate(content["images"]):
                 places[image["id"]] = place
                 found.images.append(on_disk(folder / image["file_name"]))
-                found.sizes.append((int(image["height"]), int(image["width"])))
+                height, width = int(image["height"]), int(image["width"])
+                if not (0 <= height <= MAX_SIDE and 0 <= width <= MAX_SIDE):
+                    raise ValueError(f"height {height}, width {width}")
+                found.sizes.append((height, width))
             names = {item["id"]: item["name"] for item in content["categories"]}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SegkdError(
@@ -74,7 +80,7 @@ class CocoFile(AnnotatedSpec):
         try:
             x, y, width, height = (float(value) for value in bbox)
             area = None if area is None else float(area)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(
                 f"has bbox {bbox!r} and area {area!r}; expected [x, y, width, height] and a number"
             ) from None
@@ -84,7 +90,7 @@ class CocoFile(AnnotatedSpec):
                 shape = read_shape(item.get("segmentation"), sizes[places[image]])
             except NoArea as error:
                 left_out = str(error)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise ValueError(f"has {error}, which masks need") from None
         corners = (x, y, x + width, y + height)
         crowd = bool(item.get("iscrowd", 0))

@@ -182,8 +182,7 @@ class LD(Loss):
             v = z_s.detach()[positive].sigmoid().amax(-1)
             divisor: Tensor | float = 1.0
             if self.normalise == "weights":
-                total = over_processes(v.sum(), per_process=not torch.is_grad_enabled())
-                divisor = total.clamp(min=1)
+                divisor = over_processes(v.sum(), per_process=not torch.is_grad_enabled(), least=1)
             parts = {}
             for name, rows, weight, share in (
                 ("main", positive, v, self.main_weight / 4),

@@ -228,10 +228,11 @@ class PGD(Loss):
     @torch.no_grad()
     def importances(self, student: DenseOutput, teacher: DenseOutput, target: Targets) -> list[Importance]:
         """Return of each image where its positions count."""
-        predicted = teacher.head.decode(teacher.predictions, teacher.anchors)
+        # What lies in a batch's padding is nobody's best, be it by probability or by IoU.
+        counts = student.in_image[..., None]
+        predicted = teacher.head.decode(teacher.predictions, teacher.anchors) * counts
         with full_precision(teacher.head.foreground(teacher.predictions)) as (logits,):
-            # What lies in a batch's padding is nobody's best.
-            scores = logits.sigmoid() * student.in_image[..., None]
+            scores = logits.sigmoid() * counts
         return [
             importance(
                 of_image,

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 from detection.detectors import detector, distil
 from detection.methods.base import IMAGES, TARGETS, MethodTests, tiny
+from processes import in_two_processes
 from recipe import normal
 from torchvision.ops import distance_box_iou_loss
 
@@ -55,6 +58,33 @@ class TestLD(MethodTests):
         ):
             with pytest.raises(SegkdError, match=says):
                 distil(detector(pair[0]), detector(pair[1]), {"own": Term(LD())})
+
+
+def unsure() -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return logits of two images, whose class probabilities do not sum to 1, and which priors are positive."""
+    rows = [normal(seed, [2, 6, width]) for seed, width in enumerate((68, 68, 3, 3))]
+    rows[2] -= 5
+    return rows, torch.tensor([[True, True, False, False, False, False], [False, True, True, True, False, False]])
+
+
+def parts_of_both(image: slice) -> dict[str, torch.Tensor]:
+    rows, positive = unsure()
+    where = Localised(positive[image], positive[image] * 0.5, [4, 2])
+    return LD(normalise="weights").parts_of(*(x[image] for x in rows), where)
+
+
+def worker(rank: int, folder: Path) -> None:
+    torch.save(parts_of_both(slice(rank, rank + 1)), folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_divide_by_what_both_have(tmp_path: Path) -> None:
+    in_two_processes(worker, tmp_path)
+    rows, positive = unsure()
+    assert rows[2][positive].sigmoid().amax(-1).sum() < 1
+    of_each = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, together in parts_of_both(slice(0, 2)).items():
+        torch.testing.assert_close((of_each[0][name] + of_each[1][name]) / 2, together)
 
 
 def test_gradcheck_of_the_parts() -> None:

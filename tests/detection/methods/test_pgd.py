@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from detection.detectors import detector, distil
@@ -57,6 +59,19 @@ class TestPGD(MethodTests):
         distiller = distil(tiny("gfl", 0), tiny("gfl", 1), {"own": Term(PGD())})
         with pytest.raises(SegkdError, match="'own': PGD reads labels, and this batch has none"):
             distiller(IMAGES, None)
+
+    def test_what_is_predicted_in_padding_does_not_count(self) -> None:
+        distiller = distil(tiny("gfl", 0), tiny("gfl", 1), {"own": Term(PGD())})
+        out, (_, _, targets) = distiller(IMAGES, TARGETS), distiller.adapter.inputs(IMAGES, TARGETS)
+        others = torch.where(out.student.in_image[..., None], out.teacher.predictions["bbox_regression"], 0.0)
+        changed = dataclasses.replace(
+            out.teacher, predictions={**out.teacher.predictions, "bbox_regression": others}, matched=None
+        )
+        for exponent in (0.8, 1.0):
+            loss = PGD(class_exponent=exponent)
+            sides = (loss.importances(out.student, teacher, targets) for teacher in (out.teacher, changed))
+            for found, expected in zip(*sides, strict=True):
+                torch.testing.assert_close(found.classes, expected.classes)
 
     def test_padding_has_no_importance(self) -> None:
         distiller = distil(tiny("gfl", 0), tiny("gfl", 1), {"own": Term(PGD())})
