@@ -166,7 +166,7 @@ def evaluate(
     """Measure student and teacher on the validation split.
 
     Those of a run, or those that a config names: its teacher, and its student if there is a run or a checkpoint. Of a
-    student's folder alone, the student, over the data that it names or that data.dataset does.
+    student's folder alone, the student, over the data that it names or that data.dataset does. All in float32.
 
     \b
     Examples:

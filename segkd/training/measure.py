@@ -95,6 +95,7 @@ def evaluate(
     task = task_of(config)
     # Imported here, since they load torch: a wrong key is told without waiting for that.
     from segkd.common.devices import find_device
+    from segkd.common.progress import say
     from segkd.training.teacher import TeachersOf, teacher_configs
 
     place = device_of(config) if device is None else find_device(device)
@@ -108,6 +109,10 @@ def evaluate(
     result |= measured if config.teachers is None else {"teachers": measured}
     if alone is not None or is_trained or config.student.checkpoint is not None:
         student = alone or (task.load_student(run.student) if is_trained else task.student())
+        trained_in = "32-true" if alone or not is_trained else run.config().trainer.precision
+        if console is not None and trained_in != "32-true":
+            text = f"the student is measured in float32, as it is exported; its run's own figures are of {trained_in}"
+            say(console, f"{config.name}: {text}")
         result["student"] = measure(task, student, "student", place, console)
     if not measured and "student" not in result:
         raise SegkdError(f"{target}: nothing to measure: no finished run {run.directory}, and no checkpoint is named")

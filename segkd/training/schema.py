@@ -115,7 +115,9 @@ class Trainer(Block):
     """What PyTorch Lightning's Trainer is told."""
 
     max_steps: Count = Field(40000, description="optimiser steps")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="mixed: autocast")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="mixed: autocast, in validation too"
+    )
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field("auto", description="kind of device")
     devices: Devices = Field("auto", description="how many, or which")
     num_nodes: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="machines")

@@ -91,6 +91,15 @@ def test_what_is_printed(trained: Path):
     assert len(lines) == 1 + 3 + 11
 
 
+def test_a_student_trained_in_mixed_precision_is_measured_in_single_and_says_so(trained: Path, tmp_path: Path):
+    assert segkd("train", trained / "tiny.yaml", f"runs={tmp_path}", "trainer.precision=bf16-mixed").status == 0
+    outcome = segkd("eval", tmp_path / "tiny")
+    says = "tiny: the student is measured in float32, as it is exported; its run's own figures are of bf16-mixed"
+    assert says in " ".join(outcome.out.split()) + " ".join(outcome.err.split())
+    run, saved = (evaluate(str(tmp_path / place), [])["student"] for place in ("tiny", "tiny/student"))
+    assert run == saved
+
+
 def test_the_accelerator_of_the_config_and_the_device_of_the_command(trained: Path):
     run = trained / "runs/teacher"
     refused(segkd("eval", run, "trainer.accelerator=cuda"), "teacher: trainer.accelerator 'cuda'", "there are: cpu")
