@@ -36,6 +36,8 @@ class CocoFile(AnnotatedSpec):
                 places[image["id"]] = place
                 found.images.append(on_disk(folder / image["file_name"]))
                 found.sizes.append((int(image["height"]), int(image["width"])))
+                if not all(1 <= side < 2**31 for side in found.sizes[-1]):
+                    raise ValueError(f"height {image['height']} and width {image['width']}")
             names = {item["id"]: item["name"] for item in content["categories"]}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SegkdError(
@@ -84,7 +86,7 @@ class CocoFile(AnnotatedSpec):
                 shape = read_shape(item.get("segmentation"), sizes[places[image]])
             except NoArea as error:
                 left_out = str(error)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise ValueError(f"has {error}, which masks need") from None
         corners = (x, y, x + width, y + height)
         crowd = bool(item.get("iscrowd", 0))
