@@ -3,6 +3,7 @@
 import os
 import stat
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def on_disk(path: Path) -> Path:
 def _names(folder: Path, _changed: int) -> dict[str, str]:
     """Return each name in a folder that has accents or the like, by its form in NFC; listed anew when it changes."""
     return {same_name(name): name for name in os.listdir(folder) if not name.isascii()}
+
+
+def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return of each file its path without links, by which it is known whatever way leads there."""
+    found: dict[Path, str] = {}
+    files = list(paths)
+    # Each folder is listed once, which tells its links: to ask for each file takes minutes on a network's disk.
+    for folder in {file.parent for file in files}:
+        real = os.path.realpath(folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = os.path.join(real, entry.name)
+                found[folder / entry.name] = os.path.realpath(path) if entry.is_symlink() else path
+    return {file: found.get(file) or os.path.realpath(file) for file in files}
 
 
 def check_regular(path: Path, kind: str) -> None:

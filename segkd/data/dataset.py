@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segkd.common.paths import real_paths
 from segkd.common.reading import look, read_photo
 from segkd.data.annotations import Objects
 from segkd.data.description import DatasetSpec, Root
@@ -63,16 +64,23 @@ class SeededDataset(Dataset[dict[str, Any]]):
         self.own_jitter = own_jitter and bool(transform.jitter)
         self.samples = spec.samples(split, root, masks)
         self.indices = spread(self.samples.chosen, limit)
-        # What was held out is not to be seen in training, not even without its labels.
-        held_out = set(range(len(self.samples))) - set(self.samples.chosen)
-        known = {self.samples.images[place] for place in held_out.union(self.indices)}
-        self.unlabelled = [path for path in unlabelled if path not in known]
+        self.unlabelled = self._apart(unlabelled) if unlabelled else []
         if unlabelled and not self.unlabelled:
             raise SegkdError("data.unlabelled.images finds only images of the split that is trained on")
         if unlabelled and self.samples.seconds:
             raise SegkdError(
                 f"data.unlabelled: teachers of {spec.name!r} see images_teacher, which images without labels lack"
             )
+
+    def _apart(self, images: Sequence[Path]) -> list[Path]:
+        """Return those images that are neither labelled nor held out, each once, whatever path leads to it."""
+        samples = self.samples
+        real = real_paths([*samples.images, *images])
+        # What was held out is not to be seen in training, not even without its labels.
+        held_out = set(range(len(samples))) - set(samples.chosen)
+        known = {real[samples.images[place]] for place in held_out.union(self.indices)}
+        first = {real[path]: path for path in reversed(images)}
+        return [path for path in images if real[path] not in known and first[real[path]] == path]
 
     def __len__(self) -> int:
         return len(self.indices)  # of those with a label

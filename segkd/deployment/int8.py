@@ -91,9 +91,9 @@ def make_int8(
     info["int8"] = {"calibrated_on": f"{len(shots)} images of {task.config.data.train_split}", "float32_nodes": left}
     save_onnx(onnx.load(target), info, target)
     after = FORMATS["onnx"].open(target, threads)
-    seen, scores = reference.network.preprocess, []
+    scores = []
     for run in (before, after):
-        network = Network(_File(run, reference, info["dynamic"]), mean=seen.mean, std=seen.std, white=seen.white)
+        network = as_network(run, reference, info["dynamic"])
         measured = measure(task, network, "student", torch.device("cpu"), console)
         scores.append(float(measured[task.score.key]))
     float32, int8 = interleaved([before, after], images)
@@ -101,17 +101,23 @@ def make_int8(
     return Int8(check, task.score, scores[0], scores[1], (float32, int8), len(shots), left)
 
 
+def as_network(run: Runner, reference: Reference, dynamic: list[str]) -> Network:
+    """Return a file as a network that sees what the student sees: images padded to the multiples that it takes."""
+    seen = reference.network.preprocess
+    module = _File(run, reference, dynamic)
+    return Network(module, mean=seen.mean, std=seen.std, white=seen.white, multiple=seen.multiple)
+
+
 class _File(nn.Module):
-    """A file as a module that takes images of any size and number."""
+    """A file as a module that takes images of any number, and of any size in those multiples."""
 
     def __init__(self, run: Runner, reference: Reference, dynamic: list[str]) -> None:
         super().__init__()
         self.run, self.reference, self.dynamic = run, reference, dynamic
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, C, h, w), of the nearest size that the file takes."""
-        size = self.reference.padded(images) if "height" in self.dynamic else self.reference.size
-        batch = resized(images.cpu(), size)
+        """Return logits (B, C, h, w); of images of another size, where the file takes one alone, at that size."""
+        batch = images.cpu() if "height" in self.dynamic else resized(images.cpu(), self.reference.size)
         parts = [batch] if "batch" in self.dynamic else batch.split(1)
         return torch.cat([self.run(part)[0] for part in parts]).to(images.device)
 

@@ -102,6 +102,25 @@ def test_several_patterns_find_each_image_once_and_labelled_ones_are_left_out(ro
         SeededDataset(spec, "train", dataset.transform, unlabelled=spec.find_images("train/*.png"))
 
 
+def test_an_image_is_known_by_whatever_path_or_link(root, dataset, monkeypatch):
+    monkeypatch.chdir(root)
+    (root / "linked").symlink_to(root / "train")
+    (root / "links").mkdir()
+    for image in (root / "train").glob("*.png"):
+        (root / "links" / f"to_{image.name}").symlink_to(image)
+    spec, rest = dataset.spec, "train/rest/0.3"
+    for pattern in (str(root / "train/*.png"), "train/../train/*.png", "linked/*.png", "links/*.png"):
+        images = spec.find_images(["extra/*.png", pattern], ".")
+        data = SeededDataset(spec, rest, dataset.transform, ".", limit=1, unlabelled=images)
+        assert len(data.samples) == 3  # one of them labelled, one held out, and one is left
+        assert len({image.resolve() for image in data.unlabelled}) == len(data.unlabelled) == 6
+        held_out = SeededDataset(spec, "train/held_out/0.3", dataset.transform, ".")
+        apart = [data.samples.images[place] for place in (*data.indices, *held_out.indices)]
+        assert not {image.resolve() for image in apart} & {image.resolve() for image in data.unlabelled}
+    images = spec.find_images(["train/*.png", "linked/*.png", "links/*.png"], ".")
+    assert len(SeededDataset(spec, rest, dataset.transform, ".", limit=1, unlabelled=images).unlabelled) == 1
+
+
 def test_a_pattern_that_finds_none_says_so(dataset):
     with pytest.raises(SegkdError, match=r'no image matches .*extra/\*\.jpg: write "extra/\*\.{jpg,png}"$'):
         dataset.spec.find_images("extra/*.jpg")

@@ -4,10 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkd.deployment.formats import FORMATS, quiet
-from segkd.deployment.int8 import noisy_convolutions, quantise
+from segkd.deployment.int8 import as_network, noisy_convolutions, quantise
+from segkd.deployment.signature import reference_of
+from segkd.network import Network
+from segkd.segmentation.inference import predict_logits
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -124,3 +127,14 @@ def test_the_range_is_the_mean_over_images_so_that_one_image_does_not_stretch_it
         quantise(source, target, "images", [torch.cat([low, high], -1)] * 9 + [11 * torch.cat([low, high], -1)])
     values = {item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(target).graph.initializer}
     assert values["images_scale"] == pytest.approx(4 / 255, rel=1e-5)  # from -2 to 2: the mean of 9 times 1, and 11
+
+
+@pytest.mark.parametrize("dynamic", [["batch", "height", "width"], []])
+def test_a_file_is_measured_on_what_the_student_sees(dynamic: list[str]):
+    torch.manual_seed(0)
+    module = nn.Conv2d(3, 4, 8, stride=8)
+    student = Network(module, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2), multiple=8).eval()
+    pixels = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
+    network = as_network(lambda images: [module(images).detach()], reference_of(student, pixels[0]), dynamic)
+    expected, got = (predict_logits(each, pixels, (20, 30)) for each in (student, network))
+    torch.testing.assert_close(got, expected)

@@ -10,9 +10,6 @@ from segkd.data.boxes import AnnotatedSpec, BoxSpec
 from segkd.data.shapes import NoArea, read_shape
 from segkd.errors import SegkdError
 
-MAX_SIDE = 2**31 - 1
-"""Pixels that a side of an image may have: no format holds more, so that more is a slip in the file."""
-
 
 class CocoFile(AnnotatedSpec):
     """A data set whose annotations stand in COCO's JSON.
@@ -38,10 +35,9 @@ class CocoFile(AnnotatedSpec):
             for place, image in enumerate(content["images"]):
                 places[image["id"]] = place
                 found.images.append(on_disk(folder / image["file_name"]))
-                height, width = int(image["height"]), int(image["width"])
-                if not (0 <= height <= MAX_SIDE and 0 <= width <= MAX_SIDE):
-                    raise ValueError(f"height {height}, width {width}")
-                found.sizes.append((height, width))
+                found.sizes.append((int(image["height"]), int(image["width"])))
+                if not all(1 <= side < 2**31 for side in found.sizes[-1]):
+                    raise ValueError(f"height {image['height']} and width {image['width']}")
             names = {item["id"]: item["name"] for item in content["categories"]}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SegkdError(

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_
 
 from segkd.common.orientation import upright
 from segkd.common.plain import written
-from segkd.common.reading import Photo, open_image
+from segkd.common.reading import DEEP, Photo, open_image
 from segkd.data.description import Byte, Color
 from segkd.data.masks import MaskSamples, MaskSpec, Pair, PairSplit, match_files
 from segkd.errors import SegkdError, nearest
@@ -71,7 +71,7 @@ class MaskFiles(MaskSamples):
         ``"colors"``. A mask's own orientation tag is applied.
         """
         spec = self.spec
-        mask, _, left, _ = open_image(path, "mask", spec.max_pixels)
+        mask, _, left, converted = open_image(path, "mask", spec.max_pixels)
         if mask.format in _LOSSY or "jpeg" in str(mask.info.get("compression")):
             raise SegkdError(
                 f"mask {path} is a JPEG inside, whose compression changes ids: save it as PNG from where it was drawn "
@@ -92,6 +92,8 @@ class MaskFiles(MaskSamples):
         else:
             if colored and (pixels[..., :3] != pixels[..., :1]).any():
                 raise SegkdError(f"mask {path} has colours, but its data set says masks: ids")
+            if DEEP in converted:  # PIL keeps the upper eight, in which every id is 0
+                raise SegkdError(f"mask {path} has ids of 16 bits; expected 8 bits a channel")
             pixels = upright((pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8), left)
             raw, table = pixels, spec.lookup
         ids = table[raw]

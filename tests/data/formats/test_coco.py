@@ -115,6 +115,9 @@ def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
     assert len(spec.samples("train").objects.labels) == 7
     with pytest.raises(SegkdError, match=r"has no segmentation .*which masks need \(and 6 more like it\)"):
         spec.samples("train", masks=True)
+    change(spec, lambda c: c["annotations"][0].update(segmentation={"size": [1, 1], "counts": [10**30]}))
+    with pytest.raises(SegkdError, match=r"annotation \d+ has .*which masks need"):
+        spec.samples("train", masks=True)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +126,9 @@ def test_masks_that_cannot_be_drawn_are_named_when_masks_are_asked_for(spec):
         (lambda c: c.pop("categories"), "expected COCO's lists images, annotations and categories"),
         (lambda c: c["images"][0].pop("height"), "images need id, file_name, height and width"),
         (lambda c: c["images"][0].update(width=float("inf")), "images need id, file_name, height and width"),
-        (lambda c: c["images"][0].update(width=-1), "images need id, .*width -1"),
-        (lambda c: c["images"][0].update(height=10**20), "images need id, .*height 1000"),
+        (lambda c: c["images"][0].update(height=-1), "images need .*height -1 and width"),
+        (lambda c: c["images"][0].update(width=1e300), "images need .*width 1e.300"),
+        (lambda c: c["images"][0].update(height=10**20), "images need .*height 1000"),
         (lambda c: c["images"].append("x"), "images need id"),
         (lambda c: c["images"].append(c["images"][0]), "two images have one id"),
         (lambda c: c["categories"].append({"id": 4}), "categories id and name"),

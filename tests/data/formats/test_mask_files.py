@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +40,9 @@ def test_masks_of_16_bits_are_refused(camvid, tmp_path):
     save(tmp_path / "odd.png", np.zeros((4, 6), dtype=np.uint16))
     with pytest.raises(SegkdError, match=r"odd\.png has mode .*; expected 8 bits a channel: ids, a palette or RGB$"):
         read_mask(tmp_path / "odd.png", camvid)
+    cv2.imwrite(str(tmp_path / "odd.png"), np.full((4, 6, 3), 2, dtype=np.uint16))  # which PIL would read as 0
+    with pytest.raises(SegkdError, match=r"odd\.png has ids of 16 bits; expected 8 bits a channel$"):
+        read_mask(tmp_path / "odd.png", camvid.model_copy(update={"masks": "ids"}))
 
 
 @pytest.mark.parametrize(
