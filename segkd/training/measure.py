@@ -109,9 +109,11 @@ def evaluate(
     result |= measured if config.teachers is None else {"teachers": measured}
     if alone is not None or is_trained or config.student.checkpoint is not None:
         student = alone or (task.load_student(run.student) if is_trained else task.student())
-        trained_in = "32-true" if alone or not is_trained else run.config().trainer.precision
-        if console is not None and trained_in != "32-true":
-            text = f"the student is measured in float32, as it is exported; its run's own figures are of {trained_in}"
+        own = None if alone or not is_trained else run.config().trainer
+        if console is not None and own and own.precision != "32-true" and not own.recalibrate:
+            text = (
+                f"the student is measured in float32, as it is exported; its run's own figures are of {own.precision}"
+            )
             say(console, f"{config.name}: {text}")
         result["student"] = measure(task, student, "student", place, console)
     if not measured and "student" not in result:

@@ -130,6 +130,11 @@ class Trainer(Block):
         description="decay of a moving average of the student's weights, such as 0.999, which is measured and saved in "
         "their place",
     )
+    recalibrate: Count | None = Field(
+        None,
+        description="training batches, such as 100, over which the saved student's batch norms are estimated anew in "
+        "float32, in which it is then measured: for mixed precision",
+    )
     checkpoint_every: Count | None = Field(
         None, description="steps between two checkpoints; one is also written after each validation"
     )

@@ -20,6 +20,7 @@ from segkd.training import processes
 from segkd.training.fit import Fit, lay_out, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
+from segkd.training.recalibrate import recalibrate
 from segkd.training.results import environment
 from segkd.training.run import Run, changed_keys, resumed_config
 from segkd.training.schema import Config
@@ -145,6 +146,9 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
             best_weights = read_state_dict(run.best)
             check_fit(student.module, best_weights, run.best)
             student.module.load_state_dict(best_weights)
+            if batches := config.trainer.recalibrate:
+                recalibrate(task, student, fit.train_set, batches)
+                best = {**best, **measure(task, student)}
             student.save(run.student)
             measured = {name: measure(task, network, name) for name, network in teachers.predicting.items()}
             run.finish(

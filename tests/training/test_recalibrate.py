@@ -1,0 +1,68 @@
+"""Batch norms estimated anew in float32: what they become, that weights stay, and that this is what is measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import make_detection_experiment, make_experiment, segkd, train, weights
+from safetensors.torch import load_file
+from torch import nn
+
+from segkd.training.measure import evaluate
+from segkd.training.recalibrate import recalibrate
+from segkd.training.run import Run
+from segkd.training.tasks import task_of
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = make_experiment(tmp_path_factory.mktemp("recalibrated"))
+    train(folder / "tiny.yaml", "trainer.precision=bf16-mixed", "trainer.recalibrate=3")
+    return Run(folder / "runs/tiny")
+
+
+def test_weights_stay_and_statistics_are_others(run: Run):
+    saved, prefix = load_file(run.student / "model.safetensors"), "distiller.student."
+    best = {key.removeprefix(prefix): value for key, value in weights(run.best).items() if key.startswith(prefix)}
+    for key, value in saved.items():
+        is_statistic = key.rpartition(".")[2] in STATISTICS
+        assert is_statistic or torch.equal(value, best[key]), key
+    means = [key for key in saved if key.endswith("running_mean")]
+    assert means
+    assert all(not torch.equal(saved[key], best[key]) for key in means)
+    assert all(int(saved[key]) == 3 for key in saved if key.endswith("num_batches_tracked"))
+
+
+def test_what_the_run_says_is_what_eval_measures(run: Run):
+    said = json.loads((run.directory / "result.json").read_text())["student"]
+    assert {key: said[key] for key in ("miou", "iou")} == {
+        key: evaluate(str(run.directory), [])["student"][key] for key in ("miou", "iou")
+    }
+    assert "step" in said
+    assert "the student is measured in float32" not in (outcome := segkd("eval", run.directory)).out + outcome.err
+
+
+def test_means_are_those_of_the_batches_in_float32(run: Run):
+    task = task_of(run.config())
+    network = task.load_student(run.student)
+    first = next(part for part in network.modules() if isinstance(part, nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    hook = first.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    recalibrate(task, network, task.train_set(), 2)
+    hook.remove()
+    assert [x.dtype for x in seen] == [torch.float32] * 2
+    expected = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    torch.testing.assert_close(first.running_mean, expected)
+    assert first.momentum is not None
+    assert not any(part.training for part in network.modules())
+
+
+def test_a_detector(tmp_path: Path):
+    folder = make_detection_experiment(tmp_path)
+    train(folder / "tiny.yaml", "trainer.recalibrate=1")
+    run = Run(folder / "runs/tiny")
+    said = json.loads((run.directory / "result.json").read_text())["student"]
+    assert said["ap"] == evaluate(str(run.directory), [])["student"]["ap"]
