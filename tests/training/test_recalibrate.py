@@ -66,3 +66,14 @@ def test_a_detector(tmp_path: Path):
     run = Run(folder / "runs/tiny")
     said = json.loads((run.directory / "result.json").read_text())["student"]
     assert said["ap"] == evaluate(str(run.directory), [])["student"]["ap"]
+
+
+@pytest.mark.slow
+def test_after_training_in_two_processes(tmp_path: Path):
+    folder = make_experiment(tmp_path)
+    ddp = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    outcome = segkd("train", folder / "tiny.yaml", *ddp, "trainer.recalibrate=2")
+    assert outcome.status == 0, outcome.err
+    said = json.loads((folder / "runs/tiny/result.json").read_text())
+    assert said["environment"]["processes"] == 2
+    assert said["student"]["miou"] == evaluate(str(folder / "runs/tiny"), [])["student"]["miou"]
