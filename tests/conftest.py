@@ -35,6 +35,15 @@ def _signals_do_something() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _no_group_of_processes_is_left() -> Iterator[None]:
+    """A training in several processes is started in one of its own: its group would break every test that follows."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        pytest.fail("this process is left in a group with others: start the command with experiments.start")
+
+
+@pytest.fixture(autouse=True)
 def _own_modules_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave neither the modules that a test's config named nor the folders that they were found in."""
     monkeypatch.setattr(sys, "path", [*sys.path])
