@@ -147,6 +147,7 @@ class Distiller(nn.Module):
         teacher: Mapping[str, Any] | None = None,
         views: list[View] | Tensor | None = None,
         teacher_images: Any = None,
+        crops: Tensor | None = None,
     ) -> DistillOutput:
         """Run one step.
 
@@ -161,6 +162,7 @@ class Distiller(nn.Module):
                 and one that is left out runs. Logits must be in the student's classes.
             views: each image's view, (epoch, index), as a list or int (B, 2), for a stored teacher or a loss that asks.
             teacher_images: what the teachers get instead of ``images``, in the form that they take.
+            crops: float (B, 4), where in its whole image each view lies, see `segkd.step.Step`.
 
         Raises:
             SegkdError: progress is missing or not a number, or a shape does not fit.
@@ -177,7 +179,7 @@ class Distiller(nn.Module):
         if target is not None and self.adapter.kept is not None:
             target = self.adapter.kept.complete(target, views)
         for_student, for_teacher, target = self.adapter.inputs(images, target)
-        step = Step(images, target, labelled, views, done)
+        step = Step(images, target, labelled, views, done, crops)
         of_teacher = replace(step, images=for_teacher if teacher_images is None else teacher_images)
         # Teachers first: their temporary activations are freed before the student's, which are kept for backward.
         taught = {

@@ -25,6 +25,8 @@ class Step:
         labelled: (B,) bool, which images have labels; None: all have, if there is a target.
         views: the key of each image's view, where the loader knows it; as a list, or int (B, 2).
         progress: training progress, in [0, 1].
+        crops: float (B, 4), where in its whole image each view lies, for a teacher that has seen whole images: left,
+            top, right and bottom, as shares of the image's width and height; left above right if it is mirrored.
     """
 
     images: Any
@@ -32,6 +34,7 @@ class Step:
     labelled: Tensor | None = None
     views: "list[View] | Tensor | None" = None
     progress: float = 0.0
+    crops: Tensor | None = None
 
 
 def check_labelled(labelled: Any, images: Any, target: Any) -> None:

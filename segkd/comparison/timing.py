@@ -112,19 +112,20 @@ def charges_of(config: Config, seeds: int, console: Console) -> dict[str, Any]:
         `segkd.store.store.Store.seconds_for`.
     """
     filled, fitting = prepare(config, console)
-    # With a view seed all seeds see the same views, unless each fits a head of its own to its teacher.
-    is_one = config.data.view_seed is not None and not fitting
-    others = [config.model_copy(update={"seed": seed}) for seed in range(1, seeds)] if filled and is_one else []
-    views_of_others = [views_of(task, task.train_set()) for task in map(task_of, others)]
+    # With a view seed all seeds see the same views, of whole images always, unless each fits a head to its own teacher.
+    are_shared = [not fitting and (config.data.view_seed is not None or each.teacher.whole) for each in filled]
+    others = [config.model_copy(update={"seed": seed}) for seed in range(1, seeds)] if any(are_shared) else []
+    views_of_all = [views_of(task, task.train_set()) for task in map(task_of, others)]
     stores, counts = [], [0]
-    for each in filled:
+    for each, is_one in zip(filled, are_shared, strict=True):
+        views_of_others = views_of_all if is_one else []
         reads = each.reads()
         made = [each.store.seconds_for([view], places) for view, places in reads.items()]
         spent = {}
         for place in dict.fromkeys(place for places in reads.values() for place in places):
             own = {view for view, places in reads.items() if place in places}
             stages = [stage for stage, places in each.places.items() if place in places]
-            seen = own.union(*(views[stage] for views in views_of_others for stage in stages))
+            seen = own.union(*(map(each.teacher.key, views[stage]) for views in views_of_others for stage in stages))
             # What other seeds see beside these is taken to be as long in the making.
             spent[place] = len(seen) / len(own) * sum(of_view.get(place, 0.0) for _, of_view in made)
         alone, runs = sum(seconds for seconds, _ in made), seeds if is_one else 1

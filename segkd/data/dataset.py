@@ -1,5 +1,6 @@
 """The data set of all tasks: an image with its label by index, read and augmented; and the batches of them."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
         unlabelled: images without labels, whose indices go on behind the last one of the split. Those that are among
             the labelled ones, or held out, are left out.
         views: of each image so many come again and again, epoch by epoch; None: another one in each epoch.
+        crops: whether items say where in the image the view lies, see `segkd.data.transforms.Crop`.
         own_jitter: whether the student alone sees jitter of colours and blur, which then is another one in each epoch;
             a teacher sees the image before them.
     """
@@ -59,8 +61,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
         unlabelled: Sequence[Path] = (),
         views: int | None = None,
         own_jitter: bool = False,
+        crops: bool = False,
     ) -> None:
-        self.spec, self.transform, self.seed, self.views = spec, transform, seed, views
+        self.spec, self.seed, self.views = spec, seed, views
+        self.transform = transform.with_crops() if crops else transform
         self.own_jitter = own_jitter and bool(transform.jitter)
         self.samples = spec.samples(split, root, masks)
         self.indices = spread(self.samples.chosen, limit)
@@ -100,6 +104,12 @@ class SeededDataset(Dataset[dict[str, Any]]):
         epoch, index = key
         return (epoch if self.views is None else epoch % self.views), index
 
+    def whole(self, transform: "Transform") -> "SeededDataset":
+        """Return the same images, each seen in one way alone: as a transform without random steps has it."""
+        found = copy.copy(self)
+        found.transform, found.seed, found.views, found.own_jitter = transform, 0, 1, False
+        return found
+
     def files(self) -> list[Path]:
         """Return the files that images are read from, in the order of their indices: those that teachers see too."""
         samples = self.samples
@@ -118,10 +128,11 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
         Returns:
             ``image`` uint8 (3, H, W); where a teacher sees something else ``image_teacher``, float32 (C, H, W) in
-            [0, 1], or uint8 (3, H, W), the image without jitter. Of a mask: ``mask`` (H, W), int64 where it holds whole
-            numbers. Of objects: ``boxes`` float32 (N, 4) xyxy in pixels of the image, ``labels`` int64 (N,) in 1 to K,
-            ``masks`` uint8 (N, H, W) if asked for, ``size`` (height, width) of the image as read; for evaluation also
-            ``area`` float32 (N,), pixels of each object in ``image``, and ``crowd`` and ``difficult``, bool (N,).
+            [0, 1], or uint8 (3, H, W), the image without jitter; with ``crops`` its ``crop``. Of a mask: ``mask``
+            (H, W), int64 where it holds whole numbers. Of objects: ``boxes`` float32 (N, 4) xyxy in pixels of the
+            image, ``labels`` int64 (N,) in 1 to K, ``masks`` uint8 (N, H, W) if asked for, ``size`` (height, width) of
+            the image as read; for evaluation also ``area`` float32 (N,), pixels of each object in ``image``, and
+            ``crowd`` and ``difficult``, bool (N,).
         """
         second = None
         if index < len(self):
@@ -132,10 +143,12 @@ class SeededDataset(Dataset[dict[str, Any]]):
             label = self.samples.nothing((image.shape[0], image.shape[1]))
         if isinstance(label, Objects) and self.transform.training:
             label = label.select(~(label.crowd | label.difficult))
-        out, seen = self.transform.apart(image, label, seed, second, jitter_seed)
+        out, seen, crop = self.transform.apart(image, label, seed, second, jitter_seed)
         item: dict[str, Any] = {"image": _tensor(out.image.transpose(2, 0, 1))}
         if second is not None or jitter_seed is not None:
             item["image_teacher"] = _tensor(seen.transpose(2, 0, 1))
+        if crop is not None:
+            item["crop"] = crop
         if not isinstance(out.label, Objects):
             return {**item, "mask": _tensor(out.label)}
         objects, before, after = out.label, image.shape[:2], out.image.shape[:2]
@@ -153,14 +166,14 @@ class SeededDataset(Dataset[dict[str, Any]]):
         """Make a batch of items: what has one size is stacked; images with objects are lists.
 
         Returns:
-            ``index`` and ``epoch``, int64 (B,); ``labelled``, bool (B,), where some images have no label. Of masks:
-            ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects: ``images``, a list of tensors whose sizes may
-            differ, and ``targets``, a list of dicts of the rest.
+            ``index`` and ``epoch``, int64 (B,); ``labelled``, bool (B,), where some images have no label; with
+            ``crops`` ``crop``, float32 (B, 4). Of masks: ``image`` (B, 3, H, W) and ``mask`` (B, H, W). Of objects:
+            ``images``, a list of tensors whose sizes may differ, and ``targets``, a list of dicts of the rest.
         """
-        known = [key for key in ("index", "epoch", "labelled") if key in items[0]]
+        known = [key for key in ("index", "epoch", "labelled", "crop") if key in items[0]]
         keys: dict[str, Any] = {key: torch.tensor([item[key] for item in items]) for key in known}
         if "boxes" in items[0]:
-            rest = [key for key in items[0] if key not in ("image", "epoch", "labelled")]
+            rest = [key for key in items[0] if key not in ("image", "epoch", "labelled", "crop")]
             targets = [{key: item[key] for key in rest} for item in items]
             return {"images": [item["image"] for item in items], "targets": targets, **keys}
         stacked = [key for key in ("image", "mask", "image_teacher") if key in items[0]]

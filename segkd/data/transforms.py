@@ -45,16 +45,27 @@ class Transformed(NamedTuple):
     label: Any
 
 
+Crop = tuple[float, float, float, float]
+"""Left, top, right and bottom of what came out, in the image that went in, as shares of its width and height.
+
+Mirrored, left is above right; below 0 and above 1 is padding.
+"""
+
+
 class Transform:
     """An albumentations pipeline as a function of image, label and seed.
 
     In ``training`` masks go through it too, and boxes smaller than `MIN_SIDE` or less visible than `MIN_VISIBILITY` are
     dropped. In evaluation masks stay as they are, and so does every box. ``jitter`` are steps that come last and change
-    the image's colours alone.
+    the image's colours alone. With ``crops`` it says where in the image what comes out lies.
     """
 
     def __init__(
-        self, steps: Sequence[A.BasicTransform], training: bool, jitter: Sequence[A.ImageOnlyTransform] = ()
+        self,
+        steps: Sequence[A.BasicTransform],
+        training: bool,
+        jitter: Sequence[A.ImageOnlyTransform] = (),
+        crops: bool = False,
     ) -> None:
         self.training, self.jitter = training, list(jitter)
         smallest = {"min_visibility": MIN_VISIBILITY, "min_width": MIN_SIDE, "min_height": MIN_SIDE} if training else {}
@@ -62,6 +73,14 @@ class Transform:
         boxes = A.BboxParams("pascal_voc", ["kept"], clip=True, filter_invalid_bboxes=True, **smallest)
         # NoOp: without a step that takes boxes, Compose warns that there is none.
         self.pipeline = A.Compose(list(steps) or [A.NoOp()], bbox_params=boxes, additional_targets={"second": "image"})
+        self.crops = crops
+        if crops:  # the image's corners, of which most lie outside what comes out
+            corners = A.KeypointParams("xy", remove_invisible=False)
+            self.pipeline = A.Compose(self.pipeline.transforms, boxes, corners, {"second": "image"})
+
+    def with_crops(self) -> "Transform":
+        """Return the same transform with ``crops``."""
+        return Transform(self.pipeline.transforms, self.training, self.jitter, crops=True)
 
     def __call__(self, image: np.ndarray, label: Any = None, seed: int = 0) -> Transformed:
         """Transform one image, uint8 (H, W, 3), and its label; every random draw of this call derives from ``seed``.
@@ -77,29 +96,33 @@ class Transform:
         seed: int = 0,
         second: np.ndarray | None = None,
         jitter_seed: int | None = None,
-    ) -> tuple[Transformed, np.ndarray]:
-        """Transform an image with its label as `__call__` does, and return beside them what has no jitter.
+    ) -> tuple[Transformed, np.ndarray, Crop | None]:
+        """Transform an image with its label as `__call__` does; return beside them what has no jitter, and the crop.
 
-        That is the image before its jitter, uint8; or ``second``, float32 (H, W, C) in [0, 1], cropped, flipped and
-        scaled as the image is, whose padding is 0, of RGB the mean colour. With a ``jitter_seed`` the jitter is drawn
-        of that.
+        What has no jitter is the image before its jitter, uint8; or ``second``, float32 (H, W, C) in [0, 1], cropped,
+        flipped and scaled as the image is, whose padding is 0, of RGB the mean colour. With a ``jitter_seed`` the
+        jitter is drawn of that.
         """
         draws = _generators(seed)
         # One generator for the whole pipeline: Compose.set_random_seed gives every transform its own generator with
         # the same seed, so that the draw that makes the scale small would also put the crop at the top.
         self.pipeline.set_random_state(*draws)
         data = {"image": image} if second is None else {"image": image, "second": second}
+        if self.crops:
+            data["keypoints"] = np.array([(0, 0), image.shape[1::-1]], dtype=np.float64)
         if isinstance(label, Objects):
             out, label = self._with_objects(data, label)
         else:
             masks = {"mask": label} if self.training and label is not None else {}
             out = self.pipeline(**data, **masks, **_NO_BOXES)
             label = out.get("mask", label)
+        crop = _crop(out["keypoints"], out["image"].shape) if self.crops else None
         jittered, own = out["image"], draws if jitter_seed is None else _generators(jitter_seed)
         for step in self.jitter:
             step.set_random_state(*own)
             jittered = step(image=jittered)["image"]
-        return Transformed(jittered, label), out["image"] if second is None else _in_unit(out["second"])
+        seen = out["image"] if second is None else _in_unit(out["second"])
+        return Transformed(jittered, label), seen, crop
 
     def _with_objects(self, data: dict[str, Any], objects: Objects) -> tuple[dict[str, Any], Objects]:
         count, masks = len(objects.boxes), objects.masks
@@ -117,6 +140,17 @@ class Transform:
 
 def _generators(seed: int) -> tuple[np.random.Generator, random.Random]:
     return np.random.default_rng(seed), random.Random(seed)
+
+
+def _crop(corners: Any, size: Sequence[int]) -> Crop:
+    """Return the crop of an output of this size, (height, width, ...), from where the image's corners have gone."""
+    (left, top), (right, bottom) = np.asarray(corners, dtype=np.float64)
+    # Albumentations scales by the factor that was drawn, though the image has whole pixels; and it mirrors a corner as
+    # if it were a pixel, so that x goes to width - 1 - x.
+    width, height = int(abs(right - left) + 1e-3), int(bottom - top + 1e-3)
+    if right < left:
+        left, width = left + 1, -width
+    return -left / width, -top / height, (size[1] - left) / width, (size[0] - top) / height
 
 
 def _in_unit(moved: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ from segkd.detection.feature_maps import fpn_maps
 from segkd.detection.output import DetectorOutput
 from segkd.detection.targets import Targets
 from segkd.step import Step, View
+from segkd.stored import Stored
 from segkd.taps import inner
-from segkd.teachers import Shapes, Stored
+from segkd.teachers import Shapes
 
 MAPS = "fpn"
 """The place at which FPN maps are read, and under which they are kept."""
@@ -82,9 +83,9 @@ class StoredDetector(Stored):
                 found["head"] = self.adapter.headed(self.module, step.images.images, found[MAPS])
         return found
 
-    def kept(self, views: "list[View] | Tensor | None", reads: Collection[str]) -> dict[str, Any] | None:
-        """Return the kept maps of these views, laid out as the detector gives them; None where it has to run."""
-        found = super().kept(views, reads) if self.places(reads) == [MAPS] else None
+    def kept(self, step: Step, reads: Collection[str]) -> dict[str, Any] | None:
+        """Return the kept maps of a step's views, laid out as the detector gives them; None where it has to run."""
+        found = super().kept(step, reads) if self.places(reads) == [MAPS] else None
         if found is None:
             return None
         weights = [weight for weight in self.module.parameters() if weight.dim() == 4]

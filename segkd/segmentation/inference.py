@@ -91,14 +91,22 @@ def _whole(model: nn.Module, images: Tensor, mirror: bool = False) -> Tensor:
     if mirror:
         return _whole(model, images.flip(-1)).flip(-1)
     height, width = images.shape[-2:]
-    multiple = size_multiple(model)
-    down, right = -height % multiple, -width % multiple
-    if not down and not right:
+    larger = padded(images, size_multiple(model))
+    if larger is images:
         return read_logits(model(images))
-    # Repeating the border looks more like an image than a black bar does, and the logits there are cut off.
+    return resize(read_logits(model(larger)), (larger.shape[-2], larger.shape[-1]))[..., :height, :width]
+
+
+def padded(images: Tensor, multiple: int) -> Tensor:
+    """Return images (B, C, H, W) with height and width that are multiples, padded at the bottom and at the right.
+
+    Repeating the border looks more like an image than a black bar does.
+    """
+    down, right = (-size % multiple for size in images.shape[-2:])
+    if not down and not right:
+        return images
     floating = images if images.is_floating_point() else images.float()
-    padded = F.pad(floating, (0, right, 0, down), mode="replicate").to(images.dtype)
-    return resize(read_logits(model(padded)), (height + down, width + right))[..., :height, :width]
+    return F.pad(floating, (0, right, 0, down), mode="replicate").to(images.dtype)
 
 
 def _bands(

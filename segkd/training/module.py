@@ -113,6 +113,7 @@ class DistillModule(pl.LightningModule):
             labelled=batch.get("labelled"),
             views=torch.stack([batch["epoch"], batch["index"]], 1) if "epoch" in batch else None,
             teacher_images=batch.get("image_teacher"),
+            crops=batch.get("crop"),
         )
         self._watch(out)
         if self.trainer.world_size > 1:  # DDP waits for the gradient of each parameter, also of other stages'

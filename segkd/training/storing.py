@@ -20,6 +20,7 @@ from segkd import signals
 from segkd.common.progress import say, shown
 from segkd.data.dataset import SeededDataset
 from segkd.data.loading import given_loader
+from segkd.data.transforms import train_transform
 from segkd.distiller import Distiller
 from segkd.errors import SegkdError
 from segkd.losses._common import UNKNOWN
@@ -30,7 +31,7 @@ from segkd.store import key as keys
 from segkd.store.entry import tolerance
 from segkd.store.filling import Filling, of_image
 from segkd.store.store import Store
-from segkd.teachers import Stored
+from segkd.stored import Stored
 from segkd.training.stages import ends_of
 from segkd.training.task import Task
 from segkd.training.teacher_schema import StoreBlock
@@ -49,13 +50,14 @@ class Filled:
     store: Store
     views: list[list[View]]
     places: dict[int, list[str]]
+    teacher: Stored
 
     def reads(self) -> dict[View, list[str]]:
         """Return the places that are read of each view, in whichever stage."""
         found: dict[View, dict[str, None]] = {}
         for stage, places in self.places.items():
             for view in self.views[stage]:
-                found.setdefault(view, {}).update(dict.fromkeys(places))
+                found.setdefault(self.teacher.key(view), {}).update(dict.fromkeys(places))
         return {view: list(places) for view, places in found.items()}
 
 
@@ -156,16 +158,19 @@ class Stores(pl.Callback):
         files = keys.of_files(dataset.files(), dataset.spec.resolve_root(config.data.root))
         for name, of_stages in self.wanted.items():
             block: Any = config.named_teachers()[name]
-            about = self._about(next(iter(of_stages.values()))[0], name, dataset, files, device)
+            teacher = next(iter(of_stages.values()))[0]
+            given = dataset.whole(train_transform(resize=config.data.resize, flip=0.0)) if teacher.whole else dataset
+            about = self._about(teacher, name, given, files, device)
             root = self.root or store_root(block.store)
             store = Store(root / keys.key(about), block.store.dtype, block.store.compress)
             self.held += store.hold()
             for stage, (teacher, reads) in of_stages.items():
+                wanted = list(dict.fromkeys(map(teacher.key, views[stage])))
                 with torch.no_grad(), context():
-                    self._fill(store, teacher, reads, views[stage], dataset, about, device, alone=world == 1)
+                    self._fill(store, teacher, reads, wanted, given, about, device, alone=world == 1)
                 teacher.entries = store
             places = {stage: teacher.places(reads) for stage, (teacher, reads) in of_stages.items()}
-            filled.append(Filled(store, views, places))
+            filled.append(Filled(store, views, places, teacher))
         self.cost["seconds"] = round(time.monotonic() - begin, 3)
         return filled
 
@@ -205,6 +210,8 @@ class Stores(pl.Callback):
         config = self.task.config
         untold: list[Filling] = []
         places, size, workers = teacher.places(reads), config.data.batch_size, config.data.workers
+        if teacher.whole and config.data.resize is None:  # images may differ in size
+            size = 1
 
         def run(batch: Any) -> tuple[list[View], dict[str, Any]]:
             if "epoch" not in batch:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from segkd.distiller import Distiller
     from segkd.models.family import ModelBlock
     from segkd.network import Network
-    from segkd.teachers import Stored
+    from segkd.stored import Stored
     from segkd.training.module import DistillModule
     from segkd.training.run import Run
     from segkd.training.teacher_schema import StoreBlock
@@ -80,6 +80,7 @@ class Task(ABC):
         if augmented:
             options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views}
             options["own_jitter"] = getattr(data, "jitter_seen_by", "all") == "student"
+            options["crops"] = any(block.store and block.store.whole for block in self.config.named_teachers().values())
         seed = self.config.seed if data.view_seed is None else data.view_seed
         return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
 
@@ -161,10 +162,11 @@ class Task(ABC):
 
     def stored(self, network: "Network", block: "StoreBlock") -> "Stored":
         """Return a network as a stored teacher, as its block says: what depends on an image's view alone is kept."""
-        from segkd.teachers import Stored
+        from segkd.stored import Stored
 
-        if block.head:
-            raise SegkdError(f"{self.config.name}: teacher.store.head is of one-stage detectors: leave it out")
+        for key in ("head", "whole"):
+            if getattr(block, key):
+                raise SegkdError(f"{self.config.name}: teacher.store.{key} is not of {self.name}: leave it out")
         return Stored(network)
 
     def task_loss(self) -> Any:

@@ -21,6 +21,11 @@ class StoreBlock(Block):
         False,
         description="of a one-stage detector whose head is read too: its FPN maps are kept, and the head runs on them",
     )
+    whole: bool = Field(
+        False,
+        description="segmentation: each image is seen once, as a whole, and each view reads its part of that: as many "
+        "views as one likes for the price of one, near what the teacher says of them",
+    )
 
 
 StoreKey = Annotated[

@@ -59,12 +59,12 @@ def test_it_is_cropped_flipped_and_scaled_as_the_image_and_nothing_else_is_done_
     shown = (RAMP >> 8).astype(np.uint8)[..., None].repeat(3, axis=2)
     second, label = RAMP[..., None].astype(np.float32) / 65535, np.zeros((64, 96), np.uint8)
     for seed in range(20):
-        (image, mask), moved = plain.apart(shown, label, seed, second)
+        (image, mask), moved, _ = plain.apart(shown, label, seed, second)
         assert moved.shape == (40, 50, 1)
         inside = mask != 255
         assert np.abs(image[..., 0][inside] - moved[..., 0][inside] * 65535 / 256).max() < 2
         assert (moved[..., 0][~inside] == 0).all()
-        (other, _), same = jittered.apart(shown, label, seed, second)
+        (other, _), same, _ = jittered.apart(shown, label, seed, second)
         np.testing.assert_array_equal(moved, same)
         np.testing.assert_array_equal(other, jittered(shown, label, seed).image)
         assert not np.array_equal(image, other)
@@ -81,7 +81,7 @@ def test_it_has_no_jitter_also_where_the_images_is_the_students_own(spec):
 
 def test_padding_of_colours_is_their_mean():
     image, label = np.full((20, 20, 3), 200, np.uint8), np.zeros((20, 20), np.uint8)
-    (padded, mask), moved = train_transform((30, 30), flip=0.0).apart(
+    (padded, mask), moved, _ = train_transform((30, 30), flip=0.0).apart(
         image, label, second=image.astype(np.float32) / 255
     )
     np.testing.assert_allclose(moved * 255, padded, atol=1e-3)

@@ -107,6 +107,8 @@ class DetectionTask(Task):
         """Return a teacher whose FPN maps are kept where images are cropped to one size, and resized to one."""
         from segkd.detection.stored import StoredDetector
 
+        if block.whole:
+            raise SegkdError(f"{self.config.name}: teacher.store.whole is not of {self.name}: leave it out")
         return StoredDetector(network, cropped=self.config.data.crop is not None, head=block.head)
 
     def metrics(self, **options: Any) -> "DetectionMetrics":

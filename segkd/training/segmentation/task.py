@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from segkd.data.masks import MaskSpec
     from segkd.network import Network
     from segkd.segmentation.metrics import SegmentationMetrics
+    from segkd.stored import Stored
     from segkd.training.module import DistillModule
     from segkd.training.run import Run
+    from segkd.training.teacher_schema import StoreBlock
 
 
 class SegmentationTask(Task):
@@ -77,6 +79,14 @@ class SegmentationTask(Task):
 
         has_auxiliary = getattr(self.config.student, "auxiliary", False)
         return Adapter(auxiliary_weight=self.config.student.auxiliary_weight if has_auxiliary else 0.0)
+
+    def stored(self, network: "Network", block: "StoreBlock") -> "Stored":
+        """Return a teacher that is kept by views, or, as its block says, by whole images."""
+        if not block.whole or block.head:
+            return super().stored(network, block)
+        from segkd.segmentation.whole import Whole
+
+        return Whole(network)
 
     @functools.cached_property
     def class_weights(self) -> list[float]:
