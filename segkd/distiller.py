@@ -154,8 +154,7 @@ class Distiller(nn.Module):
         Args:
             images: what the student takes: (B, 3, H, W), raw for a `Network`, else normalised for it.
             target: (B, H, W) labels; None: no image is labelled, and the task loss is 0.
-            progress: training progress ``step / total_steps``, in [0, 1] (clamped). Required with a schedule or pixel
-                weighting.
+            progress: training progress ``step / total_steps``, in [0, 1] (clamped); a schedule or weighting needs it.
             labelled: (B,) bool, which images have labels; None: all. Task loss and pixel weighting use these alone, the
                 terms use all images, with the others' labels ignored if the task loss has an ``ignore_index``.
             teacher: the teacher's outputs by place, used instead of running it; with several teachers these by name,

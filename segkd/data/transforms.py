@@ -144,7 +144,7 @@ def _generators(seed: int) -> tuple[np.random.Generator, random.Random]:
 
 def _crop(corners: Any, size: Sequence[int]) -> Crop:
     """Return the crop of an output of this size, (height, width, ...), from where the image's corners have gone."""
-    (left, top), (right, bottom) = np.asarray(corners, dtype=np.float64)
+    (left, top), (right, bottom) = np.asarray(corners, dtype=np.float64).tolist()
     # Albumentations scales by the factor that was drawn, though the image has whole pixels; and it mirrors a corner as
     # if it were a pixel, so that x goes to width - 1 - x.
     width, height = int(abs(right - left) + 1e-3), int(bottom - top + 1e-3)

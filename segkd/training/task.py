@@ -78,8 +78,8 @@ class Task(ABC):
 
         data = self.config.data
         if augmented:
-            options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views}
-            options["own_jitter"] = getattr(data, "jitter_seen_by", "all") == "student"
+            own_jitter = getattr(data, "jitter_seen_by", "all") == "student"
+            options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views, "own_jitter": own_jitter}
             options["crops"] = any(block.store and block.store.whole for block in self.config.named_teachers().values())
         seed = self.config.seed if data.view_seed is None else data.view_seed
         return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
@@ -164,9 +164,8 @@ class Task(ABC):
         """Return a network as a stored teacher, as its block says: what depends on an image's view alone is kept."""
         from segkd.stored import Stored
 
-        for key in ("head", "whole"):
-            if getattr(block, key):
-                raise SegkdError(f"{self.config.name}: teacher.store.{key} is not of {self.name}: leave it out")
+        if key := "head" if block.head else "whole" if block.whole else "":
+            raise SegkdError(f"{self.config.name}: teacher.store.{key} is not of {self.name}: leave it out")
         return Stored(network)
 
     def task_loss(self) -> Any:
