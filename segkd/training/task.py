@@ -76,11 +76,11 @@ class Task(ABC):
         """Return a split of the data, as training sees it or as it is measured."""
         from segkd.data.dataset import SeededDataset
 
-        data = self.config.data
+        data, teachers = self.config.data, self.config.named_teachers().values()
         if augmented:
-            own_jitter = getattr(data, "jitter_seen_by", "all") == "student"
-            options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views, "own_jitter": own_jitter}
-            options["crops"] = any(block.store and block.store.whole for block in self.config.named_teachers().values())
+            options |= {"limit": data.limit, "unlabelled": self.unlabelled(), "views": data.views}
+            options["own_jitter"] = getattr(data, "jitter_seen_by", "all") == "student"
+            options["crops"] = any(block.store and block.store.whole for block in teachers)
         seed = self.config.seed if data.view_seed is None else data.view_seed
         return SeededDataset(self.spec, split, self.transform(augmented), data.root, seed, **options)
 
@@ -255,8 +255,7 @@ class Task(ABC):
         """Return a model of a family, see `segkd.models.family.Family.build`."""
         from segkd.models.build import build_network
 
-        changes = {key: value for key, value in self.sizes().items() if getattr(block, key, 0) is None}
-        block = block.model_copy(update=changes)
+        block = block.model_copy(update={k: v for k, v in self.sizes().items() if getattr(block, k, 0) is None})
         return build_network(block.family or self.family, block, classes, weights, task=self.config.task)
 
     def distiller(self, student: "Network", teachers: "Mapping[str, Network] | None" = None) -> "Distiller":
