@@ -161,7 +161,7 @@ def group(records: Iterable[Record]) -> list[Method]:
 
 def _common_name(names: Sequence[str]) -> str:
     """Return what the names of one config's runs have in common: ``kd`` of ``kd_seed0`` and ``kd_seed1``."""
-    bare = {re.sub(r"(?<=\w)[-_.]?(seed|s)?[-_]?\d+$", "", name) for name in names}
+    bare = {re.sub(r"(?<=.)[-_.]?(seed|s)?[-_]?\d+$", "", name) for name in names}
     return bare.pop() if len(bare) == 1 and len(names) > 1 else re.sub(r"[-_.]?seed[-_]?\d+$", "", names[0])
 
 

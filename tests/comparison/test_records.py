@@ -133,6 +133,7 @@ class TestGrouping:
         assert [m.name for m in group([named(tiny, "plain0", 0), named(tiny, "plain1", 1)])] == ["plain"]
         assert [m.name for m in group([named(tiny, "kd-s10", 0), named(tiny, "kd-s11", 1)])] == ["kd"]
         assert [m.name for m in group([named(tiny, "kd10", 0)])] == ["kd10"]
+        assert [m.name for m in group([named(tiny, "kd-_seed0", 0), named(tiny, "kd-_seed1", 1)])] == ["kd-"]
         assert [m.name for m in group([named(tiny, "first", 0), named(tiny, "second", 1)])] == ["first"]
 
     def test_two_methods_of_one_name(self, records: list[Record]):
