@@ -108,6 +108,8 @@ def compare(
                 titles = [f"run {n} of {total}, {job.config.name}" for n, job in enumerate(more, len(jobs) + 1)]
                 failed += train_jobs(place, more, console, there, titles)
                 jobs += more
+            else:
+                say(console, f"nothing is trained for the same time: a run of {own} failed")
         with place.lock("report"):
             # Looked for under the lock: so the report written last is on all that is finished.
             finished = [job for job in jobs if job.run.finished]
