@@ -97,7 +97,10 @@ def _list(root: Path) -> None:
     if not found:
         say(console, f"there are no stores in {root}")
         return
-    table = Table("store", "teacher", "data set", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("store", no_wrap=True, min_width=max(len(each.store.folder.name) for each in found))
+    for heading in ("teacher", "data set"):
+        table.add_column(heading, overflow="fold")
     for heading in ("files", "size", "used"):
         table.add_column(heading, justify="right")
     for each in found:
@@ -116,9 +119,13 @@ def _prune(root: Path, named: list[str], unused: int | None) -> None:
             raise SegkdError(f"there is no store {name!r} in {root}: {nearest(name, found)}")
     if not named and unused is None:
         raise SegkdError("segkd store --prune takes names of stores (see: segkd store --list), or --unused DAYS")
+    asked = set(named)
     if unused is not None:
-        named = [*named, *(name for name, each in found.items() if each.used >= unused * 86400 and name not in named)]
-    for name in named:
+        named = [*named, *(name for name, each in found.items() if each.used >= unused * 86400)]
+    for name in dict.fromkeys(named):
+        if name not in asked and (user := found[name].store.user()):
+            say(console, f"kept {found[name].store.folder}: in use, by {user}")
+            continue
         count, size = found[name].store.size()
         found[name].store.remove()
         say(console, f"removed {found[name].store.folder}: {count} files, {decimal(size)}")

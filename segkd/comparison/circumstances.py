@@ -66,8 +66,18 @@ def remarks_on(methods: Sequence[Method], baseline: Method, agreed: Mapping[str,
     if len(steps) > 1 and "minutes" not in agreed.get("budget", "steps"):
         minutes = ", ".join(f"{method.name} {method.minutes:.1f}" for method in methods)
         remarks.append(f"The runs do not have the same number of steps; minutes of training: {minutes}")
-    if baseline.distils:
+    timed, shared = agreed.get("same_time", {}), []
+    for method in methods:
+        taken = [timed.get(key, {}).get(method.name, 0.0) for key in ("filling", "shared")]
+        seeds = timed.get("seeds", {}).get(method.name)
+        if seeds not in (None, counts[method.name]) and taken[1] < taken[0]:
+            shared.append(f"{method.name} by {seeds}")
+    if shared:
+        remarks.append(f"Fillings were shared by another number of seeds than are here: {', '.join(shared)}.")
+    if all(method.distils for method in methods):
         remarks.append(f"No run is without distillation: differences are to {baseline.name}.")
+    elif baseline.distils:
+        remarks.append(f"Differences are to {baseline.name}, which is distilled itself.")
     for key in ("cpu", "gpu", "torch", "segkd", "processes", "threads"):
         values = {str(record.result["environment"].get(key)) for record in records_of(methods)}
         if len(values) > 1:

@@ -149,8 +149,8 @@ class Cluster:
     def asked(self, config: Config) -> dict[str, float]:
         """Return what a config's run asks for: ``GPU`` for each device that is one, ``CPU`` for each thread."""
         trainer = config.trainer
-        named = str(trainer.devices).strip("[]").split(",")
-        count = int(named[0]) if len(named) == 1 and named[0].isdigit() else len(list(filter(str.strip, named)))
+        text = str(trainer.devices)
+        count = int(text) if text.isdigit() else len(list(filter(str.strip, text.split(","))))
         on_gpus = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and self._has_gpus)
         return {"CPU": count * (trainer.threads or 1), **({"GPU": count} if on_gpus else {})}
 

@@ -82,7 +82,8 @@ def compare(
     teachers = teachers_of(methods)
     asking = [*methods, *(job.config for job in teachers)]
     named = [name.name if isinstance(name, Config) else name for name in names]
-    flags = [flag for flag, is_set in (("--same-time", same_time), ("--pooled", pooled)) if is_set]
+    flags = [] if baseline is None else ["--baseline", baseline]
+    flags += [flag for flag, is_set in (("--same-time", same_time), ("--pooled", pooled)) if is_set]
     command = shlex.join(["segkd", "compare", *named, "--seeds", f"{seeds}", "--budget", budget, *flags, *overrides])
     with (
         interruptible("the same command goes on where this stopped"),
@@ -107,6 +108,8 @@ def compare(
                 titles = [f"run {n} of {total}, {job.config.name}" for n, job in enumerate(more, len(jobs) + 1)]
                 failed += train_jobs(place, more, console, there, titles)
                 jobs += more
+            else:
+                say(console, f"nothing is trained for the same time: a run of {own} failed")
         with place.lock("report"):
             # Looked for under the lock: so the report written last is on all that is finished.
             finished = [job for job in jobs if job.run.finished]
@@ -161,6 +164,8 @@ def _report(
     # What was agreed on in a comparison holds of its own runs alone, wherever the report of them goes.
     homes = {record.run.directory.parent.resolve() for record in records}
     agreed = read_agreed(homes.pop() / MARKER) if len(homes) == 1 else {}
+    if "steps" not in agreed.get("same_time", {}):  # its timing is not done
+        agreed.pop("same_time", None)
     agreed["pooled"] = pooled or agreed.get("pooled", False)
     known = agreed.get("same_time", {}).get("baseline")
     if baseline is None and known in [method.name for method in methods]:

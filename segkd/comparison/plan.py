@@ -24,7 +24,7 @@ class Budget:
     amount: float | None = None
 
     def __str__(self) -> str:
-        return self.unit if self.amount is None else f"{self.amount:g} {self.unit}"
+        return self.unit if self.amount is None else f"{self.amount:.15g} {self.unit}"
 
 
 def parse_budget(text: str) -> Budget:
@@ -127,12 +127,19 @@ def matched_steps(methods: Sequence[Config], budget: Budget) -> dict[str, int] |
 
 def make_jobs(methods: Sequence[Config], seeds: int, steps: dict[str, int]) -> list[Job]:
     """Return the runs of a comparison, ``<method>_seed<k>``: all methods with the first seed, then with the next."""
-    jobs = []
+    jobs: list[Job] = []
     for seed in range(seeds):
-        for config in methods:
+        for index, config in enumerate(methods):
             changes = {"name": f"{config.name}_seed{seed}", "seed": seed}
-            jobs.append(Job(config.name, of_length(config, steps[config.name]).model_copy(update=changes)))
-            check_unchanged(jobs[-1])
+            job = Job(config.name, of_length(config, steps[config.name]).model_copy(update=changes))
+            for other in jobs[:index] if seed == 0 else ():
+                if is_same_method(job.config, other.config):
+                    raise SegkdError(
+                        f"{other.method} and {config.name} differ in nothing but their number of steps, and the budget "
+                        f"gives both {steps[config.name]}: name one of them"
+                    )
+            jobs.append(job)
+            check_unchanged(job)
     return jobs
 
 

@@ -86,10 +86,11 @@ def curve_plot(methods: Sequence[Method], baseline: Method, over: str) -> str:
             axes.plot(*mean.T, color=GREY, linewidth=1, zorder=1, label="others" if index == FEW else None)
             continue
         color, marker, line = style_of(index)
+        label = f" {method.name}" if method.name.startswith("_") else method.name  # else a legend leaves it out
         for course in courses:
             axes.plot(*zip(*course, strict=True), color=color, linewidth=0.8, alpha=0.3)
             end = max(end, course[-1][0])
-        axes.plot(*mean.T, color=color, linestyle=line, marker=marker, markersize=5, linewidth=1.8, label=method.name)
+        axes.plot(*mean.T, color=color, linestyle=line, marker=marker, markersize=5, linewidth=1.8, label=label)
     axes.set_xlabel("optimiser steps" if over == "steps" else "minutes of training, validation left out")
     axes.set_ylabel(", ".join(filter(None, (score.label, score.unit))))
     axes.set_xlim(0, 1.05 * end or None)

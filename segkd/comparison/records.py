@@ -125,9 +125,17 @@ def read_record(run: Run) -> Record:
     if missing:
         raise SegkdError(f"{run.result_file} has no {missing[0]!r}: it was not written by 'segkd train'")
     result.setdefault("task", config.task)  # which version 0.1 did not write
-    score = measures_of(result)[0].key
-    if not isinstance(result["student"].get(score, ""), int | float | None):
-        raise SegkdError(f"{run.result_file} has no metrics: expected {score!r} under 'student'")
+    if "processes" not in result["environment"]:
+        raise SegkdError(f"{run.result_file} has no 'processes' under 'environment'")
+    measures = measures_of(result)
+    score = measures[0].key
+    for part in ("student", "last"):
+        if not isinstance(result[part].get(score, ""), int | float | None):
+            raise SegkdError(f"{run.result_file} has no metrics: expected {score!r} under {part!r}")
+    of_classes = next((each.key for each in measures if each.of_classes), None)
+    values = result["classes"] if of_classes is None else result["student"].get(of_classes)
+    if not isinstance(values, list) or len(values) != len(result["classes"]):
+        raise SegkdError(f"{run.result_file} has not one {of_classes!r} for each class under 'student'")
     rows = run.rows("seconds", f"val/{score}")
     if not rows:
         raise SegkdError(f"{run.metrics} has no rows: the run was never validated")
@@ -161,7 +169,7 @@ def group(records: Iterable[Record]) -> list[Method]:
 
 def _common_name(names: Sequence[str]) -> str:
     """Return what the names of one config's runs have in common: ``kd`` of ``kd_seed0`` and ``kd_seed1``."""
-    bare = {re.sub(r"(?<=\w)[-_.]?(seed|s)?[-_]?\d+$", "", name) for name in names}
+    bare = {re.sub(r"(?<=.)[-_.]?(seed|s)?[-_]?\d+$", "", name) for name in names}
     return bare.pop() if len(bare) == 1 and len(names) > 1 else re.sub(r"[-_.]?seed[-_]?\d+$", "", names[0])
 
 

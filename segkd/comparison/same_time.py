@@ -46,8 +46,8 @@ def longer_baselines(
         place: the comparison's directory. Its ``comparison.json`` gets, under ``same_time``, ``baseline``, and by
             method: ``times``, how many of the baseline's steps one of its steps costs; ``seconds_per_step``;
             ``filling`` and ``shared``, seconds of filling stores in full and divided by those who read them;
-            ``fitting``, seconds of fitting auxiliary heads; ``steps``, the baseline's for the time in full and for the
-            time that shares fillings.
+            ``fitting``, seconds of fitting auxiliary heads; ``seeds``, how many shared them; ``steps``, the baseline's
+            for the time in full and for the time that shares fillings.
         methods: the configs that are compared.
         steps: how many each trains, by name.
         baseline: the name of the one that the others are compared to.
@@ -158,6 +158,7 @@ def _taken(jobs: Sequence[Job], seeds: int, place: Workplace, console: Console) 
         "filling": filling,
         "shared": {name: filling[name] * part[name] for name in names},
         "fitting": {name: charges[name]["fitting"] for name in names},
+        "seeds": dict.fromkeys(names, seeds),
     }
 
 

@@ -70,7 +70,7 @@ class StoredDetector(Stored):
             _, inputs, _ = self.adapter.inputs(images)
             return {MAPS: fpn_maps(inner(self.module), inputs.images)[1]}
         found = [fooling_image(self.module, *pair) for pair in zip(images, target, strict=True)]
-        labels = {key: tuple(of_image[key] for of_image in target) for key in ("boxes", "labels")}
+        labels = {key: tuple(_exact(of_image[key]) for of_image in target) for key in ("boxes", "labels")}
         return {ADVERSARIAL: {"image": tuple((x * 255).round().to(torch.uint8) for x in found), **labels}}
 
     def __call__(self, step: Step, reads: Collection[str]) -> dict[str, Any]:
@@ -102,7 +102,12 @@ class StoredDetector(Stored):
         for (epoch, index), of_image in zip(keys, target, strict=True):
             kept: Any = self.entries.read((epoch, index), [ADVERSARIAL])
             entry = kept and kept[ADVERSARIAL]
-            if entry and all(torch.equal(entry[key], of_image[key].cpu()) for key in ("boxes", "labels")):
+            if entry and all(torch.equal(entry[key], _exact(of_image[key].cpu())) for key in ("boxes", "labels")):
                 of_image = {**of_image, ADVERSARIAL: entry["image"].to(of_image["boxes"].device) / 255}
             found.append(of_image)
         return found
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Return float32 values as whole numbers of the same bits, which a store keeps whatever its type is."""
+    return x.view(torch.int32) if x.dtype == torch.float32 else x

@@ -52,7 +52,7 @@ def write_entry(
     for number, tensor in enumerate(tensors):
         x = tensor.detach().cpu().contiguous()
         layout["tensors"].append({"dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape)})
-        if x.dtype in _FLOATS and kept == "int8":
+        if x.dtype in _FLOATS and kept == "int8" and x.numel():
             x, held[f"{number}.scale"] = _quantise(x)
         elif x.dtype in _FLOATS and kept != "auto":
             wide, x = x, x.to(getattr(torch, kept))
@@ -161,6 +161,8 @@ def _compressed(x: Tensor) -> Tensor:
 
 
 def _decompressed(packed: Tensor, dtype: torch.dtype, shape: list[int]) -> Tensor:
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
     raw = _zstd().ZstdDecompressor().decompress(packed.numpy().tobytes())
     width = torch.empty((), dtype=dtype).element_size()
     planes = np.frombuffer(raw, dtype=np.uint8).reshape(width, -1)

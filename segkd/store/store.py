@@ -98,17 +98,23 @@ class Store:
             return [lock] if (lock := self.claim(name)) is not None else []
         return []
 
+    def user(self) -> str:
+        """Return which process uses it, empty where none does."""
+        for file in sorted((self.folder / LOCKS).glob(f"{USER}*.lock")):
+            name = file.name.removesuffix(".lock")
+            if self.claim(name) is None:
+                host, process, _ = name.removeprefix(USER).rsplit(".", 2)
+                return f"process {process} on {host}"
+        return ""
+
     def remove(self) -> None:
         """Remove it.
 
         Raises:
             SegkdError: a process uses it, or it cannot be removed.
         """
-        for file in sorted((self.folder / LOCKS).glob(f"{USER}*.lock")):
-            name = file.name.removesuffix(".lock")
-            if self.claim(name) is None:
-                host, process, _ = name.removeprefix(USER).rsplit(".", 2)
-                raise SegkdError(f"{self.folder} is in use, by process {process} on {host}: it cannot be removed")
+        if user := self.user():
+            raise SegkdError(f"{self.folder} is in use, by {user}: it cannot be removed")
         try:
             shutil.rmtree(self.folder)
         except OSError as error:

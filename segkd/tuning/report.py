@@ -17,7 +17,7 @@ from segkd.common.progress import say
 from segkd.errors import SegkdError
 from segkd.training.layers import changes_of, overlay
 from segkd.tuning.search import Search
-from segkd.tuning.space import Knob, short_names, shown
+from segkd.tuning.space import Knob, exact, short_names, shown
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -120,10 +120,10 @@ def _picture(search: Search, rows: list[dict[str, Any]]) -> Any:
 def _slice(axes: Any, knob: Knob, search: Search, rows: list[dict[str, Any]]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    score, places = search.score, [shown(value) for value in knob.values]
+    score, places = search.score, [exact(value) for value in knob.values]
 
     def at(chosen: list[dict[str, Any]]) -> list[Any]:
-        return [row[knob.key] if knob.is_range else places.index(shown(row[knob.key])) for row in chosen]
+        return [row[knob.key] if knob.is_range else places.index(exact(row[knob.key])) for row in chosen]
 
     finished, pruned = ([row for row in rows if row["state"] == state] for state in ("finished", "pruned"))
     reached = [score.factor * row[score.key] for row in finished]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,12 @@ def _opening(where: str) -> Iterator[None]:
         yield
     except Exception as error:  # of a database, whose errors are as many as there are drivers
         reason = " ".join(str(error).split())[:200]
-        raise SegkdError(f"the study {where} cannot be opened: {type(error).__name__}: {reason}") from error
+        raise SegkdError(f"the study {_bare(where)} cannot be opened: {type(error).__name__}: {reason}") from error
+
+
+def _bare(where: str) -> str:
+    """Return a database's URL without its password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", where)
 
 
 def _space(knobs: Sequence[Knob]) -> dict[str, str]:
@@ -48,7 +54,7 @@ def _space(knobs: Sequence[Knob]) -> dict[str, str]:
 
 
 def _check_same(study: "Study", where: str, config: Config, knobs: Sequence[Knob]) -> None:
-    there = study.user_attrs.get("segkd", {"space": {}})
+    there, where = study.user_attrs.get("segkd", {"space": {}}), _bare(where)
     if there["space"] != _space(knobs):
         of = " ".join(f"{key}={text}" for key, text in there["space"].items())
         raise SegkdError(f"{where} is a study of {of or 'something else'}: give another name=..., or those keys")
@@ -115,6 +121,12 @@ class Search:
     def finished(self) -> int:
         """Return how many trials ran to their end or were pruned."""
         return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in self.trials)
+
+    @property
+    def away(self) -> list[str]:
+        """Return the unfinished trials of a database that began in another folder, where alone they can go on."""
+        running = [trial for trial in self.trials if trial.state.name == "RUNNING"]
+        return [f"trial_{each.number}" for each in running if each.user_attrs.get("place", self.here) != self.here]
 
     def values(self, trial: "FrozenTrial") -> dict[str, Any]:
         """Return a trial's values by key."""

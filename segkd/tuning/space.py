@@ -28,7 +28,7 @@ class Knob:
     is_range: bool
 
     def __str__(self) -> str:
-        return (".." if self.is_range else ",").join(map(shown, self.values))
+        return (".." if self.is_range else ",").join(map(exact, self.values))
 
     @property
     def is_log(self) -> bool:
@@ -38,18 +38,23 @@ class Knob:
     def suggest(self, trial: "Trial") -> Any:
         """Return the value that a trial is to have: the same whenever it is asked for."""
         if not self.is_range:  # written as text: Optuna keeps no lists
-            return self.value(trial.suggest_categorical(self.key, list(dict.fromkeys(map(shown, self.values)))))
+            return self.value(trial.suggest_categorical(self.key, list(dict.fromkeys(map(exact, self.values)))))
         suggest: Any = trial.suggest_int if isinstance(self.values[0], int) else trial.suggest_float
         return suggest(self.key, *self.values, log=self.is_log)
 
     def value(self, kept: Any) -> Any:
         """Return the value of which Optuna keeps this."""
-        return kept if self.is_range else next(value for value in self.values if shown(value) == kept)
+        return kept if self.is_range else next(value for value in self.values if exact(value) == kept)
 
 
 def shown(value: Any) -> str:
     """Return a value as a person reads it."""
     return value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else written(value, 1000)
+
+
+def exact(value: Any) -> str:
+    """Return a value as text that no other number has."""
+    return repr(value) if isinstance(value, float) and float(shown(value)) != value else shown(value)
 
 
 def make_knob(key: str, given: Any) -> Knob | None:

@@ -101,8 +101,13 @@ def tune(
             best = write_report(search, base, console)
     if gives_up:
         raise SegkdError(f"the last {FAILURES} trials failed, see above")
+    away = ", ".join(search.away) if search.finished < trials else ""
+    if away:
+        away = f"{away} began in another folder, and can go on there alone; with more --trials others begin here"
     if best is None or best.value is None:
-        raise SegkdError("no trial is finished yet: the same command goes on, give it more --minutes")
+        raise SegkdError(f"no trial is finished yet: {away or 'the same command goes on, give it more --minutes'}")
+    if away:
+        say(console, away)
     return Tuned(search.values(best), best.value, trial_rows(search), place, place / "best.yaml")
 
 

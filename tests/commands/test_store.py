@@ -40,6 +40,29 @@ def test_named_and_unused_ones_are_removed_and_nothing_else(root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["else"]
 
 
+def test_names_are_listed_whole_however_long_a_teachers_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    Store(root / "0123456789abcdef0123").open({"teacher": "a/long/way/" * 9, "dataset": "camvid, train"})
+    lines = segkd("store", "--list", "--folder", root).out.splitlines()
+    assert lines[1].startswith("0123456789abcdef0123 ")
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+
+
+def test_one_that_is_named_twice_is_removed_once(root: Path) -> None:
+    outcome = segkd("store", "--prune", "abc", "abc", "--unused", 0, "--folder", root)
+    assert (outcome.status, outcome.out.count("removed")) == (0, 2)
+
+
+def test_an_unused_one_that_a_long_run_reads_is_in_nobodys_way(root: Path) -> None:
+    lock, *_ = Store(root / "abc").hold()
+    with lock:
+        out = segkd("store", "--prune", "--unused", 0, "--folder", root).out
+        assert f"kept {root / 'abc'}: in use, by process {os.getpid()} on " in out
+        assert sorted(path.name for path in root.iterdir()) == ["abc", "else"]
+        refused(segkd("store", "--prune", "abc", "--unused", 0, "--folder", root), "abc is in use, by process")
+
+
 def test_refuses(root: Path) -> None:
     refused(segkd("store", "--prune", "abd", "--folder", root), "no store 'abd'", "did you mean 'abc'?")
     refused(segkd("store", "--prune", "else", "--folder", root), "no store 'else'")

@@ -82,6 +82,8 @@ class TestRemarks:
 
     def test_no_plain_run(self, methods: list[Method]):
         assert any("without distillation" in remark for remark in remarks_on(methods[:2], methods[0]))
+        chosen = "Differences are to distilled, which is distilled itself."
+        assert remarks_on(methods, methods[0]) == [chosen]
 
     def test_other_steps(self, methods: list[Method], baseline: Method):
         record = methods[0].records[0]

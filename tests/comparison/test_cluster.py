@@ -55,6 +55,8 @@ class TestAsked:
             (GPUS, {"accelerator": "gpu", "devices": "2", "threads": 3}, {"CPU": 6, "GPU": 2}, 1),
             (GPUS, {"accelerator": "cuda", "devices": -1}, {"CPU": 1, "GPU": 1}, 2),
             (GPUS, {"accelerator": "gpu", "devices": [0, 1]}, {"CPU": 2, "GPU": 2}, 1),
+            (GPUS, {"accelerator": "gpu", "devices": [0]}, {"CPU": 1, "GPU": 1}, 2),
+            (GPUS, {"accelerator": "gpu", "devices": [3]}, {"CPU": 1, "GPU": 1}, 2),
             (GPUS, {"accelerator": "gpu", "devices": "0,"}, {"CPU": 1, "GPU": 1}, 2),
         ],
     )

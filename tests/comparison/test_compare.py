@@ -49,6 +49,16 @@ def test_the_scatter_stays_pooled_in_later_reports(compared: Path, tmp_path: Pat
         assert "--report-only" in words or ("--pooled" in report) is pooled  # in the command that it names
 
 
+def test_the_command_that_a_report_names_gives_that_report(compared: Path, tmp_path: Path):
+    out = shutil.copytree(compared / "out", tmp_path / "out")
+    configs = [str(compared / f"{name}.yaml") for name in ("tiny", "kd")]
+    words = ["compare", *configs, "--baseline", "kd", "--seeds", "2"]
+    assert segkd(*words, "--out", out, "--pictures", 0).status == 0
+    report = (out / "report.md").read_text()
+    assert "mIoU to kd" in report
+    assert "--baseline kd" in report.split("- command: ")[1].splitlines()[0]
+
+
 class TestRefused:
     def test_other_data_sets(self, experiment: Path):
         write(experiment / "streets.yaml", {"base": "tiny.yaml", "name": "other", "data": {"dataset": "streets"}})

@@ -32,7 +32,7 @@ class TestBudget:
         with pytest.raises(SegkdError, match="700steps"):
             parse_budget(text)
 
-    @pytest.mark.parametrize("budget", [Budget("steps"), Budget("steps", 700), Budget("minutes", 12.5)])
+    @pytest.mark.parametrize("budget", [Budget("steps"), Budget("steps", 1234567), Budget("minutes", 12.5)])
     def test_is_written_as_it_is_read(self, budget: Budget):
         assert parse_budget(str(budget)) == budget
 
@@ -114,6 +114,13 @@ class TestJobs:
             ("distilled", "distilled_seed1", 1, 2),
         ]
         assert jobs[0].run.directory == experiment / "out" / "tiny_seed0"
+
+    def test_two_that_the_budget_makes_the_same(self, experiment: Path):
+        write(experiment / "long.yaml", {"base": "tiny.yaml", "name": "long", "trainer": {"max_steps": 6}})
+        methods = configs(experiment, "tiny", "long")
+        assert len(make_jobs(methods, 2, {"tiny": 3, "long": 2})) == 4
+        with pytest.raises(SegkdError, match=r"tiny and long differ in nothing but their number of steps, .* both 5"):
+            make_jobs(methods, 2, {"tiny": 5, "long": 5})
 
     def test_a_teacher_is_trained_once(self, experiment: Path):
         jobs = make_jobs(configs(experiment, "tiny", "distilled"), 3, {"tiny": 4, "distilled": 4})

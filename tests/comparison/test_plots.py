@@ -25,6 +25,11 @@ def test_curves_are_svg_with_a_colour_for_each_method(methods: list[Method], ove
     assert {color for color in COLORS if color.lower() in svg.lower()} >= set(COLORS[:3])
 
 
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(methods: list[Method]):
+    named = dataclasses.replace(methods[1], name="_kd")
+    assert "<!--  _kd -->" in curve_plot([methods[0], named], methods[0], "steps")
+
+
 @pytest.mark.parametrize("over", ["steps", "minutes"])
 def test_of_many_methods_the_first_are_told_apart(methods: list[Method], over: str):
     many = [dataclasses.replace(methods[k % 3], name=f"method_{k}") for k in range(FEW + 5)]

@@ -66,6 +66,21 @@ class TestReading:
         with pytest.raises(SegkdError, match=f"result.json has no '{key}'"):
             read_records([copied], CONSOLE)
 
+    @pytest.mark.parametrize(
+        ("part", "content", "says"),
+        [
+            ("last", {}, "expected 'miou' under 'last'"),
+            ("environment", {}, "has no 'processes' under 'environment'"),
+            ("student", {"miou": 0.5}, "has not one 'iou' for each class"),
+            ("student", {"miou": 0.5, "iou": [0.5]}, "has not one 'iou' for each class"),
+        ],
+    )
+    def test_a_part_of_a_result_that_lacks_something(self, copied: Path, part: str, content: dict, says: str):
+        result = {**json.loads((copied / "result.json").read_text()), part: content}
+        (copied / "result.json").write_text(json.dumps(result))
+        with pytest.raises(SegkdError, match=says):
+            read_records([copied], CONSOLE)
+
     def test_a_result_without_metrics(self, copied: Path):
         result = json.loads((copied / "result.json").read_text())
         result["student"] = {"step": 4}
@@ -133,6 +148,7 @@ class TestGrouping:
         assert [m.name for m in group([named(tiny, "plain0", 0), named(tiny, "plain1", 1)])] == ["plain"]
         assert [m.name for m in group([named(tiny, "kd-s10", 0), named(tiny, "kd-s11", 1)])] == ["kd"]
         assert [m.name for m in group([named(tiny, "kd10", 0)])] == ["kd10"]
+        assert [m.name for m in group([named(tiny, "kd-_seed0", 0), named(tiny, "kd-_seed1", 1)])] == ["kd-"]
         assert [m.name for m in group([named(tiny, "first", 0), named(tiny, "second", 1)])] == ["first"]
 
     def test_two_methods_of_one_name(self, records: list[Record]):

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import io
+import json
 import math
 import re
 import shutil
@@ -8,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from experiments import refused, segkd
+from experiments import refused, segkd, write
 from PIL import Image
 from rich.console import Console
 
@@ -164,6 +165,14 @@ class TestReportOnly:
         out = tmp_path / "open"
         assert segkd("compare", "--report-only", copied, "--out", out, "--pictures", 0).status == 0
         assert (out / "report.md").read_text().splitlines()[0].endswith("(1 run open)")
+
+    def test_while_the_same_time_is_not_counted_yet(self, compared: Path, tmp_path: Path):
+        out = shutil.copytree(compared / "out", tmp_path / "out")
+        content = json.loads((out / "comparison.json").read_text())
+        write(out / "comparison.json", json.dumps({**content, "same_time": {"rounds": [{"tiny": [0.1, 0.0]}]}}))
+        outcome = segkd("compare", "--report-only", out, "--pictures", 0)
+        assert outcome.status == 0, outcome.err
+        assert "same time" not in (out / "report.md").read_text()
 
     def test_with_another_baseline_and_elsewhere(self, copied: Path, tmp_path: Path):
         out = tmp_path / "elsewhere"

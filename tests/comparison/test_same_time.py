@@ -162,3 +162,13 @@ def test_a_baseline_is_trained_for_as_long_as_each_method_takes(experiment: Path
     found = json.loads(file.read_text())["same_time"]
     assert found["times"] == pytest.approx(agreed["times"])  # the median of what was there six times
     assert "rounds" not in found
+
+
+def test_without_the_baselines_runs_nothing_is_trained_for_the_same_time(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(work, "run_job", lambda *_: False)
+    other = write(experiment / "other.yaml", {"base": "tiny.yaml", "name": "other", "data": {"flip": 0}})
+    outcome = segkd("compare", experiment / "tiny.yaml", other, "--same-time", "--seeds", 1, "--out", experiment / "o")
+    assert outcome.status == 1
+    assert "nothing is trained for the same time: a run of tiny failed\n" in outcome.out

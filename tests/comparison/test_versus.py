@@ -89,6 +89,11 @@ def test_the_tables_have_a_column_for_each(methods: list[Method]):
 def test_longer_runs_are_meant_to_have_other_steps(methods: list[Method]):
     known = {"budget": "4 steps", "same_time": agreed()}
     assert remarks_on(methods, methods[0], known) == []
+    timed = agreed(seeds={"distilled": 5, "kd": 5})
+    assert remarks_on(methods, methods[0], {**known, "same_time": timed}) == [
+        "Fillings were shared by another number of seeds than are here: distilled by 5."
+    ]
+    assert remarks_on(methods, methods[0], {**known, "same_time": {**timed, "seeds": {"distilled": 2}}}) == []
     facts = facts_on(methods, known)
     assert ("runs", "10, of 3 methods") in facts
     assert ("budget", "4 steps of batch 2") in facts

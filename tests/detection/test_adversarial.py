@@ -18,6 +18,7 @@ from segkd.detection.methods import InconsistentKD
 from segkd.detection.stored import StoredDetector
 from segkd.errors import SegkdError
 from segkd.losses import PKD
+from segkd.store import Kept
 from segkd.store.store import Store
 
 IMAGES, TARGETS = batch()
@@ -108,17 +109,19 @@ def test_what_they_cannot_be_of_is_said() -> None:
         distiller(IMAGES, [{**TARGETS[0], "adversarial": torch.zeros(3, 8, 8)}, TARGETS[1]])
 
 
-def test_what_is_kept_is_read_by_view_if_the_labels_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["auto", "int8", "float16"])
+def test_what_is_kept_is_read_by_view_if_the_labels_are_the_same(tmp_path: Path, dtype: Kept) -> None:
     distiller = distil(tiny("gfl", 0), StoredDetector(tiny("gfl", 1)), {"own": Term(InconsistentKD())})
+    targets = [{**target, "boxes": target["boxes"] + 1 / 3} for target in TARGETS]  # no type but float32 has these
     (teacher,), views = distiller.teachers.values(), [(0, 7), (3, 2)]
-    own = distiller(IMAGES, TARGETS, views=views).terms["own"]
-    teacher.entries = Store(tmp_path)
-    found = teacher.keep(IMAGES, ["adversarial"], TARGETS)["adversarial"]
+    own = distiller(IMAGES, targets, views=views).terms["own"]
+    teacher.entries = Store(tmp_path, dtype)
+    found = teacher.keep(IMAGES, ["adversarial"], targets)["adversarial"]
     for number, view in enumerate(views):
         teacher.entries.write(view, {"adversarial": {key: value[number] for key, value in found.items()}})
-    assert distiller(IMAGES, TARGETS, views=views).terms["own"] == own
-    assert all("adversarial" in target for target in teacher.complete(TARGETS, torch.tensor(views)))
-    changed = [TARGETS[0], {**TARGETS[1], "labels": 3 - TARGETS[1]["labels"]}]
+    assert distiller(IMAGES, targets, views=views).terms["own"] == own
+    assert all("adversarial" in target for target in teacher.complete(targets, torch.tensor(views)))
+    changed = [targets[0], {**targets[1], "labels": 3 - targets[1]["labels"]}]
     kept = teacher.complete(changed, views)
     assert ["adversarial" in target for target in kept] == [True, False]
-    assert ["adversarial" in target for target in teacher.complete(TARGETS, [(0, 7), (0, 8)])] == [True, False]
+    assert ["adversarial" in target for target in teacher.complete(targets, [(0, 7), (0, 8)])] == [True, False]

@@ -50,6 +50,14 @@ def test_int8_has_a_scale_for_each_channel_and_none_for_zeros(tmp_path: Path) ->
     assert torch.equal(found[2], value[2])
 
 
+@pytest.mark.parametrize("compress", ["none", "zstd"])
+@pytest.mark.parametrize("kept", ["auto", "float16", "int8"])
+@pytest.mark.parametrize("value", [torch.zeros(0, 4), torch.zeros(4, 0), torch.zeros(0), torch.zeros(0).long()])
+def test_what_is_empty_comes_back(tmp_path: Path, value: Tensor, kept: Kept, compress: Compression) -> None:
+    found = again(tmp_path / "0.safetensors", value, kept, compress)
+    assert (found.shape, found.dtype) == (value.shape, value.dtype)
+
+
 @pytest.mark.parametrize("value", [[logits(), logits(torch.float32, 2)], {8: logits(), 16: logits()}, {"a": logits()}])
 def test_lists_and_mappings_keep_their_order_and_keys(tmp_path: Path, value: Any) -> None:
     found = again(tmp_path / "0.safetensors", value)

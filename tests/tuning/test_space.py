@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import optuna
 import pytest
 
 from segkd.errors import SegkdError
@@ -39,6 +40,14 @@ def test_ranges(text: str, values: tuple, is_log: bool):
 )
 def test_choices(given: object, values: tuple):
     assert make_knob("k", given) == Knob("k", values, False)
+
+
+def test_numbers_that_hardly_differ_are_told_apart():
+    knob = make_knob("k", "0.100001,0.100002")
+    assert knob is not None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {knob.suggest(study.ask()) for _ in range(20)} == {0.100001, 0.100002}
+    assert str(make_knob("k", "0.100001..0.2")) == "0.100001..0.2"
 
 
 @pytest.mark.parametrize(
