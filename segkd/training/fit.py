@@ -26,6 +26,7 @@ from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.stages import ends_of
 from segkd.training.storing import Stores
+from segkd.training.sync_norms import SyncNorms
 from segkd.training.task import Task
 
 
@@ -139,11 +140,12 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
     options = {
         **{name: getattr(settings, name) for name in same},
         **dict.fromkeys(off, False),
-        "sync_batchnorm": settings.sync_batchnorm and torch.cuda.is_available(),
         "accumulate_grad_batches": settings.accumulate,
         "gradient_clip_val": settings.gradient_clip,
         "num_sanity_val_steps": 0,
     }
+    if settings.sync_batchnorm and settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        arguments = {**arguments, "plugins": [*arguments.get("plugins", ()), SyncNorms()]}
     try:
         trainer = pl.Trainer(**(options | arguments))
     # A library for the device may be missing, and Lightning refuses some settings with errors of other types.
