@@ -77,14 +77,16 @@ class Fit:
             if found.best:
                 student: Any = module.distiller.student
                 check_fit(student.module, read_state_dict(self.run.best), self.run.best)
-            if found.step >= settings.max_steps and not found.pending:  # it stopped after its last validation
-                module.on_load_checkpoint(found.content)
-                self.cost.load_state_dict(found.content["callbacks"]["Cost"])
-                if not found.best:
-                    found.best_is_last()
-                return found.best
         lay_out(module, self.config)
         rank, world = self.trainer.global_rank, self.trainer.world_size
+        if found.path is not None and found.step >= settings.max_steps and not found.pending:
+            # It stopped after its last validation. Several processes begin all the same, to wait for the first.
+            if not found.best:
+                found.best_is_last(writes=rank == 0)
+            if world == 1:
+                module.on_load_checkpoint(found.content)
+                self.cost.load_state_dict(found.content["callbacks"]["Cost"])
+                return found.best
         # By this TensorBoard's writer goes; it is the last Trainer's that was made, which may be that of a student on
         # several machines, whose teacher is trained on one.
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
