@@ -164,11 +164,13 @@ class Checkpoints(pl.Callback):
             ) from None
         return self.files.content
 
-    def best_is_last(self) -> None:
+    def best_is_last(self, writes: bool) -> None:
         """Take the last step's validation as the best, for a run that is at its end and whose best.ckpt was removed."""
         self.best = {"step": self.step, **self.content["measured"]}
         self.content["callbacks"]["Checkpoints"]["best"] = self.best
-        self._write({**self.content, "state_dict": self.content["state_dict"] | averaged(self.content)}, self.run.best)
+        if writes:
+            state = self.content["state_dict"] | averaged(self.content)
+            self._write({**self.content, "state_dict": state}, self.run.best)
 
     def _write(self, content: dict[str, Any], path: Path) -> None:
         buffer = io.BytesIO()

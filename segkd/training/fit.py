@@ -26,6 +26,7 @@ from segkd.training.run import Run
 from segkd.training.schema import Config
 from segkd.training.stages import ends_of
 from segkd.training.storing import Stores
+from segkd.training.sync_norms import SyncNorms
 from segkd.training.task import Task
 
 
@@ -76,14 +77,16 @@ class Fit:
             if found.best:
                 student: Any = module.distiller.student
                 check_fit(student.module, read_state_dict(self.run.best), self.run.best)
-            if found.step >= settings.max_steps and not found.pending:  # it stopped after its last validation
-                module.on_load_checkpoint(found.content)
-                self.cost.load_state_dict(found.content["callbacks"]["Cost"])
-                if not found.best:
-                    found.best_is_last()
-                return found.best
         lay_out(module, self.config)
         rank, world = self.trainer.global_rank, self.trainer.world_size
+        if found.path is not None and found.step >= settings.max_steps and not found.pending:
+            # It stopped after its last validation. Several processes begin all the same, to wait for the first.
+            if not found.best:
+                found.best_is_last(writes=rank == 0)
+            if world == 1:
+                module.on_load_checkpoint(found.content)
+                self.cost.load_state_dict(found.content["callbacks"]["Cost"])
+                return found.best
         # By this TensorBoard's writer goes; it is the last Trainer's that was made, which may be that of a student on
         # several machines, whose teacher is trained on one.
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
@@ -139,11 +142,12 @@ def make_trainer(config: Config, **arguments: Any) -> pl.Trainer:
     options = {
         **{name: getattr(settings, name) for name in same},
         **dict.fromkeys(off, False),
-        "sync_batchnorm": settings.sync_batchnorm and torch.cuda.is_available(),
         "accumulate_grad_batches": settings.accumulate,
         "gradient_clip_val": settings.gradient_clip,
         "num_sanity_val_steps": 0,
     }
+    if settings.sync_batchnorm and settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        arguments = {**arguments, "plugins": [*arguments.get("plugins", ()), SyncNorms()]}
     try:
         trainer = pl.Trainer(**(options | arguments))
     # A library for the device may be missing, and Lightning refuses some settings with errors of other types.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning.utilities import move_data_to_device
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segkd.data.dataset import SeededDataset
@@ -28,8 +29,11 @@ def recalibrate(task: "Task", network: Network, dataset: SeededDataset, batches:
         dataset: what it was trained on, seen from the beginning, augmented.
         batches: how many are seen; each counts alike.
     """
-    network.to(device := device_of(task.config)).eval()
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    # As it is exported and opened again, whatever layout it was trained in.
+    network.to(memory_format=torch.contiguous_format)
+    network.to(device := device_of(task.config)).train()
+    norms = [norm for norm in norms_of(network) if norm.training]  # a model may keep some in eval mode
+    network.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -40,3 +44,8 @@ def recalibrate(task: "Task", network: Network, dataset: SeededDataset, batches:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
+
+
+def norms_of(network: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms of a model that keep statistics."""
+    return [part for part in network.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]

@@ -178,6 +178,7 @@ class Run:
 
     def change(self, config: Config) -> None:
         """Replace the config of a resumed run if it has changed, and remove its result: it is not finished any more."""
+        self.last.parent.mkdir(exist_ok=True)  # the run may have been killed as `create` had written the config
         if config != self.config():
             write_text(self.config_file, dump_config(config))
         self.result_file.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from segkd.training import processes
 from segkd.training.fit import Fit, lay_out, make_trainer
 from segkd.training.measure import measure
 from segkd.training.module import DistillModule
-from segkd.training.recalibrate import recalibrate
+from segkd.training.recalibrate import norms_of, recalibrate
 from segkd.training.results import environment
 from segkd.training.run import Run, changed_keys, resumed_config
 from segkd.training.schema import Config
@@ -118,6 +118,10 @@ def _train(config: Config, console: Console, run: Run, is_resumed: bool) -> dict
         *task.remarks(fit.train_set),
         *task.remarks(fit.val_set),
     ]
+    if config.trainer.recalibrate and not norms_of(student):
+        remarks.append(
+            "trainer.recalibrate: the student has no batch norms to estimate, it is measured in float32 alone"
+        )
     for own in configs.values():
         _have_teacher(config, own, console)
     teachers.load()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import make_detection_experiment, make_experiment, segkd, start, train, weights
+from experiments import make_detection_experiment, make_experiment, same, segkd, start, train, weights
 from safetensors.torch import load_file
 from torch import nn
 
+from segkd.network import Network
 from segkd.training.measure import evaluate
 from segkd.training.recalibrate import recalibrate
 from segkd.training.run import Run
@@ -58,6 +59,47 @@ def test_means_are_those_of_the_batches_in_float32(run: Run):
     torch.testing.assert_close(first.running_mean, expected)
     assert first.momentum is not None
     assert not any(part.training for part in network.modules())
+
+
+def test_in_another_memory_layout_and_resumed_at_its_end_it_is_the_same(tmp_path: Path):
+    folder = make_experiment(tmp_path)
+    options = ("trainer.channels_last=true", "trainer.recalibrate=2", "teacher.overrides.trainer.max_steps=1")
+    train(folder / "distilled.yaml", *options, "trainer.max_steps=2")
+    run = Run(folder / "runs/distilled")
+    whole, saved = run.result(), load_file(run.student / "model.safetensors")
+    measured = evaluate(str(run.directory), [])["student"]
+    assert {key: whole["student"][key] for key in measured} == measured
+    run.result_file.unlink()
+    train("--resume", run.directory)
+    assert {key: run.result()[key] for key in ("student", "teacher")} == {
+        key: whole[key] for key in ("student", "teacher")
+    }
+    assert same(load_file(run.student / "model.safetensors"), saved)
+
+
+class Kept(Network):
+    def train(self, mode: bool = True) -> "Kept":
+        super().train(mode)
+        self.module.encoder.eval()
+        return self
+
+
+def test_norms_that_a_model_keeps_in_eval_mode_stay_as_they_are(run: Run):
+    task = task_of(run.config())
+    network = task.load_student(run.student)
+    network.__class__ = Kept
+    before = {key: value.clone() for key, value in network.module.state_dict().items()}
+    recalibrate(task, network, task.train_set(), 1)
+    changed = {key for key, value in network.module.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert not [key for key in changed if key.startswith("encoder")]
+
+
+def test_a_student_without_batch_norms_is_told(tmp_path: Path):
+    folder = make_experiment(tmp_path)
+    norms = ("student.arch=FPN", "student.encoder=tu-convnext_atto")
+    said = train(folder / "tiny.yaml", *norms, "trainer.recalibrate=1", "trainer.max_steps=1").out
+    assert said.count("trainer.recalibrate: the student has no batch norms to estimate") == 1
 
 
 def test_a_detector(tmp_path: Path):

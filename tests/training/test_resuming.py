@@ -8,6 +8,7 @@ import torch
 from experiments import cut_at, expect_same, make_experiment, measured, refused, same, segkd, train, weights, write
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from segkd.training.config import load_config
 from segkd.training.run import Run
 
 
@@ -64,6 +65,14 @@ def test_harmless_changes_change_nothing_that_is_learnt(folder: Path):
     assert same(weights(run / "checkpoints/last.ckpt"), weights(folder / "runs/tiny/checkpoints/last.ckpt"))
     config = Run(run).config()
     assert (config.data.workers, config.trainer.log_every, config.validation.batch_size) == (1, 7, 1)
+
+
+def test_killed_as_its_directory_was_made_it_goes_on_from_its_beginning(folder: Path):
+    run = Run(folder / "runs/made")
+    run.create(load_config(str(folder / "tiny.yaml"), ["name=made"]))
+    run.last.parent.rmdir()  # which is made after config.yaml
+    train("--resume", run.directory)
+    expect_same(run.directory, folder / "runs/tiny")
 
 
 def test_refused(folder: Path):

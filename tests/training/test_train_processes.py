@@ -36,6 +36,28 @@ def test_two_processes(experiment: Path):
             assert recorded[model][key] == pytest.approx(measured[model][key], abs=1e-9)
 
 
+def test_two_that_torchrun_begins_finish_a_run_at_its_end(experiment: Path):
+    """The second has nothing to do, and waits for the first to measure and write the result."""
+    result = experiment / "runs/tiny/result.json"
+    options = ("trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=ddp", "trainer.recalibrate=2")
+    found = []
+    for count, arguments in (("1", [experiment / "tiny.yaml", *options]), ("2", ["--resume", result.parent])):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+        devices = f"trainer.devices={count}"
+        done = subprocess.run(
+            [*command, "-m", "segkd.cli", "train", *map(str, arguments), devices],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "segkd: " not in done.stderr
+        found.append(json.loads(result.read_text()))
+        result.unlink()
+    assert found[0]["student"] == found[1]["student"]
+    assert found[1]["environment"]["processes"] == 2
+
+
 @pytest.mark.parametrize("order", ["01", "10"])
 def test_two_machines(experiment: Path, order: str):
     """Each begins with the command, in the folder that they share; the first that comes trains the teacher."""
