@@ -36,12 +36,13 @@ def store(
 
     It is read instead of running them where the config says teacher.store: true. A run fills its store by itself
     before its first step; this does it without training, such as on another machine. Runs that see the same views
-    (data.views, data.view_seed) share a store.
+    (data.views, data.view_seed) share a store, with teacher.store.whole=true all that see the same images.
 
     \b
     Examples:
       segkd store my_config
       segkd store my_config data.views=8 data.view_seed=0
+      segkd store my_config teacher.store.whole=true
       segkd store --list
       segkd store --prune --unused 30
     """
