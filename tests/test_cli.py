@@ -141,6 +141,12 @@ class TestUsage:
     def test_is_one_line(self, arguments: list[str], texts: list[str]):
         refused(segkd(*arguments), *texts)
 
+    @pytest.mark.parametrize("command", [["eval"], ["train", "--resume"], ["export"]], ids=" ".join)
+    def test_of_weights_in_place_of_a_run_names_the_run(self, tmp_path: Path, command: list[str]):
+        path = write(tmp_path / "run/checkpoints/best.ckpt", "\x80")
+        write(tmp_path / "run/config.yaml", "name: run\n")
+        refused(segkd(*command, path), f"{path} is a file, but a run directory", f"name {tmp_path}/run")
+
     def test_of_the_console_script_in_a_process_of_its_own(self, tmp_path: Path):
         command = [sys.executable, "-m", "segkd.cli"]
         done = subprocess.run([*command, "train", "quickstrat"], capture_output=True, text=True, cwd=tmp_path)

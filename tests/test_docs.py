@@ -15,6 +15,7 @@ from PIL import Image
 from shell import Shelf, Shell
 
 from segkd import Distiller
+from segkd.deployment.formats import FORMATS
 from segkd.models.smp import build_model
 from segkd.training.config import find_config
 
@@ -112,8 +113,9 @@ def run_python(page: Path, slow: bool, shelf: Shelf, folder: Path) -> dict[str, 
     found = [block for block in blocks("python") if block.page == page and (slow or not block.slow)]
     for run in {run for block in found for run in re.findall(r"runs/(\w+)", block.text)}:
         shelf.run(run, folder)
-        if any(f"runs/{run}/export/student.onnx" in block.text for block in found):
-            assert segkd("export", f"runs/{run}").status == 0
+        for name, written in FORMATS.items():
+            if any(f'runs/{run}/export/student{written.suffix}"' in block.text for block in found):
+                assert segkd("export", f"runs/{run}", "--format", name).status == 0
     torch.manual_seed(0)
     batch = (torch.randn(2, 3, 64, 64), torch.randint(0, 11, (2, 64, 64)))
     namespace: dict[str, Any] = {

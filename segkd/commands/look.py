@@ -87,6 +87,8 @@ def check(
         try:
             find_config(data)
         except SegkdError:
+            if Path(data).is_dir():
+                raise
             names = [path.stem for path in (*shipped_configs(), *sorted(resource_dir("datasets").glob("*.yaml")))]
             hint = nearest(Path(data).stem, names)
             raise SegkdError(f"there is no config and no data set {data!r}: {hint}") from None
@@ -130,5 +132,5 @@ def show(
     try:
         picture.save(out)
     except (OSError, ValueError) as error:
-        raise SegkdError(f"the picture {out} cannot be written: {error}") from None
+        raise SegkdError(f"the picture {out} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     say(console, f"{out} shows {count} samples of {loaded.data.dataset}")

@@ -18,6 +18,8 @@ def student_dir(path: str | Path) -> Path:
             return folder
     if not Path(path).exists():
         raise no_run(path)
+    if Path(path).is_file():
+        raise no_folder(path)
     raise SegkdError(f"{path} holds no {STUDENT_FILE} and no student/{STUDENT_FILE}: not a finished run or a student")
 
 
@@ -33,3 +35,15 @@ def no_run(path: str | Path) -> SegkdError:
     runs = [str(found.parent) for found in sorted(beside.glob("*/config.yaml"))]
     hint = nearest(folder, runs) if runs else f"there is none in {beside}"
     return SegkdError(f"there is no run {str(folder)!r}: {hint}")
+
+
+def no_folder(path: str | Path) -> SegkdError:
+    """Return the error for a file in place of a run directory or a student's folder; it names the one around it."""
+    around = [folder for folder in Path(path).parents[:2] if holds_model(folder)]
+    hint = f": name {around[0]}" if around else ""
+    return SegkdError(f"{path} is a file, but a run directory or a student's folder is expected{hint}")
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is a run directory or holds a saved student."""
+    return (folder / "config.yaml").is_file() or (folder / STUDENT_FILE).is_file()

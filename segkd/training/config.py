@@ -60,6 +60,10 @@ def find_config(name: str, beside: Path | None = None) -> Path:
             check_regular(candidate, "the config")
     own = [path.stem for folder in folders for path in folder.glob("*.yaml")]
     known = dict.fromkeys([*own, *(path.stem for path in shipped_configs())])
+    if (run := Path(name) / "config.yaml").is_file():
+        raise SegkdError(
+            f"{name!r} is a run, but a config is expected: name {run}, or go on with 'segkd train --resume {name}'"
+        )
     raise SegkdError(f"there is no config {name!r}: {nearest(Path(name).stem, known)}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkd.common.student import STUDENT_FILE
+from segkd.common.student import STUDENT_FILE, no_folder
 from segkd.errors import SegkdError
 from segkd.training.config import check_named, load_config
 from segkd.training.run import Run
@@ -87,6 +87,8 @@ def evaluate(
             config = config_of_student(target, alone, overrides)
     else:
         check_named(target)
+        if Path(target).suffix in (".safetensors", ".ckpt"):
+            raise no_folder(target)
         config = load_config(target, overrides, build=False)
         run = Run.of(config)
     is_trained = run.student.is_dir()

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segkd.common.files import is_disk_full, write_text
-from segkd.common.student import no_run
+from segkd.common.student import no_folder, no_run
 from segkd.errors import DiskFull, SegkdError
 from segkd.training.config import dump_config, load_config, same_dataset, whole
 from segkd.training.layers import changes_of, leaves
@@ -63,6 +63,8 @@ class Run:
         """Return the config that the run was started with, with these changes, see `load_config`."""
         if not self.directory.exists():
             raise no_run(self.directory)
+        if self.directory.is_file():
+            raise no_folder(self.directory)
         if not self.config_file.is_file():
             raise SegkdError(f"{self.directory} is no run directory: it has no config.yaml")
         return load_config(str(self.config_file), overrides, build=False)

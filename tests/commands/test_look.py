@@ -53,6 +53,16 @@ class TestData:
         for text in ("train: 5 pairs", "val: 3 pairs", "96x64", "bicyclist", "0 problem(s)"):
             assert text in outcome.out
 
+    def test_check_of_a_run_names_its_config(self, tmp_path: Path):
+        (tmp_path / "config.yaml").touch()
+        refused(segkd("data", "check", tmp_path), "is a run, but a config is expected", f"name {tmp_path}/config.yaml")
+
+    def test_a_picture_for_no_folder_is_told_in_words(self, folder: Path, tmp_path: Path):
+        out = tmp_path / "none/samples.png"
+        outcome = segkd("data", "show", folder / "tiny.yaml", "--out", out)
+        refused(outcome, f"the picture {out} cannot be written: No such file or directory")
+        assert "Errno" not in outcome.err
+
     def test_check_names_all_that_is_wrong(self, own: Path):
         data = own / "camvid"
         Image.new("L", (4, 4)).save(data / "trainannot" / "0001TP_000000.png")

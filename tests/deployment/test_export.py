@@ -74,7 +74,7 @@ class TestFormats:
     def test_the_lines_of_the_docs_give_what_predict_gives(
         self, written: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        (block,) = (block for block in blocks("python") if block.page.name == "export.md")
+        block = next(block for block in blocks("python") if block.page.name == "export.md")
         assert len([line for line in block.text.splitlines() if line.strip()]) <= 16
         run, picture = tmp_path / "runs/quickstart", tmp_path / "photos/0.png"
         shutil.copytree(written.path.parents[1], run)

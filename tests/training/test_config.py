@@ -50,6 +50,11 @@ class TestFind:
         with pytest.raises(SegkdError, match=rf"there is no config '{name}': did you mean 'quickstart'\?"):
             find_config(name)
 
+    def test_a_run_in_its_place_names_the_run_s(self, tmp_path: Path):
+        write(tmp_path / "old/config.yaml", "name: old\n")
+        with pytest.raises(SegkdError, match=rf"is a run, .*: name {tmp_path}/old/config.yaml, or .* --resume "):
+            find_config(str(tmp_path / "old"))
+
 
 class TestDescribe:
     def test_is_the_first_sentence_over_lines(self, tmp_path: Path):

@@ -76,6 +76,11 @@ def test_the_rest_may_be_a_class(tmp_path):
     assert np.bincount(mask.ravel()).tolist() == [SIZE[0] * SIZE[1] - 225, 225]
 
 
+def test_the_rest_needs_no_box(tmp_path):
+    spec = read_spec(make(tmp_path, thing(CAT, (5, 5, 20, 20)), rest="dog"))
+    assert spec.samples("train").remarks == []
+
+
 @pytest.mark.parametrize("first_is_small", [True, False])
 def test_smaller_objects_lie_on_top_in_whatever_order_the_file_has_them(tmp_path, first_is_small):
     both = [thing(CAT, (10, 10, 14, 14)), thing(DOG, (5, 5, 30, 30))]
