@@ -67,7 +67,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
         self.transform = transform.with_crops() if crops else transform
         self.own_jitter = own_jitter and bool(transform.jitter)
         self.samples = spec.samples(split, root, masks)
-        self.indices = spread(self.samples.chosen, limit)
+        self.indices, self.limit = spread(self.samples.chosen, limit), limit
         self.unlabelled = self._apart(unlabelled) if unlabelled else []
         if unlabelled and not self.unlabelled:
             raise SegkdError("data.unlabelled.images finds only images of the split that is trained on")
@@ -121,7 +121,9 @@ class SeededDataset(Dataset[dict[str, Any]]):
         looked_at = spread(self.indices, LOOKED_AT)
         self.samples.check_seconds(looked_at)
         converted = look(self.samples.images[place] for place in looked_at)
-        return [*self.samples.remarks, *converted, *self.samples.told(self.indices)]
+        count, lacking = len(self.indices), self.limit is not None and self.limit > len(self.indices)
+        few = [f"data.limit is {self.limit}, and {self.samples.split} has {count} images"] if lacking else []
+        return [*self.samples.remarks, *few, *converted, *self.samples.told(self.indices)]
 
     def item(self, index: int, seed: int, jitter_seed: int | None = None) -> dict[str, Any]:
         """Return the image at ``index`` with its label, augmented by ``seed``, its jitter by one of its own if given.

@@ -110,3 +110,10 @@ def test_mixed_sizes_in_a_validation_batch_say_what_to_do(spec, workers):
     resized = SeededDataset(spec, "val", eval_transform((32, 32)))
     with pytest.raises(SegkdError, match="mixes mask sizes"):
         list(eval_loader(resized, batch_size=2))
+
+
+def test_a_limit_beyond_the_split_is_told(spec):
+    count = len(spec.samples("train"))
+    for limit, told in ((count + 1, [f"data.limit is {count + 1}, and train has {count} images"]), (count, [])):
+        data = SeededDataset(spec, "train", eval_transform(), limit=limit)
+        assert [line for line in data.told() if "data.limit" in line] == told
