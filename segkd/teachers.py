@@ -14,6 +14,8 @@ from segkd.losses._common import full_precision, resize
 from segkd.network import Network
 from segkd.outputs import read_logits, tensors_of
 from segkd.step import Step
+from segkd.stored import Entries as Entries
+from segkd.stored import Stored as Stored
 from segkd.taps import Taps, uncompiled
 
 Shapes = Mapping[str, Any]
