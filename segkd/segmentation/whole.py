@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segkd.errors import SegkdError
+from segkd.losses._common import full_precision
 from segkd.outputs import tensors_of
 from segkd.segmentation.inference import padded, size_multiple
 from segkd.step import Step, View
@@ -92,9 +93,10 @@ def cut(x: Tensor, crop: Tensor, whole: "tuple[int, int] | list[int]", view: "tu
         (C, h', w'), where h' is to the view's height as h to the image's.
     """
     height, width = (max(round(n * of / full), 1) for n, of, full in zip(x.shape[-2:], view, whole, strict=True))
-    first, last = crop.float().view(2, 2)
-    # Of the view's coordinates, from -1 to 1, the image's: the span of the crop times these, and its middle.
-    affine = torch.cat([torch.diag(last - first), (first + last - 1)[:, None]], dim=1)
-    grid = F.affine_grid(affine[None], [1, 1, height, width], align_corners=False)
-    found = F.grid_sample(x[None].float(), grid, padding_mode="border", align_corners=False)
+    with full_precision(x, crop) as (wide, edges):  # autocast would round where the view lies
+        first, last = edges.view(2, 2)
+        # Of the view's coordinates, from -1 to 1, the image's: the span of the crop times these, and its middle.
+        affine = torch.cat([torch.diag(last - first), (first + last - 1)[:, None]], dim=1)
+        grid = F.affine_grid(affine[None], [1, 1, height, width], align_corners=False)
+        found = F.grid_sample(wide[None], grid, padding_mode="border", align_corners=False)
     return found[0].to(x.dtype)

@@ -64,6 +64,14 @@ def test_type_and_size_are_those_of_a_views_map(dtype: torch.dtype) -> None:
     assert (found.dtype, found.shape) == (dtype, (7, 20, 28))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixed_precision_rounds_not_where_a_view_lies(dtype: torch.dtype) -> None:
+    x, crop = torch.randn(3, 60, 80).to(dtype), torch.tensor([0.93, 0.21, 0.27, 0.88])
+    expected = cut(x, crop, (240, 320), (160, 224))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cut(x, crop, (240, 320), (160, 224)), expected)
+
+
 @pytest.mark.parametrize("stride", [1, 4])
 def test_a_view_reads_what_the_teacher_says_of_it(stride: int) -> None:
     """Of a teacher that sees no further than a square it is the same, but where an image or a view is resampled."""
