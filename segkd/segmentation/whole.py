@@ -94,7 +94,7 @@ def cut(x: Tensor, crop: Tensor, whole: "tuple[int, int] | list[int]", view: "tu
     """
     height, width = (max(round(n * of / full), 1) for n, of, full in zip(x.shape[-2:], view, whole, strict=True))
     with full_precision(x, crop) as (wide, edges):  # autocast would round where the view lies
-        first, last = edges.view(2, 2)
+        first, last = edges.to(wide.dtype).view(2, 2)
         # Of the view's coordinates, from -1 to 1, the image's: the span of the crop times these, and its middle.
         affine = torch.cat([torch.diag(last - first), (first + last - 1)[:, None]], dim=1)
         grid = F.affine_grid(affine[None], [1, 1, height, width], align_corners=False)

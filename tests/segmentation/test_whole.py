@@ -58,7 +58,7 @@ def test_beyond_the_border_the_nearest_value_is_repeated() -> None:
     assert torch.allclose(found, x[:, :, :1].expand(2, 4, 4), atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_type_and_size_are_those_of_a_views_map(dtype: torch.dtype) -> None:
     found = cut(torch.zeros(7, 30, 40, dtype=dtype), torch.tensor([0.1, 0.1, 0.5, 0.6]), (240, 320), (160, 224))
     assert (found.dtype, found.shape) == (dtype, (7, 20, 28))
